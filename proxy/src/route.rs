@@ -1,0 +1,137 @@
+//! The one place that decides what serves a statement: the cache, a rollup, pgstar itself, or PostgreSQL.
+//!
+//! Sessions call [`Router::route`] and obey; nothing below this module reads SQL again.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// What a session knows of itself when it asks for a route, as PostgreSQL reported it.
+///
+/// Fetched from the session's own backend (see `session::facts`) and fetched again after any
+/// statement that might have changed it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SessionFacts {
+    /// The database that the session is connected to.
+    pub database: String,
+    /// `current_user`: the role whose privileges apply.
+    pub role: String,
+    /// `current_schemas(true)`: the schemas that names resolve in, implicit ones included.
+    pub search_path: Vec<String>,
+    /// Whether the session owns a temporary schema (`pg_my_temp_schema() <> 0`).
+    pub has_temp_schema: bool,
+    /// Whether the current transaction has been assigned an xid (it wrote).
+    pub wrote: bool,
+    /// `transaction_isolation`.
+    pub isolation: String,
+    /// `TimeZone`.
+    pub time_zone: String,
+    /// `standard_conforming_strings` is on, and `client_encoding` is UTF8 or SQL_ASCII-free text that equals it.
+    pub plain_strings: bool,
+    /// `pgstar.freshness`, as set; `None` when not set.
+    pub freshness: Option<String>,
+    /// `pgstar.rewrite` is not off.
+    pub rewrite: bool,
+    /// `pgstar.cache` is not off.
+    pub cache: bool,
+    /// Every fact that can change the bytes of an answer, in one opaque key.
+    pub fingerprint: Bytes,
+}
+
+/// An extended-protocol batch's own part of the question.
+#[derive(Debug, Clone, Default)]
+pub struct Binding {
+    /// The parameter type OIDs of Parse, as sent.
+    pub parameter_types: Vec<u32>,
+    /// The body of Bind after the two names: formats, values and result formats, as sent.
+    pub bind: Bytes,
+    /// How many parameters Bind carries.
+    pub parameter_count: usize,
+}
+
+/// A whole answer as PostgreSQL framed it.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// One RowDescription frame.
+    pub row_description: Bytes,
+    /// Every DataRow frame and the CommandComplete frame.
+    pub rows: Bytes,
+}
+
+/// Where a rewritten answer goes when it is complete.
+#[derive(Debug)]
+pub struct CacheSlot;
+
+impl CacheSlot {
+    /// The largest answer worth keeping, in bytes; a session stops collecting beyond it.
+    pub fn answer_bytes_max(&self) -> usize {
+        1 << 20
+    }
+
+    /// Keeps the answer for later statements with the same key.
+    pub fn insert(self, _answer: Answer) {}
+}
+
+/// The table OID and attribute number that RowDescription carries for one output column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ColumnOrigin {
+    pub table: u32,
+    pub attnum: i16,
+}
+
+/// A statement to run in place of the client's.
+#[derive(Debug)]
+pub struct Rewritten {
+    /// The text to send.
+    pub sql: String,
+    /// What the original's RowDescription says of each column's origin; everything else in it equals the rewritten one's.
+    pub origins: Arc<[ColumnOrigin]>,
+    /// Where to keep the answer, when it may be kept.
+    pub cache: Option<CacheSlot>,
+}
+
+/// What serves a statement.
+#[derive(Debug)]
+pub enum Route {
+    /// PostgreSQL, with the client's own bytes. `clean` says that the statement is a plain SELECT of built-in
+    /// functions, so it cannot have changed a fact of the session.
+    Passthrough { clean: bool },
+    /// A stored answer.
+    Cached(Arc<Answer>),
+    /// A rollup: run this instead, on the session's own backend.
+    Rewritten(Rewritten),
+    /// pgstar's own answer (`EXPLAIN (PGSTAR)`, `SHOW pgstar.…`).
+    Local(Answer),
+    /// pgstar's own refusal, as a whole ErrorResponse frame (for example a bad `SHOW pgstar.…` name).
+    LocalError(Bytes),
+}
+
+/// Whether a statement's text is worth routing at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Candidate {
+    /// Relay it; nothing else is possible.
+    No,
+    /// Worth asking [`Router::route`].
+    Yes,
+}
+
+/// Decides for every session; shared by all of them.
+#[derive(Debug, Default)]
+pub struct Router;
+
+impl Router {
+    /// A cheap look at the first words, before the session's facts are asked for.
+    pub fn candidate(&self, _sql: &[u8]) -> Candidate {
+        Candidate::No
+    }
+
+    /// What serves this statement for this session, now.
+    ///
+    /// Never fails: whatever cannot be proved passes through.
+    pub async fn route(&self, _facts: &SessionFacts, _sql: &str, _binding: Option<&Binding>) -> Route {
+        Route::Passthrough { clean: false }
+    }
+
+    /// The session fell back to PostgreSQL after a rewritten statement failed with this SQLSTATE; do not offer it again.
+    pub fn rewritten_failed(&self, _facts: &SessionFacts, _sql: &str, _sqlstate: &str) {}
+}
