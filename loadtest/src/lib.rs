@@ -1,1 +1,5 @@
-//! To be written.
+//! Star Schema Benchmark data and queries, and the drivers that measure over the wire.
+//!
+//! Must not know pgstar's other crates: what is measured here is seen as any client sees it.
+
+pub mod ssb;
