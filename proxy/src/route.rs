@@ -59,17 +59,32 @@ pub struct Answer {
 }
 
 /// Where a rewritten answer goes when it is complete.
-#[derive(Debug)]
-pub struct CacheSlot;
+pub struct CacheSlot {
+    answer_bytes_max: usize,
+    insert: Box<dyn FnOnce(Answer) + Send>,
+}
 
 impl CacheSlot {
+    /// A place for one answer of at most this many bytes.
+    pub fn new(answer_bytes_max: usize, insert: impl FnOnce(Answer) + Send + 'static) -> Self {
+        CacheSlot { answer_bytes_max, insert: Box::new(insert) }
+    }
+
     /// The largest answer worth keeping, in bytes; a session stops collecting beyond it.
     pub fn answer_bytes_max(&self) -> usize {
-        1 << 20
+        self.answer_bytes_max
     }
 
     /// Keeps the answer for later statements with the same key.
-    pub fn insert(self, _answer: Answer) {}
+    pub fn insert(self, answer: Answer) {
+        (self.insert)(answer);
+    }
+}
+
+impl std::fmt::Debug for CacheSlot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CacheSlot").field("answer_bytes_max", &self.answer_bytes_max).finish_non_exhaustive()
+    }
 }
 
 /// The table OID and attribute number that RowDescription carries for one output column.
