@@ -1,1 +1,10 @@
-//! To be written.
+//! What pgstar asks of PostgreSQL itself: its catalog, the columns of a statement, the upkeep of
+//! rollup tables, and throw-away servers for the demo and the tests.
+//!
+//! This crate never parses a query: statements reach it as finished text.
+
+pub mod catalog;
+pub mod connect;
+pub mod describe;
+pub mod identifier;
+pub mod server;

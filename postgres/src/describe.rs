@@ -1,0 +1,145 @@
+//! What PostgreSQL itself says of a statement's parameters and output columns, without running it.
+//!
+//! It neither parses nor judges the statement; the answers are compared elsewhere.
+
+use pgstar_rewriter::catalog::Oid;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{Kind, Type};
+use tokio_postgres::{Client, Statement};
+
+use crate::connect::Reported;
+use crate::identifier::quote;
+
+/// One output column, as RowDescription has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DescribedColumn {
+    /// The column's name in the answer.
+    pub name: String,
+    /// The table that the column is copied from; `Oid(0)` when it is an expression.
+    pub table_oid: Oid,
+    /// The column's number in that table; 0 when it is an expression.
+    pub attnum: i16,
+    /// Its type.
+    pub type_oid: Oid,
+    /// Its type modifier; -1 for none.
+    pub typmod: i32,
+}
+
+/// What PostgreSQL says of a statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// The parameters' types, those that PostgreSQL inferred included.
+    pub parameters: Vec<Oid>,
+    /// The output columns; empty when the statement returns no rows.
+    pub columns: Vec<DescribedColumn>,
+}
+
+/// Why there is no description.
+#[derive(Debug, thiserror::Error)]
+pub enum DescribeError {
+    /// PostgreSQL refuses the statement: asking again gives the same, until the catalog changes.
+    #[error("PostgreSQL refuses the statement: {message} (SQLSTATE {sqlstate})")]
+    Refused {
+        /// The five characters of the SQLSTATE.
+        sqlstate: String,
+        /// PostgreSQL's primary message.
+        message: String,
+    },
+    /// The question could not be put: lost connection, shutdown, a lock or a resource. Ask again later.
+    #[error("could not describe the statement: {}", Reported(.0))]
+    Unavailable(#[source] tokio_postgres::Error),
+    /// The path names a session's temporary schema, which another session must not search.
+    #[error("schema \"{0}\" belongs to one session")]
+    TemporarySchema(String),
+}
+
+/// Describes `sql` as if a session with this `search_path` had prepared it.
+///
+/// `parameter_types` are those of the client's Parse message: 0 asks PostgreSQL to infer. The
+/// statement is prepared in a transaction that is rolled back, so the connection is left as it was
+/// found even when the caller loses interest half-way.
+pub async fn describe(
+    client: &mut Client,
+    sql: &str,
+    search_path: &[String],
+    parameter_types: &[u32],
+) -> Result<Description, DescribeError> {
+    let settings = session_settings(search_path)?;
+    let types: Vec<Type> = parameter_types
+        .iter()
+        .map(|oid| parameter_type(*oid))
+        .collect();
+    let transaction = client.transaction().await.map_err(classify)?;
+    transaction
+        .batch_execute(&settings)
+        .await
+        .map_err(classify)?;
+    let statement = transaction
+        .prepare_typed(sql, &types)
+        .await
+        .map_err(classify)?;
+    Ok(description_of(&statement))
+}
+
+/// A statement that waits for somebody's ALTER TABLE would make every later question wait too.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
+
+fn session_settings(search_path: &[String]) -> Result<String, DescribeError> {
+    if let Some(schema) = search_path.iter().find(|schema| is_temporary(schema)) {
+        return Err(DescribeError::TemporarySchema(schema.clone()));
+    }
+    let path: Vec<String> = search_path.iter().map(|schema| quote(schema)).collect();
+    // An empty list is no SQL; one schema without a name is how PostgreSQL spells "none".
+    let path = if path.is_empty() {
+        "''".to_owned()
+    } else {
+        path.join(", ")
+    };
+    Ok(format!("{LOCK_TIMEOUT}; SET LOCAL search_path = {path}"))
+}
+
+fn is_temporary(schema: &str) -> bool {
+    schema == "pg_temp" || schema.starts_with("pg_temp_") || schema.starts_with("pg_toast_temp_")
+}
+
+/// Only the number goes over the wire, so a user's own type needs no look-up.
+fn parameter_type(oid: u32) -> Type {
+    // PostgreSQL infers a parameter declared `unknown` exactly as one declared 0.
+    let oid = if oid == 0 { Type::UNKNOWN.oid() } else { oid };
+    let other = || Type::new(format!("type {oid}"), oid, Kind::Simple, String::new());
+    Type::from_oid(oid).unwrap_or_else(other)
+}
+
+fn description_of(statement: &Statement) -> Description {
+    let parameters = statement.params().iter().map(|ty| Oid(ty.oid())).collect();
+    let column = |column: &tokio_postgres::Column| DescribedColumn {
+        name: column.name().to_owned(),
+        table_oid: Oid(column.table_oid().unwrap_or(0)),
+        attnum: column.column_id().unwrap_or(0),
+        type_oid: Oid(column.type_().oid()),
+        typmod: column.type_modifier(),
+    };
+    Description {
+        parameters,
+        columns: statement.columns().iter().map(column).collect(),
+    }
+}
+
+fn classify(error: tokio_postgres::Error) -> DescribeError {
+    match error.as_db_error() {
+        Some(server) if !is_passing(server.code()) => DescribeError::Refused {
+            sqlstate: server.code().code().to_owned(),
+            message: server.message().to_owned(),
+        },
+        _ => DescribeError::Unavailable(error),
+    }
+}
+
+/// Whether the refusal says something about the moment and not about the statement: connection,
+/// conflict, resource, lock, operator intervention, system or internal error.
+fn is_passing(sqlstate: &SqlState) -> bool {
+    const PASSING: [&str; 7] = ["08", "40", "53", "55", "57", "58", "XX"];
+    PASSING
+        .iter()
+        .any(|class| sqlstate.code().starts_with(class))
+}
