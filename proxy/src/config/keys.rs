@@ -1,0 +1,195 @@
+//! Every section and key of the configuration file, with its default and what it means.
+//!
+//! The one list that unknown keys, missing keys and wrong types are judged by; the example
+//! configuration is tested against it. What a value must be like beyond its type is not said here.
+
+/// The TOML type that a value must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A string.
+    Text,
+    /// A whole number.
+    Count,
+}
+
+/// What happens when a key is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absence {
+    /// The file is refused; an example of a value, written as in TOML.
+    Refused(&'static str),
+    /// This value is taken; written as in TOML.
+    Means(&'static str),
+}
+
+/// A key that the file may have.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// The type of its value.
+    pub kind: Kind,
+    /// What leaving it out means.
+    pub absent: Absence,
+    /// What it is for, a sentence.
+    pub about: &'static str,
+}
+
+/// A table that the file may have.
+#[derive(Debug, Clone, Copy)]
+pub struct Section {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether there may be any number of them, written `[[name]]`.
+    pub repeated: bool,
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+impl Key {
+    /// A line of a file that sets the key: to its default, or to some value where it has none.
+    pub fn example(&self) -> String {
+        let (Absence::Means(value) | Absence::Refused(value)) = self.absent;
+        format!("{} = {value}", self.name)
+    }
+}
+
+impl Section {
+    /// The section's header as it is written in a file.
+    pub fn header(&self) -> String {
+        match self.repeated {
+            true => format!("[[{}]]", self.name),
+            false => format!("[{}]", self.name),
+        }
+    }
+
+    /// The key of this name.
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+}
+
+/// The section of this name.
+pub fn section(name: &str) -> Option<&'static Section> {
+    SECTIONS.iter().find(|section| section.name == name)
+}
+
+const fn text(name: &'static str, absent: Absence, about: &'static str) -> Key {
+    Key {
+        name,
+        kind: Kind::Text,
+        absent,
+        about,
+    }
+}
+
+const fn count(name: &'static str, absent: Absence, about: &'static str) -> Key {
+    Key {
+        name,
+        kind: Kind::Count,
+        absent,
+        about,
+    }
+}
+
+use Absence::{Means, Refused};
+
+/// Every section, in the order of the example configuration.
+pub const SECTIONS: &[Section] = &[
+    Section {
+        name: "listen",
+        repeated: false,
+        keys: &[text(
+            "address",
+            Means("\"127.0.0.1:6432\""),
+            "Where clients connect, as to PostgreSQL: an IP address and a port.",
+        )],
+    },
+    Section {
+        name: "upstream",
+        repeated: false,
+        keys: &[text(
+            "url",
+            Refused("\"postgresql://pgstar@127.0.0.1:5432/warehouse\""),
+            "The PostgreSQL server behind pgstar: clients' sessions go to its host and port, \
+             pgstar's own connections use its user and database as well.",
+        )],
+    },
+    Section {
+        name: "admin",
+        repeated: false,
+        keys: &[text(
+            "address",
+            Means("\"127.0.0.1:9632\""),
+            "Where /metrics, /healthz and /readyz are served over HTTP; \"off\" serves none.",
+        )],
+    },
+    Section {
+        name: "cache",
+        repeated: false,
+        keys: &[
+            text(
+                "memory",
+                Means("\"512MiB\""),
+                "The most memory that stored answers may take; \"0B\" stores none.",
+            ),
+            text(
+                "max_answer",
+                Means("\"16MiB\""),
+                "The largest answer worth storing, at most the whole memory.",
+            ),
+        ],
+    },
+    Section {
+        name: "freshness",
+        repeated: false,
+        keys: &[text(
+            "default",
+            Means("\"strict\""),
+            "How old an answer may be when a session has not set pgstar.freshness: \
+             \"strict\", a bound such as \"5s\", or \"any\".",
+        )],
+    },
+    Section {
+        name: "limits",
+        repeated: false,
+        keys: &[
+            count(
+                "connections",
+                Means("1000"),
+                "The most client sessions at a time.",
+            ),
+            text(
+                "statement",
+                Means("\"1MiB\""),
+                "The longest statement that is considered for a rollup or the cache; \
+                 longer ones pass through.",
+            ),
+            text(
+                "login_timeout",
+                Means("\"30s\""),
+                "How long a client may take from connecting until it is logged in.",
+            ),
+            text(
+                "drain_timeout",
+                Means("\"30s\""),
+                "How long sessions may finish their transactions after SIGTERM; \"0s\" ends them at once.",
+            ),
+        ],
+    },
+    Section {
+        name: "rollup",
+        repeated: true,
+        keys: &[
+            text(
+                "name",
+                Refused("\"revenue_by_month\""),
+                "The rollup's name in commands, metrics and EXPLAIN (PGSTAR), and of its table.",
+            ),
+            text(
+                "query",
+                Refused("\"SELECT … GROUP BY …\""),
+                "The SELECT whose rows the rollup keeps.",
+            ),
+        ],
+    },
+];

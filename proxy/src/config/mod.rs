@@ -1,0 +1,348 @@
+//! The configuration file: read once at the edge into values that cannot be wrong.
+//!
+//! Two stages: `shape` is what the user typed, judged by the list in `keys`; [`Config`] is what was
+//! checked. Both report into one list, so the user sees every problem at once. Nothing here
+//! connects to anything.
+
+pub mod keys;
+mod problem;
+mod rollup;
+mod shape;
+mod upstream;
+mod value;
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::fs::File;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::ops::{Range, RangeInclusive};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+pub use problem::{Complaint, Position, Problem, Problems};
+pub use rollup::{ROLLUP_NAME_BYTES_MAX, RollupConfig, RollupName};
+pub use upstream::{Upstream, UpstreamAddress};
+pub use value::{ByteSize, Freshness, Timespan};
+
+use shape::{Document, Findings, Table};
+use value::{AdminAddress, ListenAddress};
+
+/// The largest file that is read: room for some ten thousand rollups.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Everything that pgstar was told, checked. See [`keys::SECTIONS`] for what each key means.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file, as the user named it.
+    pub file: PathBuf,
+    /// `[listen] address`: where clients connect.
+    pub listen: SocketAddr,
+    /// `[upstream] url`: the server behind pgstar.
+    pub upstream: Upstream,
+    /// `[admin] address`: where metrics and health are served; `None` for nowhere.
+    pub admin: Option<SocketAddr>,
+    /// `[cache]`.
+    pub cache: CacheConfig,
+    /// `[freshness] default`: what holds for a session that has not set `pgstar.freshness`.
+    pub freshness: Freshness,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[[rollup]]`, in the file's order, all names different.
+    pub rollups: Vec<RollupConfig>,
+}
+
+/// `[cache]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// The most memory that stored answers may take; 0 stores none.
+    pub memory: ByteSize,
+    /// The largest answer worth storing, at most `memory`.
+    pub max_answer: ByteSize,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The most client sessions at a time, at least 1.
+    pub connections: usize,
+    /// The longest statement that is considered for a rollup or the cache.
+    pub statement: ByteSize,
+    /// From a client's connection until it is logged in; longer than zero.
+    pub login_timeout: Duration,
+    /// How long sessions may finish after SIGTERM; may be zero.
+    pub drain_timeout: Duration,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// Every problem of the file at once.
+    pub fn from_file(file: &Path) -> Result<Config, Problems> {
+        let text = read_bounded(file).map_err(|message| Problems::unreadable(file, message))?;
+        Config::from_text(file, &text)
+    }
+
+    /// Checks the text of a file; the file itself is only named in problems.
+    ///
+    /// # Errors
+    /// Every problem of the text at once.
+    pub fn from_text(file: &Path, text: &str) -> Result<Config, Problems> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut findings = Findings::new(file, text);
+        let config = findings.parse().and_then(|document| {
+            document.check_shape(&mut findings);
+            checked(file, &document, &mut findings)
+        });
+        findings.conclude(config)
+    }
+
+    /// A problem found later, such as a rollup that does not fit the database.
+    pub fn problem(&self, position: Position, complaint: Complaint) -> Problem {
+        let Complaint { message, hint } = complaint;
+        Problem {
+            file: self.file.clone(),
+            position: Some(position),
+            message,
+            hint,
+        }
+    }
+}
+
+fn read_bounded(file: &Path) -> Result<String, String> {
+    let cannot_read = |error| format!("cannot read the configuration file: {error}");
+    let opened = File::open(file).map_err(cannot_read)?;
+    let mut bytes = Vec::new();
+    opened
+        .take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(cannot_read)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!(
+            "the configuration file is larger than {}",
+            ByteSize(FILE_BYTES_MAX)
+        ));
+    }
+    String::from_utf8(bytes).map_err(|_| "the configuration file is not UTF-8 text".to_owned())
+}
+
+fn checked(file: &Path, document: &Document<'_>, findings: &mut Findings<'_>) -> Option<Config> {
+    let upstream = upstream(&document.table("upstream"), findings);
+    let (listen, admin) = addresses(document, findings);
+    let cache = cache(&document.table("cache"), findings);
+    let freshness = read(
+        &document.table("freshness"),
+        "default",
+        Freshness::Strict,
+        findings,
+    );
+    let limits = limits(&document.table("limits"), findings);
+    let rollups = rollups(document, findings);
+    let file = file.to_path_buf();
+    Some(Config {
+        file,
+        listen,
+        upstream: upstream?,
+        admin,
+        cache,
+        freshness,
+        limits,
+        rollups,
+    })
+}
+
+fn upstream(table: &Table<'_, '_>, findings: &mut Findings<'_>) -> Option<Upstream> {
+    read_typed(table, "url", findings).map(|(upstream, _)| upstream)
+}
+
+fn addresses(
+    document: &Document<'_>,
+    findings: &mut Findings<'_>,
+) -> (SocketAddr, Option<SocketAddr>) {
+    const LISTEN: SocketAddr = SocketAddr::new(LOCALHOST, 6432);
+    const ADMIN: SocketAddr = SocketAddr::new(LOCALHOST, 9632);
+    const LOCALHOST: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    let (listen_table, admin_table) = (document.table("listen"), document.table("admin"));
+    let ListenAddress(listen) = read(&listen_table, "address", ListenAddress(LISTEN), findings);
+    let AdminAddress(admin) = read(&admin_table, "address", AdminAddress(Some(ADMIN)), findings);
+    // Port 0 lets the system choose, so two of them do not collide.
+    let collide = admin == Some(listen) && listen.port() != 0;
+    if collide {
+        let typed = admin_table
+            .text("address")
+            .or_else(|| listen_table.text("address"));
+        let offset = typed.map_or(0, |(_, span)| span.start);
+        let message = format!("[admin] address and [listen] address are both {listen}");
+        findings.report(
+            offset,
+            Complaint::new(message, "Give each a port of its own."),
+        );
+    }
+    (listen, admin)
+}
+
+fn cache(table: &Table<'_, '_>, findings: &mut Findings<'_>) -> CacheConfig {
+    const MAX_ANSWER_RANGE: RangeInclusive<ByteSize> = ByteSize(1)..=ByteSize::gib(1);
+    let memory = read(table, "memory", ByteSize::mib(512), findings);
+    let max_answer = read_within(
+        table,
+        "max_answer",
+        ByteSize::mib(16),
+        MAX_ANSWER_RANGE,
+        findings,
+    );
+    CacheConfig {
+        memory,
+        max_answer: max_answer.min(memory),
+    }
+}
+
+fn limits(table: &Table<'_, '_>, findings: &mut Findings<'_>) -> Limits {
+    const STATEMENT_RANGE: RangeInclusive<ByteSize> = ByteSize::kib(1)..=ByteSize::gib(1);
+    const LOGIN_RANGE: RangeInclusive<Timespan> =
+        Timespan(Duration::from_millis(1))..=Timespan::seconds(3600);
+    const DRAIN_RANGE: RangeInclusive<Timespan> = Timespan::seconds(0)..=Timespan::seconds(86_400);
+    let thirty = Timespan::seconds(30);
+    Limits {
+        connections: connections(table, findings),
+        statement: read_within(
+            table,
+            "statement",
+            ByteSize::mib(1),
+            STATEMENT_RANGE,
+            findings,
+        ),
+        login_timeout: read_within(table, "login_timeout", thirty, LOGIN_RANGE, findings).0,
+        drain_timeout: read_within(table, "drain_timeout", thirty, DRAIN_RANGE, findings).0,
+    }
+}
+
+fn connections(table: &Table<'_, '_>, findings: &mut Findings<'_>) -> usize {
+    const DEFAULT: usize = 1000;
+    const RANGE: RangeInclusive<u32> = 1..=1_000_000;
+    match table.count("connections") {
+        None => DEFAULT,
+        Some((Some(count), _)) if RANGE.contains(&count) => count as usize,
+        Some((_, span)) => {
+            let path = table.path("connections");
+            findings.report(span.start, out_of_range(&path, &RANGE));
+            DEFAULT
+        }
+    }
+}
+
+fn rollups(document: &Document<'_>, findings: &mut Findings<'_>) -> Vec<RollupConfig> {
+    let mut first_seen: HashMap<RollupName, Position> = HashMap::new();
+    let mut rollups = Vec::new();
+    for table in document.tables("rollup") {
+        let name = read_typed::<RollupName>(&table, "name", findings);
+        let query = query(&table, findings);
+        if let Some((name, span)) = &name {
+            check_duplicate(name, span.start, &mut first_seen, findings);
+        }
+        if let (Some((name, name_span)), Some((query, query_span))) = (name, query) {
+            let name_position = findings.position(name_span.start);
+            let text = findings.text();
+            rollups.push(RollupConfig::new(
+                name,
+                name_position,
+                query,
+                text,
+                query_span,
+            ));
+        }
+    }
+    rollups
+}
+
+fn query<'d>(
+    table: &Table<'d, '_>,
+    findings: &mut Findings<'_>,
+) -> Option<(&'d str, Range<usize>)> {
+    let (query, span) = table.text("query")?;
+    if !query.trim().is_empty() {
+        return Some((query, span));
+    }
+    let message = format!("empty query for {}", table.path("query"));
+    findings.report(
+        span.start,
+        Complaint::new(message, "Write the SELECT that the rollup keeps."),
+    );
+    None
+}
+
+fn check_duplicate(
+    name: &RollupName,
+    offset: usize,
+    first_seen: &mut HashMap<RollupName, Position>,
+    findings: &mut Findings<'_>,
+) {
+    let position = findings.position(offset);
+    if let Some(Position { line, column }) = first_seen.get(name) {
+        findings.report(
+            offset,
+            Complaint::new(
+                format!("duplicate rollup name \"{name}\""),
+                format!("The first one is at line {line}, column {column}; rename one of them."),
+            ),
+        );
+    } else {
+        first_seen.insert(name.clone(), position);
+    }
+}
+
+/// The value of a text key, or the default where it is absent or wrong; wrong ones are reported.
+fn read<T: FromStr<Err = Complaint>>(
+    table: &Table<'_, '_>,
+    key: &str,
+    default: T,
+    findings: &mut Findings<'_>,
+) -> T {
+    read_typed(table, key, findings).map_or(default, |(value, _)| value)
+}
+
+/// As [`read`], for values that an interval bounds.
+fn read_within<T: FromStr<Err = Complaint> + PartialOrd + Display>(
+    table: &Table<'_, '_>,
+    key: &str,
+    default: T,
+    range: RangeInclusive<T>,
+    findings: &mut Findings<'_>,
+) -> T {
+    match read_typed(table, key, findings) {
+        Some((value, span)) if !range.contains(&value) => {
+            findings.report(span.start, out_of_range(&table.path(key), &range));
+            default
+        }
+        Some((value, _)) => value,
+        None => default,
+    }
+}
+
+/// The value of a text key and its place; `None` where it is absent or wrong, which is reported.
+fn read_typed<T: FromStr<Err = Complaint>>(
+    table: &Table<'_, '_>,
+    key: &str,
+    findings: &mut Findings<'_>,
+) -> Option<(T, Range<usize>)> {
+    let (text, span) = table.text(key)?;
+    match text.parse() {
+        Ok(value) => Some((value, span)),
+        Err(Complaint { message, hint }) => {
+            let message = format!("{message} for {}", table.path(key));
+            findings.report(span.start, Complaint { message, hint });
+            None
+        }
+    }
+}
+
+fn out_of_range<T: Display>(path: &str, range: &RangeInclusive<T>) -> Complaint {
+    let (start, end) = (range.start(), range.end());
+    Complaint {
+        message: format!("{path} must be between {start} and {end}"),
+        hint: None,
+    }
+}

@@ -1,0 +1,300 @@
+//! Metrics: the one place that knows their names, labels and help texts.
+//!
+//! Everybody else calls a function with typed arguments. Handles are looked up once, so that
+//! counting on a statement's way costs an atomic addition. No label holds a text from a client.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+
+/// How many observations may wait before one of their authors puts them into the buckets.
+const PENDING_OBSERVATIONS_MAX: usize = 4096;
+
+/// Upper bounds of the buckets of decision times, in seconds: 1 µs to 100 ms.
+const DECISION_BUCKETS: [f64; 12] = [
+    1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2, 1e-1,
+];
+
+mod names {
+    pub const STATEMENTS: &str = "pgstar_statements_total";
+    pub const PASSTHROUGH: &str = "pgstar_passthrough_total";
+    pub const FALLBACKS: &str = "pgstar_fallbacks_total";
+    pub const DECISION_SECONDS: &str = "pgstar_decision_seconds";
+    pub const CACHE_HITS: &str = "pgstar_cache_hits_total";
+    pub const CACHE_MISSES: &str = "pgstar_cache_misses_total";
+    pub const CACHE_BYTES: &str = "pgstar_cache_bytes";
+    pub const CACHE_ENTRIES: &str = "pgstar_cache_entries";
+    pub const SESSIONS: &str = "pgstar_sessions";
+    pub const SESSIONS_TOTAL: &str = "pgstar_sessions_total";
+    pub const RELAY_ONLY: &str = "pgstar_relay_only_sessions_total";
+    pub const CONNECT_FAILURES: &str = "pgstar_upstream_connect_failures_total";
+    pub const ROLLUP_ROWS: &str = "pgstar_rollup_rows";
+    pub const ROLLUP_BYTES: &str = "pgstar_rollup_bytes";
+    pub const ROLLUP_AGE_SECONDS: &str = "pgstar_rollup_age_seconds";
+}
+
+/// What served a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// A rollup.
+    Rollup,
+    /// A stored answer.
+    Cache,
+    /// PostgreSQL, with the client's own bytes.
+    Passthrough,
+    /// pgstar itself.
+    Local,
+}
+
+impl Decision {
+    const ALL: [Decision; 4] = [
+        Decision::Rollup,
+        Decision::Cache,
+        Decision::Passthrough,
+        Decision::Local,
+    ];
+
+    /// The name in metrics and in EXPLAIN (PGSTAR).
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Decision::Rollup => "rollup",
+            Decision::Cache => "cache",
+            Decision::Passthrough => "passthrough",
+            Decision::Local => "local",
+        }
+    }
+}
+
+/// Installs the recorder, also for the crates below that count by themselves.
+///
+/// Every function here does it when it is first called; calling this at start makes `/metrics`
+/// complete from the first scrape.
+pub fn install() {
+    LazyLock::force(&METRICS);
+}
+
+/// The state of all metrics in Prometheus's text format.
+pub fn render() -> String {
+    METRICS.refresh_rollup_ages();
+    METRICS.handle.render()
+}
+
+/// A statement was served.
+pub fn statement_served(decision: Decision) {
+    METRICS.statements[decision as usize].increment(1);
+}
+
+/// A statement passed through for this reason; codes are those of EXPLAIN (PGSTAR).
+pub fn passed_through(code: &'static str) {
+    counter!(names::PASSTHROUGH, "code" => code).increment(1);
+}
+
+/// A rewritten statement failed before its first byte had left, and PostgreSQL got the original.
+pub fn fell_back() {
+    METRICS.fallbacks.increment(1);
+}
+
+/// How long it took to decide what serves a statement.
+pub fn decided_in(time: Duration) {
+    METRICS.decision_seconds.record(time);
+    METRICS.settle_observations();
+}
+
+/// The cache had an answer that was fresh enough.
+pub fn cache_hit() {
+    METRICS.cache_hits.increment(1);
+}
+
+/// The cache had no answer, or none that was fresh enough.
+pub fn cache_miss() {
+    METRICS.cache_misses.increment(1);
+}
+
+/// What the cache holds now.
+pub fn cache_holds(bytes: u64, entries: u64) {
+    METRICS.cache_bytes.set(bytes as f64);
+    METRICS.cache_entries.set(entries as f64);
+}
+
+/// A session that counts as open until this is dropped.
+#[derive(Debug)]
+#[must_use = "the session counts as closed when this is dropped"]
+pub struct OpenSession(());
+
+/// A client's session began.
+pub fn session_opened() -> OpenSession {
+    METRICS.sessions_total.increment(1);
+    METRICS.sessions.increment(1);
+    OpenSession(())
+}
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        METRICS.sessions.decrement(1);
+    }
+}
+
+/// A session was reduced to relaying for the rest of its life.
+pub fn session_became_relay_only() {
+    METRICS.relay_only.increment(1);
+}
+
+/// A connection to the server could not be made.
+pub fn upstream_connect_failed() {
+    METRICS.connect_failures.increment(1);
+}
+
+/// What a rollup holds, and when it was last made equal to the base tables.
+///
+/// Its age grows by itself from then on. `rollup` is a name of the configuration file.
+pub fn rollup_holds(rollup: &str, rows: u64, bytes: u64, as_of: SystemTime) {
+    gauge!(names::ROLLUP_ROWS, "rollup" => rollup.to_owned()).set(rows as f64);
+    gauge!(names::ROLLUP_BYTES, "rollup" => rollup.to_owned()).set(bytes as f64);
+    METRICS.rollups().insert(rollup.to_owned(), as_of);
+}
+
+static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::install);
+
+struct Metrics {
+    handle: PrometheusHandle,
+    statements: [Counter; 4],
+    fallbacks: Counter,
+    decision_seconds: Histogram,
+    pending_observations: AtomicUsize,
+    cache_hits: Counter,
+    cache_misses: Counter,
+    cache_bytes: Gauge,
+    cache_entries: Gauge,
+    sessions: Gauge,
+    sessions_total: Counter,
+    relay_only: Counter,
+    connect_failures: Counter,
+    rollups_as_of: Mutex<HashMap<String, SystemTime>>,
+}
+
+impl Metrics {
+    fn install() -> Metrics {
+        let recorder = recorder();
+        let handle = recorder.handle();
+        // Another recorder can only be there already in somebody's test; ours then renders nothing.
+        let _ = metrics::set_global_recorder(recorder);
+        describe();
+        Metrics {
+            handle,
+            statements: Decision::ALL
+                .map(|decision| counter!(names::STATEMENTS, "decision" => decision.as_str())),
+            fallbacks: counter!(names::FALLBACKS),
+            decision_seconds: histogram!(names::DECISION_SECONDS),
+            pending_observations: AtomicUsize::new(0),
+            cache_hits: counter!(names::CACHE_HITS),
+            cache_misses: counter!(names::CACHE_MISSES),
+            cache_bytes: gauge!(names::CACHE_BYTES),
+            cache_entries: gauge!(names::CACHE_ENTRIES),
+            sessions: gauge!(names::SESSIONS),
+            sessions_total: counter!(names::SESSIONS_TOTAL),
+            relay_only: counter!(names::RELAY_ONLY),
+            connect_failures: counter!(names::CONNECT_FAILURES),
+            rollups_as_of: Mutex::default(),
+        }
+    }
+
+    fn rollups(&self) -> std::sync::MutexGuard<'_, HashMap<String, SystemTime>> {
+        // A map of times is whole after every single operation, so a panic elsewhere harmed nothing.
+        self.rollups_as_of
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refresh_rollup_ages(&self) {
+        let now = SystemTime::now();
+        for (rollup, as_of) in self.rollups().iter() {
+            // A clock that was set back makes a rollup new, not older than time.
+            let age = now.duration_since(*as_of).unwrap_or_default();
+            gauge!(names::ROLLUP_AGE_SECONDS, "rollup" => rollup.clone()).set(age.as_secs_f64());
+        }
+    }
+
+    /// The recorder keeps every observation until it is asked to sort them into buckets. Nobody may
+    /// ever scrape, so the authors of observations do it in turn.
+    fn settle_observations(&self) {
+        let pending = self.pending_observations.fetch_add(1, Ordering::Relaxed);
+        if pending % PENDING_OBSERVATIONS_MAX == PENDING_OBSERVATIONS_MAX - 1 {
+            self.handle.run_upkeep();
+        }
+    }
+}
+
+fn recorder() -> PrometheusRecorder {
+    let decision_seconds = Matcher::Full(names::DECISION_SECONDS.to_owned());
+    let plain = PrometheusBuilder::new;
+    // Setting buckets fails for an empty list only, which ours is not; summaries would do as well.
+    plain()
+        .set_buckets_for_metric(decision_seconds, &DECISION_BUCKETS)
+        .unwrap_or_else(|_| plain())
+        .build_recorder()
+}
+
+fn describe() {
+    use metrics::{describe_counter as count, describe_gauge as level};
+    use names::*;
+    count!(STATEMENTS, "Statements by what served them.");
+    count!(
+        PASSTHROUGH,
+        "Statements that passed through, by the reason's code."
+    );
+    count!(
+        FALLBACKS,
+        "Rewritten statements that failed and were answered by the base tables."
+    );
+    metrics::describe_histogram!(
+        DECISION_SECONDS,
+        Unit::Seconds,
+        "Time to decide what serves a statement."
+    );
+    count!(
+        CACHE_HITS,
+        "Lookups that found a stored answer fresh enough."
+    );
+    count!(CACHE_MISSES, "Lookups that found none.");
+    level!(CACHE_BYTES, Unit::Bytes, "Memory that stored answers take.");
+    level!(CACHE_ENTRIES, "Stored answers.");
+    level!(SESSIONS, "Client sessions open now.");
+    count!(SESSIONS_TOTAL, "Client sessions opened since the start.");
+    count!(
+        RELAY_ONLY,
+        "Sessions reduced to relaying because their state was in doubt."
+    );
+    count!(
+        CONNECT_FAILURES,
+        "Connections to the server that could not be made."
+    );
+    level!(ROLLUP_ROWS, "Rows in a rollup.");
+    level!(
+        ROLLUP_BYTES,
+        Unit::Bytes,
+        "Disk space of a rollup with its indexes."
+    );
+    level!(
+        ROLLUP_AGE_SECONDS,
+        Unit::Seconds,
+        "Time since a rollup last equalled its base tables."
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decisions_index_their_own_counter() {
+        for (index, decision) in Decision::ALL.into_iter().enumerate() {
+            assert_eq!(decision as usize, index);
+        }
+    }
+}
