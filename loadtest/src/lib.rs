@@ -2,4 +2,5 @@
 //!
 //! Must not know pgstar's other crates: what is measured here is seen as any client sees it.
 
+pub mod driver;
 pub mod ssb;

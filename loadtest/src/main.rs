@@ -3,7 +3,9 @@
 //! Must not know SQL or pgbench's output; it parses arguments and prints what the library says.
 
 use std::{
+    fs,
     io::{self, Write},
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::Instant,
@@ -11,7 +13,15 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use pgstar_loadtest::ssb::{self, ChunkStream, Generator, Scale, Table};
+use pgstar_loadtest::{
+    driver::{
+        Side,
+        demo::Demo,
+        report::Report,
+        rounds::{self, Plan},
+    },
+    ssb::{self, ChunkStream, Generator, Scale, Table},
+};
 
 #[derive(Parser)]
 #[command(name = "pgstar-loadtest", version, about)]
@@ -26,6 +36,8 @@ enum Command {
     Generate(GenerateArgs),
     /// Create and fill the tables of the Star Schema Benchmark in a database
     Load(Box<LoadArgs>),
+    /// Ask PostgreSQL and pgstar the same mix of questions in turn, and compare times (needs pgbench)
+    Run(RunArgs),
 }
 
 #[derive(Args)]
@@ -59,6 +71,40 @@ struct LoadArgs {
     url: tokio_postgres::Config,
 }
 
+#[derive(Args)]
+struct RunArgs {
+    /// PostgreSQL's address
+    #[arg(long, requires = "through", required_unless_present = "demo")]
+    direct: Option<String>,
+    /// pgstar's address
+    #[arg(long, requires = "direct")]
+    through: Option<String>,
+    /// Start this pgstar's "demo --keep", measure it, and stop it
+    #[arg(long, conflicts_with_all = ["direct", "through"])]
+    demo: Option<PathBuf>,
+    /// The demo's scale factor
+    #[arg(long, default_value = "0.1")]
+    scale: Scale,
+    /// Connections at once
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    clients: u32,
+    /// Seconds for each side, all rounds together
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// How often the sides take turns
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Decides the parameters that are drawn; the same for both sides
+    #[arg(long, default_value_t = 1)]
+    seed: u32,
+    /// The pgbench to run
+    #[arg(long, default_value = "pgbench")]
+    pgbench: PathBuf,
+    /// Write the numbers to this file too
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -73,6 +119,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Generate(args) => generate(&args),
         Command::Load(args) => load(&args),
+        Command::Run(args) => compare(&args),
     }
 }
 
@@ -104,5 +151,49 @@ async fn load(args: &LoadArgs) -> anyhow::Result<()> {
     let report = |progress| eprintln!("{:7.2} s  {progress:?}", started.elapsed().as_secs_f64());
     let loaded = ssb::load(&args.url, args.data.scale, args.data.seed, &report).await?;
     eprintln!("{:7.2} s  {loaded:?}", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn compare(args: &RunArgs) -> anyhow::Result<()> {
+    let start = |program: &PathBuf| Demo::start(program, &args.scale.to_string());
+    let demo = args.demo.as_ref().map(start).transpose()?;
+    let (direct, through) = match &demo {
+        Some(demo) => (demo.direct.clone(), demo.through.clone()),
+        None => given_addresses(args)?,
+    };
+    let plan = Plan {
+        direct,
+        through,
+        clients: args.clients,
+        seconds: args.seconds,
+        rounds: args.rounds,
+        seed: args.seed,
+        pgbench: args.pgbench.clone(),
+    };
+    let comparison = rounds::compare(&plan, &|round, side| announce(args, round, side))?;
+    drop(demo);
+    publish(&Report::of(&comparison, args.clients), args)
+}
+
+fn given_addresses(args: &RunArgs) -> anyhow::Result<(String, String)> {
+    let addresses = args.direct.clone().zip(args.through.clone());
+    addresses.context("give --direct and --through, or --demo")
+}
+
+fn announce(args: &RunArgs, round: u32, side: Side) {
+    let side = match side {
+        Side::Direct => "PostgreSQL directly",
+        Side::Through => "through pgstar",
+    };
+    eprintln!("round {} of {}: {side}", round + 1, args.rounds);
+}
+
+fn publish(report: &Report, args: &RunArgs) -> anyhow::Result<()> {
+    print!("{}", report.table());
+    if let Some(file) = &args.json {
+        let json = serde_json::to_string_pretty(report)?;
+        fs::write(file, json + "\n")
+            .with_context(|| format!("could not write {}", file.display()))?;
+    }
     Ok(())
 }

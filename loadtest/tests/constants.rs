@@ -2,6 +2,9 @@
 //!
 //! Otherwise a query would be answered by an empty table at the scales that demos and tests use.
 
+// A test says what is wrong by panicking; helper functions are not recognised as tests.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 
 use pgstar_loadtest::ssb::{CopyText, Generator, QUERIES, Table};

@@ -1,0 +1,17 @@
+-- choose region: AFRICA, AMERICA, ASIA, EUROPE, MIDDLE EAST
+\set first random(1, 5)
+\set second random(1, 5)
+\set year random(1992, 1997)
+\set next :year + 1
+select d_year, s_nation, p_category, sum(lo_revenue - lo_supplycost) as profit
+from date, customer, supplier, part, lineorder
+where lo_custkey = c_custkey
+and lo_suppkey = s_suppkey
+and lo_partkey = p_partkey
+and lo_orderdate = d_datekey
+and c_region = ':region'
+and s_region = ':region'
+and (d_year = :year or d_year = :next)
+and (p_mfgr = 'MFGR#:first' or p_mfgr = 'MFGR#:second')
+group by d_year, s_nation, p_category
+order by d_year, s_nation, p_category;
