@@ -1,4 +1,4 @@
-\set month random(1992, 1998) * 100 + random(1, 12)
+\set month random(1992, 1997) * 100 + random(1, 12)
 \set low random(0, 8)
 \set high :low + 2
 \set quantity random(1, 41)

@@ -1,4 +1,4 @@
-\set year random(1992, 1998)
+\set year random(1992, 1997)
 \set week random(1, 53)
 \set low random(0, 8)
 \set high :low + 2

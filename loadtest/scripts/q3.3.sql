@@ -2,9 +2,9 @@
 \set from random(1992, 1993)
 \set to random(1996, 1998)
 \set a random(0, 9)
-\set b random(0, 9)
+\set b (:a + random(1, 9)) % 10
 \set c random(0, 9)
-\set d random(0, 9)
+\set d (:c + random(1, 9)) % 10
 select c_city, s_city, d_year, sum(lo_revenue) as revenue
 from customer, lineorder, supplier, date
 where lo_custkey = c_custkey

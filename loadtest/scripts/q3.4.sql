@@ -1,9 +1,9 @@
 -- choose month: Jan, Feb, Mar, Apr, May, Jun, Jul, Aug, Sep, Oct, Nov, Dec
 \set year random(1992, 1997)
 \set a random(0, 9)
-\set b random(0, 9)
+\set b (:a + random(1, 9)) % 10
 \set c random(0, 9)
-\set d random(0, 9)
+\set d (:c + random(1, 9)) % 10
 select c_city, s_city, d_year, sum(lo_revenue) as revenue
 from customer, lineorder, supplier, date
 where lo_custkey = c_custkey

@@ -1,6 +1,6 @@
 -- choose region: AFRICA, AMERICA, ASIA, EUROPE, MIDDLE EAST
 \set first random(1, 5)
-\set second random(1, 5)
+\set second 1 + (:first + random(0, 3)) % 5
 select d_year, c_nation, sum(lo_revenue - lo_supplycost) as profit
 from date, customer, supplier, part, lineorder
 where lo_custkey = c_custkey

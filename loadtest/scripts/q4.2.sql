@@ -1,6 +1,6 @@
 -- choose region: AFRICA, AMERICA, ASIA, EUROPE, MIDDLE EAST
 \set first random(1, 5)
-\set second random(1, 5)
+\set second 1 + (:first + random(0, 3)) % 5
 \set year random(1992, 1997)
 \set next :year + 1
 select d_year, s_nation, p_category, sum(lo_revenue - lo_supplycost) as profit

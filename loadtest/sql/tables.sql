@@ -54,7 +54,7 @@ create table part (
     p_container varchar(10) not null
 );
 
--- Order keys leave gaps (8 of each 32 are used), so above scale 350 they outgrow integer.
+-- Order keys leave gaps (8 of each 32 are used), so above a scale of about 350 they outgrow integer.
 create table lineorder (
     lo_orderkey      bigint      not null,
     lo_linenumber    integer     not null,

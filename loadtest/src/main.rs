@@ -83,7 +83,7 @@ struct RunArgs {
     #[arg(long, conflicts_with_all = ["direct", "through"])]
     demo: Option<PathBuf>,
     /// The demo's scale factor
-    #[arg(long, default_value = "0.1")]
+    #[arg(long, default_value = "0.1", conflicts_with = "direct")]
     scale: Scale,
     /// Connections at once
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
@@ -131,7 +131,9 @@ fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     let mut output = io::stdout().lock();
     let mut rows = 0;
     while let Some(chunk) = chunks.next_blocking()? {
-        output.write_all(&chunk.bytes).context("standard output")?;
+        output
+            .write_all(&chunk.bytes)
+            .context("could not write to standard output")?;
         rows += chunk.rows;
     }
     let seconds = started.elapsed().as_secs_f64();

@@ -95,7 +95,7 @@ impl Pgbench {
 }
 
 fn last_lines(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().collect();
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let first = lines.len().saturating_sub(COMPLAINT_LINES_MAX);
     lines[first..].join("; ")
 }

@@ -1,7 +1,7 @@
 //! The thirteen queries, verbatim: comma joins, and `date` as a table's name.
 //!
-//! Must not know how they are measured or answered. Where the specification's prose and its SQL
-//! disagree (the quantities of Q1.3, the brand of Q2.3), the SQL stands.
+//! Must not know how they are measured or answered. Published copies differ in the quantities of
+//! Q1.3 and the brand of Q2.3; these follow the SQL of revision 3 (see README.md).
 
 /// One query of the benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
