@@ -1,0 +1,93 @@
+//! Accepts clients' connections, one task each, and ends them in order when a shutdown begins.
+//!
+//! It must not know what a session does.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use crate::session::{Phase, Routing, Shared, run};
+
+/// Connections beyond `connections_max` that may be open to be refused, or to forward a cancel request.
+/// Beyond them connections wait in the kernel's queue.
+const UNSEATED_CONNECTIONS_MAX: usize = 100;
+/// How long to wait after accepting failed, most likely for want of file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// How long sessions may take for their last words once the drain timeout has passed.
+const FAREWELL_MAX: Duration = Duration::from_secs(5);
+
+/// Serves connections until `shutdown` resolves; then stops accepting, drains, and returns once every
+/// session is over, at the latest shortly after `limits.drain_timeout`.
+pub async fn serve<R: Routing>(
+    listener: TcpListener,
+    shared: Arc<Shared<R>>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let (phase, phases) = watch::channel(Phase::Running);
+    let mut sessions = JoinSet::new();
+    tokio::select! {
+        () = accept_all(&listener, &shared, &phases, &mut sessions) => {}
+        () = shutdown => {}
+    }
+    drop(listener);
+    drain(sessions, &phase, shared.limits.drain_timeout).await;
+}
+
+async fn accept_all<R: Routing>(
+    listener: &TcpListener,
+    shared: &Arc<Shared<R>>,
+    phases: &watch::Receiver<Phase>,
+    sessions: &mut JoinSet<()>,
+) {
+    let slots = Arc::new(Semaphore::new(shared.limits.connections_max));
+    let tasks_max = shared.limits.connections_max + UNSEATED_CONNECTIONS_MAX;
+    loop {
+        tokio::select! {
+            biased;
+            Some(_over) = sessions.join_next() => {}
+            accepted = listener.accept(), if sessions.len() < tasks_max => match accepted.and_then(|(stream, _)| prepare(stream)) {
+                Ok(stream) => {
+                    sessions.spawn(run(stream, shared.clone(), slots.clone(), phases.clone()));
+                }
+                Err(error) => {
+                    warn!(%error, "Could not accept a connection.");
+                    sleep(ACCEPT_RETRY).await;
+                }
+            },
+        }
+    }
+}
+
+fn prepare(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn drain(mut sessions: JoinSet<()>, phase: &watch::Sender<Phase>, drain_timeout: Duration) {
+    info!(sessions = sessions.len(), "Draining.");
+    phase.send_replace(Phase::Draining);
+    if timeout(drain_timeout, all_over(&mut sessions))
+        .await
+        .is_ok()
+    {
+        return;
+    }
+    warn!(
+        sessions = sessions.len(),
+        "Ending sessions that are busy beyond the drain timeout."
+    );
+    phase.send_replace(Phase::Expired);
+    let _late = timeout(FAREWELL_MAX, all_over(&mut sessions)).await;
+    sessions.shutdown().await;
+}
+
+async fn all_over(sessions: &mut JoinSet<()>) {
+    while sessions.join_next().await.is_some() {}
+}

@@ -1,0 +1,371 @@
+//! What a session must know of itself before a statement of its may be served, asked of its own backend.
+//!
+//! One round trip; safe under any search_path, in read-only transactions, without assigning a transaction
+//! id. Asked again after any statement that might have changed an answer. It must not judge the facts.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{Ended, Routing, Session};
+use crate::route::SessionFacts;
+use crate::wire::{self, data_row_values, server_tag};
+
+/// What the probe asks before any setting.
+const EXPRESSIONS: [&str; 6] = [
+    "pg_catalog.current_database()",
+    "current_user",
+    "session_user",
+    "pg_catalog.array_to_json(pg_catalog.current_schemas(true))",
+    "pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0::pg_catalog.oid",
+    "pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL",
+];
+
+/// Settings that decide only whether and how pgstar serves; an answer's bytes do not depend on them.
+const UNPRINTED: [&str; 4] = [
+    "transaction_isolation",
+    "pgstar.freshness",
+    "pgstar.rewrite",
+    "pgstar.cache",
+];
+
+/// Settings on which the reading of a statement or the bytes of its answer depend.
+const PRINTED: [&str; 21] = [
+    "TimeZone",
+    "standard_conforming_strings",
+    "client_encoding",
+    "server_encoding",
+    "transform_null_equals",
+    "DateStyle",
+    "IntervalStyle",
+    "extra_float_digits",
+    "bytea_output",
+    "lc_messages",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "row_security",
+    "array_nulls",
+    "xmlbinary",
+    "xmloption",
+    "default_text_search_config",
+    "backslash_quote",
+    "timezone_abbreviations",
+    "quote_all_identifiers",
+];
+
+const COLUMNS: usize = EXPRESSIONS.len() + UNPRINTED.len() + PRINTED.len();
+
+/// What is known of a session, and since when.
+#[derive(Debug, Default)]
+pub(super) struct KnownFacts {
+    facts: SessionFacts,
+    asked_at: Option<Instant>,
+}
+
+impl KnownFacts {
+    /// Something may have changed them.
+    #[inline]
+    pub(super) fn forget(&mut self) {
+        self.asked_at = None;
+    }
+
+    pub(super) fn are_known(&self, age_max: Duration) -> bool {
+        self.asked_at
+            .is_some_and(|asked_at| asked_at.elapsed() < age_max)
+    }
+
+    pub(super) fn get(&self) -> &SessionFacts {
+        &self.facts
+    }
+
+    fn learn(&mut self, facts: SessionFacts) {
+        self.facts = facts;
+        self.asked_at = Some(Instant::now());
+    }
+}
+
+/// How a probe came out.
+#[derive(Debug)]
+pub(super) enum Probe {
+    Known,
+    /// PostgreSQL refused it with this ErrorResponse frame.
+    Failed(Bytes),
+    /// The answer is not what was asked for.
+    Unreadable,
+}
+
+impl<R: Routing> Session<R> {
+    /// Asks the session's backend for its facts. A batch replaces the unnamed statement anyway and a Query
+    /// drops it, so the probe comes in the protocol of the statement that it is for.
+    pub(super) async fn probe(&mut self, is_for_batch: bool) -> Result<Probe, Ended> {
+        static AS_QUERY: OnceLock<Bytes> = OnceLock::new();
+        static AS_BATCH: OnceLock<Bytes> = OnceLock::new();
+        self.shared.counters.probes.add_one();
+        let frames = if is_for_batch {
+            AS_BATCH.get_or_init(batch_frames)
+        } else {
+            AS_QUERY.get_or_init(query_frame)
+        };
+        self.ask(frames).await?;
+        let mut facts = None;
+        let mut error = None;
+        loop {
+            let reply = self.next_reply().await?;
+            match reply.tag {
+                server_tag::DATA_ROW => facts = read_facts(&self.whole_reply(reply).await?),
+                server_tag::ERROR_RESPONSE => error = Some(self.swallow_error(reply).await?),
+                server_tag::READY_FOR_QUERY => {
+                    self.take_ready(reply).await?;
+                    return Ok(self.conclude_probe(facts, error));
+                }
+                _ => self.skip_reply(reply).await?,
+            }
+        }
+    }
+
+    fn conclude_probe(&mut self, facts: Option<SessionFacts>, error: Option<Bytes>) -> Probe {
+        match (facts, error) {
+            (_, Some(error)) => Probe::Failed(error),
+            (Some(facts), None) => {
+                self.facts.learn(facts);
+                Probe::Known
+            }
+            (None, None) => Probe::Unreadable,
+        }
+    }
+}
+
+fn probe_sql() -> String {
+    let settings = UNPRINTED
+        .iter()
+        .chain(&PRINTED)
+        .map(|name| format!("pg_catalog.current_setting('{name}', true)"));
+    let columns: Vec<String> = EXPRESSIONS
+        .iter()
+        .map(|expression| (*expression).to_owned())
+        .chain(settings)
+        .collect();
+    format!("SELECT {}", columns.join(", "))
+}
+
+fn query_frame() -> Bytes {
+    let mut out = BytesMut::new();
+    wire::query(&mut out, &probe_sql());
+    out.freeze()
+}
+
+fn batch_frames() -> Bytes {
+    let mut out = BytesMut::new();
+    wire::parse(&mut out, &probe_sql(), &[]);
+    wire::bind_nothing(&mut out);
+    wire::execute_all(&mut out);
+    wire::sync(&mut out);
+    out.freeze()
+}
+
+/// The facts in the probe's DataRow; `None` if it is anything else, or not text in UTF-8.
+fn read_facts(frame: &[u8]) -> Option<SessionFacts> {
+    let values = data_row_values(frame).ok()?;
+    let values: Vec<Option<&str>> = values.into_iter().map(as_text).collect::<Option<_>>()?;
+    let values: &[Option<&str>; COLUMNS] = values.as_slice().try_into().ok()?;
+    let (expressions, settings) = values.split_at(EXPRESSIONS.len());
+    let (unprinted, printed) = settings.split_at(UNPRINTED.len());
+    let [
+        Some(database),
+        Some(role),
+        Some(_),
+        Some(schemas),
+        Some(has_temp_schema),
+        Some(wrote),
+    ] = expressions
+    else {
+        return None;
+    };
+    let [isolation, freshness, rewrite, cache] = unprinted else {
+        return None;
+    };
+    let [
+        time_zone,
+        conforming,
+        client_encoding,
+        server_encoding,
+        null_equals,
+        ..,
+    ] = printed
+    else {
+        return None;
+    };
+    let plain = [
+        (conforming, "on"),
+        (client_encoding, "UTF8"),
+        (server_encoding, "UTF8"),
+        (null_equals, "off"),
+    ];
+    Some(SessionFacts {
+        database: (*database).to_owned(),
+        role: (*role).to_owned(),
+        search_path: serde_json::from_str(schemas).ok()?,
+        has_temp_schema: *has_temp_schema == "t",
+        wrote: *wrote == "t",
+        isolation: (*isolation)?.to_owned(),
+        time_zone: (*time_zone)?.to_owned(),
+        plain_strings: plain
+            .iter()
+            .all(|(value, expected)| **value == Some(*expected)),
+        freshness: freshness.filter(|text| !text.is_empty()).map(str::to_owned),
+        rewrite: !is_off(*rewrite),
+        cache: !is_off(*cache),
+        fingerprint: fingerprint(expressions, printed),
+    })
+}
+
+/// A value as text: the outer `None` if it is not UTF-8, the inner if it is NULL.
+fn as_text(value: Option<&[u8]>) -> Option<Option<&str>> {
+    value.map_or(Some(None), |bytes| {
+        std::str::from_utf8(bytes).ok().map(Some)
+    })
+}
+
+/// Whether a setting of pgstar's own says no, in any of PostgreSQL's spellings. Unset says nothing.
+fn is_off(value: Option<&str>) -> bool {
+    let value = value.unwrap_or_default().to_ascii_lowercase();
+    matches!(
+        value.as_str(),
+        "off" | "of" | "false" | "fals" | "fal" | "fa" | "f" | "no" | "n" | "0"
+    )
+}
+
+/// Everything an answer's bytes depend on, each part with its length before it, so that no two lists of
+/// values look alike.
+fn fingerprint(expressions: &[Option<&str>], printed: &[Option<&str>]) -> Bytes {
+    const NULL: u32 = u32::MAX;
+    let mut out = BytesMut::new();
+    // Database, role, session user and search path; the rest of the expressions change with the transaction.
+    for value in expressions.iter().take(4).chain(printed) {
+        match value {
+            None => out.put_u32(NULL),
+            Some(text) => {
+                out.put_u32(text.len() as u32);
+                out.put_slice(text.as_bytes());
+            }
+        }
+    }
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A probe's row: the expressions as given, every setting "on" but for those named.
+    fn row(expressions: [&str; 6], settings: &[(&str, &str)]) -> BytesMut {
+        let names = UNPRINTED.iter().chain(&PRINTED);
+        let setting = |name: &&str| {
+            settings
+                .iter()
+                .find(|(key, _)| key == name)
+                .map_or("on", |(_, value)| *value)
+        };
+        let values: Vec<_> = expressions
+            .into_iter()
+            .chain(names.map(setting))
+            .map(|text| Some(text.as_bytes()))
+            .collect();
+        let mut out = BytesMut::new();
+        wire::data_row(&mut out, &values);
+        out
+    }
+
+    const EXPRESSED: [&str; 6] = ["db", "ann", "ann", "[\"pg_catalog\",\"a b\"]", "f", "t"];
+    const PLAIN: [(&str, &str); 3] = [
+        ("client_encoding", "UTF8"),
+        ("server_encoding", "UTF8"),
+        ("transform_null_equals", "off"),
+    ];
+
+    #[test]
+    fn a_row_becomes_facts() {
+        let facts = read_facts(&row(EXPRESSED, &PLAIN)).unwrap();
+        assert_eq!(facts.search_path, ["pg_catalog", "a b"]);
+        assert_eq!(
+            (facts.database.as_str(), facts.role.as_str()),
+            ("db", "ann")
+        );
+        assert!(
+            facts.plain_strings
+                && facts.wrote
+                && !facts.has_temp_schema
+                && facts.rewrite
+                && facts.cache
+        );
+    }
+
+    #[test]
+    fn every_printed_setting_changes_the_fingerprint_and_no_other() {
+        let before = read_facts(&row(EXPRESSED, &PLAIN)).unwrap().fingerprint;
+        for name in PRINTED {
+            let changed = read_facts(&row(EXPRESSED, &[(name, "other")]))
+                .unwrap()
+                .fingerprint;
+            assert_ne!(changed, before, "{name}");
+        }
+        for name in UNPRINTED {
+            let settings = [&PLAIN[..], &[(name, "other")]].concat();
+            assert_eq!(
+                read_facts(&row(EXPRESSED, &settings)).unwrap().fingerprint,
+                before,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn neighbouring_values_do_not_run_together() {
+        let one = fingerprint(&[Some("ab"), Some("c")], &[]);
+        let other = fingerprint(&[Some("a"), Some("bc")], &[]);
+        assert_ne!(one, other);
+        assert_ne!(fingerprint(&[None], &[]), fingerprint(&[Some("")], &[]));
+    }
+
+    #[test]
+    fn strings_are_plain_only_when_everything_about_them_is() {
+        for (name, value) in [
+            ("client_encoding", "LATIN1"),
+            ("standard_conforming_strings", "off"),
+            ("transform_null_equals", "on"),
+        ] {
+            let settings = [&[(name, value)], &PLAIN[..]].concat();
+            assert!(
+                !read_facts(&row(EXPRESSED, &settings))
+                    .unwrap()
+                    .plain_strings,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn any_other_row_is_unreadable() {
+        let whole = row(EXPRESSED, &PLAIN);
+        assert!((0..whole.len()).all(|end| read_facts(&whole[..end]).is_none()));
+        let mut short = BytesMut::new();
+        wire::data_row(&mut short, &[Some(b"db")]);
+        assert!(read_facts(&short).is_none());
+    }
+
+    #[test]
+    fn off_has_many_spellings() {
+        assert!(
+            ["off", "OFF", "f", "no", "0"]
+                .into_iter()
+                .all(|text| is_off(Some(text)))
+        );
+        assert!(
+            ![None, Some(""), Some("on"), Some("o"), Some("1")]
+                .into_iter()
+                .any(is_off)
+        );
+    }
+}

@@ -1,0 +1,103 @@
+//! One side of a session: a socket, what was read from it, and how much of that may go on to the other side.
+//!
+//! It must not know which side it is.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::buffer::Buffer;
+use super::socket::Socket;
+
+/// A peer as the relay sees it.
+#[derive(Debug)]
+pub(super) struct Leg {
+    pub(super) socket: Socket,
+    /// Bytes read from this peer.
+    pub(super) inbound: Buffer,
+    /// How many of them, from the first, may be written to the other peer.
+    pub(super) released: usize,
+    /// How much of the frame that was released last is still to be read.
+    pub(super) frame_left: usize,
+    /// This peer will send nothing more.
+    pub(super) ended: bool,
+}
+
+impl Leg {
+    pub(super) fn new(socket: Socket) -> Self {
+        Leg {
+            socket,
+            inbound: Buffer::new(),
+            released: 0,
+            frame_left: 0,
+            ended: false,
+        }
+    }
+
+    /// Reads what is there; ready with zero at the end of the stream, pending when nothing is there or nothing fits.
+    #[inline]
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        if self.ended {
+            return Poll::Pending;
+        }
+        let room = self.inbound.room();
+        if room.is_empty() {
+            return Poll::Pending;
+        }
+        let mut target = ReadBuf::new(room);
+        let outcome = ready!(Pin::new(&mut self.socket).poll_read(cx, &mut target));
+        // A reset connection and an orderly end are the same to a session: nothing more will come.
+        let count = outcome.map_or(0, |()| target.filled().len());
+        self.ended = count == 0;
+        self.inbound.filled_by(count);
+        Poll::Ready(count)
+    }
+
+    /// Writes released bytes to the other peer; ready with whether any were written.
+    #[inline]
+    pub(super) fn poll_pass_on(
+        &mut self,
+        cx: &mut Context<'_>,
+        other: &mut Socket,
+    ) -> io::Result<bool> {
+        let mut wrote = false;
+        while self.released > 0 {
+            let bytes = &self.inbound.filled()[..self.released];
+            match Pin::new(&mut *other).poll_write(cx, bytes) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(count) => self.consume(count?),
+            }
+            wrote = true;
+        }
+        Ok(wrote)
+    }
+
+    /// Forgets the first bytes; released ones are the first.
+    #[inline]
+    pub(super) fn consume(&mut self, count: usize) {
+        self.inbound.consume(count);
+        self.released = self.released.saturating_sub(count);
+    }
+
+    /// What was read and not released.
+    #[inline]
+    pub(super) fn unreleased(&self) -> &[u8] {
+        &self.inbound.filled()[self.released..]
+    }
+
+    /// Releases more of the current frame, as much of it as there is.
+    #[inline]
+    pub(super) fn release_frame_left(&mut self) {
+        let part = self.frame_left.min(self.unreleased().len());
+        self.released += part;
+        self.frame_left -= part;
+    }
+
+    /// Releases everything, whatever it is.
+    pub(super) fn release_all(&mut self) {
+        self.released = self.inbound.len();
+    }
+}

@@ -1,0 +1,199 @@
+//! Runs one connection from accept to close.
+//!
+//! It must not know frames beyond the first packets: [`super::relay`] and its neighbours do.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use super::leg::Leg;
+use super::relay::Pause;
+use super::shared::Shared;
+use super::socket::Socket;
+use super::startup::{Begun, begin, send_fatal};
+use super::upstream::cancel_request;
+use super::{Ended, Routing, Session};
+use crate::wire::{self, Startup};
+
+/// How far a shutdown has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Running,
+    /// Idle sessions end; busy ones end once they are idle.
+    Draining,
+    /// Every session ends now.
+    Expired,
+}
+
+/// Sessions that may still begin.
+pub(crate) type Slots = Semaphore;
+
+/// Serves one accepted connection until it is over.
+pub(crate) async fn run<R: Routing>(
+    stream: TcpStream,
+    shared: Arc<Shared<R>>,
+    slots: Arc<Slots>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let mut client = Leg::new(Socket::Tcp(stream));
+    let begun = tokio::select! {
+        begun = timeout(shared.limits.startup_timeout, begin(&mut client)) => begun.unwrap_or(Begun::Over),
+        _ = phase.wait_for(|phase| *phase != Phase::Running) => Begun::Over,
+    };
+    match begun {
+        Begun::Over => {}
+        Begun::Cancel(request) => forward_cancel(&shared, &request).await,
+        Begun::Session(startup) => match slots.try_acquire() {
+            Ok(_slot) => run_session(client, shared, startup, &mut phase).await,
+            Err(_) => {
+                shared.counters.refused.add_one();
+                send_fatal(
+                    &mut client,
+                    "53300",
+                    "sorry, too many clients already",
+                    None,
+                    None,
+                )
+                .await;
+            }
+        },
+    }
+}
+
+async fn forward_cancel<R>(shared: &Shared<R>, request: &Bytes) {
+    shared.counters.cancels.add_one();
+    if let Err(error) = shared
+        .upstream
+        .cancel(request, shared.limits.cancel_timeout)
+        .await
+    {
+        warn!(%error, "Could not forward a cancel request.");
+    }
+}
+
+async fn run_session<R: Routing>(
+    mut client: Leg,
+    shared: Arc<Shared<R>>,
+    startup: Startup,
+    phase: &mut watch::Receiver<Phase>,
+) {
+    let mut server = match shared.upstream.connect(shared.limits.connect_timeout).await {
+        Ok(socket) => Leg::new(socket),
+        Err(error) => {
+            shared.counters.upstream_unreachable.add_one();
+            warn!(%error, upstream = %shared.upstream, "Could not connect to PostgreSQL.");
+            let message = format!(
+                "could not connect to upstream PostgreSQL at {}: {error}",
+                shared.upstream
+            );
+            let hint = "Check that PostgreSQL is running there and that [upstream] url in pgstar's configuration names it.";
+            return send_fatal(&mut client, "08006", &message, None, Some(hint)).await;
+        }
+    };
+    shared.counters.sessions.add_one();
+    if server.socket.write_all(startup.packet()).await.is_err() {
+        return;
+    }
+    let mut session = Session::new(shared, client, server);
+    session.is_raw = !startup.opens_a_session();
+    let ended = session.live(phase).await;
+    debug!(%ended, "Session over.");
+    let farewell_max = session.shared.limits.cancel_timeout;
+    if timeout(farewell_max, session.say_goodbye(ended))
+        .await
+        .is_err()
+    {
+        debug!("The client did not take its last bytes.");
+    }
+    session.abandon_statement().await;
+}
+
+impl<R: Routing> Session<R> {
+    async fn live(&mut self, phase: &mut watch::Receiver<Phase>) -> Ended {
+        loop {
+            let pause = tokio::select! {
+                biased;
+                pause = self.relay() => pause,
+                _ = phase.changed() => {
+                    self.is_draining = true;
+                    if *phase.borrow() == Phase::Expired {
+                        return Ended::Drained;
+                    }
+                    continue;
+                }
+            };
+            let outcome = tokio::select! {
+                biased;
+                outcome = self.act_on(pause) => outcome,
+                _ = phase.wait_for(|phase| *phase == Phase::Expired) => Err(Ended::Drained),
+            };
+            if let Err(ended) = outcome {
+                return ended;
+            }
+        }
+    }
+
+    async fn act_on(&mut self, pause: Pause) -> Result<(), Ended> {
+        match pause {
+            Pause::Statement(statement) => self.serve(statement).await,
+            Pause::Withheld => self.make_up().await,
+            Pause::Ended(ended) => Err(ended),
+        }
+    }
+
+    /// Says what is still to be said to both sides, and closes.
+    async fn say_goodbye(&mut self, ended: Ended) {
+        match ended {
+            Ended::ClientLeft => {}
+            Ended::ServerLeft | Ended::ServerMisbehaved => {
+                let last_word = self.swallowed_error.take().unwrap_or_default();
+                self.outgoing.extend_from_slice(&last_word);
+            }
+            Ended::Drained => self.write_shutdown_notice(),
+        }
+        if ended != Ended::ClientLeft && self.flush_outgoing().await.is_ok() {
+            let _gone = self.client.socket.shutdown().await;
+        }
+    }
+
+    /// The client learns of the shutdown as PostgreSQL would tell it, unless it is amid a frame.
+    fn write_shutdown_notice(&mut self) {
+        let is_amid_frame = self.is_raw || self.server.released > 0 || self.server.frame_left > 0;
+        if is_amid_frame || !self.outgoing.is_empty() {
+            return;
+        }
+        let report = wire::ErrorReport {
+            severity: wire::Severity::Fatal,
+            sqlstate: "57P01",
+            message: "terminating connection due to administrator command",
+            detail: None,
+            hint: None,
+        };
+        report.write(&mut self.outgoing);
+    }
+
+    /// Leaves the server: what nobody waits for any more is cancelled, then the connection is closed.
+    async fn abandon_statement(&mut self) {
+        if let (true, Some(key_data)) = (self.is_abandoned(), &self.key_data) {
+            self.shared.counters.abandoned.add_one();
+            let request = cancel_request(key_data);
+            if let Err(error) = self
+                .shared
+                .upstream
+                .cancel(&request, self.shared.limits.cancel_timeout)
+                .await
+            {
+                warn!(%error, "Could not cancel the statement of a client that left.");
+            }
+        } else if self.model.is_quiet() && !self.is_raw && !self.server.ended {
+            let mut frame = BytesMut::new();
+            wire::terminate(&mut frame);
+            let _gone = self.server.socket.write_all(&frame).await;
+        }
+    }
+}

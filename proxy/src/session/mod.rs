@@ -1,0 +1,101 @@
+//! One client's session, from its first byte to its last.
+//!
+//! The life of a session:
+//! 1. [`startup`] answers encryption and cancel requests and reads the start-up packet.
+//! 2. The start-up packet goes, as it came, to a new connection to PostgreSQL; authentication is relayed.
+//! 3. [`relay`] moves bytes both ways and keeps the [`model`]: what is owed, and the transaction's status.
+//! 4. When nothing is under way and the client sends one lone statement ([`batch`]) that the router calls a
+//!    candidate, the relay pauses: [`statement`] makes sure that the session's [`facts`] are known, asks for
+//!    a route and serves the statement ([`serve_answer`], [`rewrite`]) or hands it back to the relay.
+//! 5. What pgstar asks the session's own backend goes through [`exchange`], which swallows the replies.
+//!    [`unnamed`] gives the backend the unnamed statement that a served batch withheld from it.
+//! 6. When the client vanishes amid a statement, that statement is cancelled upstream.
+//!
+//! Whatever does not fit the model makes the session a plain copy of bytes for the rest of its life.
+//! Nothing here reads SQL: the router alone does.
+
+mod batch;
+mod buffer;
+mod exchange;
+mod facts;
+mod leg;
+mod life;
+mod model;
+mod relay;
+mod rewrite;
+mod routing;
+mod serve_answer;
+mod shared;
+mod socket;
+mod startup;
+mod statement;
+mod unnamed;
+mod upstream;
+
+pub(crate) use life::{Phase, run};
+pub use routing::Routing;
+pub use shared::{Count, Counters, Limits, Shared};
+pub use socket::Socket;
+pub use upstream::Upstream;
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use facts::KnownFacts;
+use leg::Leg;
+use model::Model;
+use unnamed::Withheld;
+
+/// A session that has a connection to PostgreSQL.
+#[derive(Debug)]
+struct Session<R> {
+    shared: Arc<Shared<R>>,
+    client: Leg,
+    server: Leg,
+    model: Model,
+    /// The body of BackendKeyData, once it came.
+    key_data: Option<Bytes>,
+    facts: KnownFacts,
+    /// What the backend has not been told of the unnamed statement.
+    withheld: Option<Withheld>,
+    /// What pgstar itself has to say to the client, not yet written.
+    outgoing: BytesMut,
+    /// An error that was swallowed in an exchange that is not over: the last word if the server leaves now.
+    swallowed_error: Option<Bytes>,
+    /// Frames are followed no longer: plain copying.
+    is_raw: bool,
+    /// A shutdown has begun.
+    is_draining: bool,
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Ended {
+    #[error("the client left")]
+    ClientLeft,
+    #[error("the server left")]
+    ServerLeft,
+    #[error("the server's bytes are no frames")]
+    ServerMisbehaved,
+    #[error("the proxy shuts down")]
+    Drained,
+}
+
+impl<R> Session<R> {
+    fn new(shared: Arc<Shared<R>>, client: Leg, server: Leg) -> Self {
+        Session {
+            shared,
+            client,
+            server,
+            model: Model::new(),
+            key_data: None,
+            facts: KnownFacts::default(),
+            withheld: None,
+            outgoing: BytesMut::new(),
+            swallowed_error: None,
+            is_raw: false,
+            is_draining: false,
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Runs a rewritten statement on the session's own backend and passes its rows on as the client's answer.
+//!
+//! Nothing reaches the client before the first row or the end of the statement, so that a rewritten
+//! statement that fails can still be run as the client wrote it. Within a transaction a savepoint keeps
+//! such a failure from the client's transaction. It must not know why the rewritten statement is equal.
+
+use bytes::{Bytes, BytesMut};
+
+use super::batch::Statement;
+use super::exchange::WHOLE_REPLY_BYTES_MAX;
+use super::statement::is_circumstance;
+use super::{Ended, Routing, Session};
+use crate::route::{Answer, CacheSlot, Rewritten};
+use crate::wire::{self, Header, Target, TransactionStatus, patch_origins, server_tag, sqlstate};
+
+const SAVEPOINT: &str = "SAVEPOINT pgstar_rewrite";
+const RELEASE: &str = "RELEASE SAVEPOINT pgstar_rewrite";
+const UNDO: &str = "ROLLBACK TO SAVEPOINT pgstar_rewrite; RELEASE SAVEPOINT pgstar_rewrite";
+/// The rewritten statement's columns are not those that the router promised: `internal_error`.
+const OTHER_COLUMNS: &str = "XX000";
+
+/// Which of the statements sent together the server is answering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answering {
+    Savepoint,
+    Rewritten,
+    Release,
+}
+
+/// One rewritten statement under way.
+struct Attempt {
+    rewritten: Rewritten,
+    answering: Answering,
+    has_savepoint: bool,
+    /// Whether the client asked for the portal's description; a Query always does.
+    wants_description: bool,
+    /// The portal is bound: a description is now the portal's, not the statement's.
+    is_bound: bool,
+    /// What is held back until the answer is certain.
+    held: BytesMut,
+    /// Something of the answer has gone to the client: there is no way back.
+    has_begun: bool,
+    /// The SQLSTATE for which the client's own statement is to be run instead.
+    failure: Option<String>,
+    /// The client has been told of an error.
+    has_erred: bool,
+    kept: Option<Kept>,
+}
+
+/// An answer that is collected while it passes.
+struct Kept {
+    slot: CacheSlot,
+    row_description: Bytes,
+    rows: BytesMut,
+}
+
+impl Kept {
+    fn fits(&self, more: usize) -> bool {
+        self.row_description.len() + self.rows.len() + more <= self.slot.answer_bytes_max()
+    }
+}
+
+impl<R: Routing> Session<R> {
+    /// Serves the statement by its rewritten form, or by itself should that fail.
+    pub(super) async fn rewrite(
+        &mut self,
+        statement: &Statement,
+        rewritten: Rewritten,
+    ) -> Result<(), Ended> {
+        let has_savepoint = self.model.status() == TransactionStatus::Open;
+        let frames = self.rewritten_frames(statement, &rewritten.sql, has_savepoint);
+        self.ask(&frames).await?;
+        let mut attempt = Attempt::new(statement, rewritten, has_savepoint);
+        let ready = loop {
+            let reply = self.next_reply().await?;
+            if reply.tag == server_tag::READY_FOR_QUERY {
+                break self.take_ready(reply).await?;
+            }
+            self.take_reply(&mut attempt, reply).await?;
+        };
+        match attempt.failure.take() {
+            Some(sqlstate) => self.fall_back(statement, &sqlstate).await,
+            None => self.conclude(statement, attempt, &ready).await,
+        }
+    }
+
+    async fn take_reply(&mut self, attempt: &mut Attempt, reply: Header) -> Result<(), Ended> {
+        match (attempt.answering, reply.tag) {
+            (_, server_tag::ERROR_RESPONSE) => self.take_error(attempt, reply).await,
+            (Answering::Savepoint, server_tag::COMMAND_COMPLETE) => {
+                attempt.answering = Answering::Rewritten;
+                self.skip_reply(reply).await
+            }
+            (Answering::Savepoint | Answering::Release, _) => self.skip_reply(reply).await,
+            (Answering::Rewritten, _) if attempt.failure.is_some() => {
+                self.skip_failed(attempt, reply).await
+            }
+            (Answering::Rewritten, server_tag::ROW_DESCRIPTION) => {
+                self.take_description(attempt, reply).await
+            }
+            (Answering::Rewritten, tag) if is_prologue(tag) => {
+                attempt.is_bound |= tag == server_tag::BIND_COMPLETE;
+                let frame = self.whole_reply(reply).await?;
+                attempt.held.extend_from_slice(&frame);
+                Ok(())
+            }
+            (Answering::Rewritten, _) => self.take_answer(attempt, reply).await,
+        }
+    }
+
+    async fn skip_failed(&mut self, attempt: &mut Attempt, reply: Header) -> Result<(), Ended> {
+        attempt.note_end(reply);
+        self.skip_reply(reply).await
+    }
+
+    /// A row, or the end of the statement: from here on this is the client's answer.
+    async fn take_answer(&mut self, attempt: &mut Attempt, reply: Header) -> Result<(), Ended> {
+        self.begin(attempt);
+        attempt.note_end(reply);
+        let kept = attempt.kept.take_if(|kept| kept.fits(reply.total));
+        let Some(mut kept) = kept else {
+            attempt.kept = None;
+            return self.pass_reply(reply, &mut |_| {}).await;
+        };
+        self.pass_reply(reply, &mut |piece| kept.rows.extend_from_slice(piece))
+            .await?;
+        attempt.kept = Some(kept);
+        Ok(())
+    }
+
+    fn begin(&mut self, attempt: &mut Attempt) {
+        if !attempt.has_begun {
+            attempt.has_begun = true;
+            self.outgoing.extend_from_slice(&attempt.held);
+        }
+    }
+
+    async fn take_description(
+        &mut self,
+        attempt: &mut Attempt,
+        reply: Header,
+    ) -> Result<(), Ended> {
+        if reply.total > WHOLE_REPLY_BYTES_MAX {
+            attempt.failure = Some(OTHER_COLUMNS.to_owned());
+            return self.skip_reply(reply).await;
+        }
+        let mut frame = BytesMut::from(self.whole_reply(reply).await?);
+        if patch_origins(&mut frame, &attempt.rewritten.origins).is_err() {
+            attempt.failure = Some(OTHER_COLUMNS.to_owned());
+            return Ok(());
+        }
+        attempt.take_description(frame.freeze());
+        Ok(())
+    }
+
+    /// An error either sends the statement down the other road, or is what the client gets to see.
+    async fn take_error(&mut self, attempt: &mut Attempt, reply: Header) -> Result<(), Ended> {
+        let frame = self.swallow_error(reply).await?;
+        let state = sqlstate(&frame).unwrap_or(OTHER_COLUMNS);
+        if attempt.failure.is_some() {
+            return Ok(());
+        }
+        if !attempt.has_begun && !is_circumstance(state) {
+            attempt.failure = Some(state.to_owned());
+            return Ok(());
+        }
+        attempt.has_erred = true;
+        self.begin(attempt);
+        self.outgoing.extend_from_slice(&frame);
+        self.swallowed_error = None;
+        Ok(())
+    }
+
+    async fn conclude(
+        &mut self,
+        statement: &Statement,
+        attempt: Attempt,
+        ready: &[u8],
+    ) -> Result<(), Ended> {
+        self.outgoing.extend_from_slice(ready);
+        self.flush_outgoing().await?;
+        self.shared.counters.rewritten.add_one();
+        if let (Some(kept), false) = (attempt.kept, attempt.has_erred) {
+            kept.slot.insert(Answer {
+                row_description: kept.row_description,
+                rows: kept.rows.freeze(),
+            });
+        }
+        let withheld = statement
+            .batch
+            .as_ref()
+            .map(|_| self.withheld_by(statement));
+        self.settle(statement, withheld);
+        Ok(())
+    }
+
+    /// Undoes the attempt and hands the client's own statement to the relay.
+    async fn fall_back(&mut self, statement: &Statement, sqlstate: &str) -> Result<(), Ended> {
+        self.shared.counters.fallbacks.add_one();
+        if self.model.status() == TransactionStatus::Failed {
+            let mut frames = BytesMut::new();
+            wire::query(&mut frames, UNDO);
+            self.ask(&frames).await?;
+            self.skip_to_ready().await?;
+        }
+        if let Some(sql) = self.sql(statement) {
+            self.shared
+                .router
+                .rewritten_failed(self.facts.get(), sql, sqlstate);
+        }
+        self.flush_outgoing().await?;
+        self.pass_through(statement, false);
+        Ok(())
+    }
+
+    fn rewritten_frames(&self, statement: &Statement, sql: &str, has_savepoint: bool) -> BytesMut {
+        let mut out = BytesMut::new();
+        let Some(batch) = &statement.batch else {
+            match has_savepoint {
+                true => wire::query(&mut out, &format!("{SAVEPOINT}; {sql}\n; {RELEASE}")),
+                false => wire::query(&mut out, sql),
+            }
+            return out;
+        };
+        if has_savepoint {
+            write_command(&mut out, SAVEPOINT);
+        }
+        wire::parse(&mut out, sql, &batch.parameter_types);
+        if batch.describes_statement {
+            wire::describe(&mut out, Target::Statement);
+        }
+        out.extend_from_slice(&self.client.inbound.filled()[batch.bind.clone()]);
+        // Always, though the client may not have asked: a kept answer needs its description.
+        wire::describe(&mut out, Target::Portal);
+        wire::execute_all(&mut out);
+        if has_savepoint {
+            write_command(&mut out, RELEASE);
+        }
+        wire::sync(&mut out);
+        out
+    }
+}
+
+impl Attempt {
+    fn new(statement: &Statement, mut rewritten: Rewritten, has_savepoint: bool) -> Self {
+        let kept = rewritten.cache.take();
+        Attempt {
+            rewritten,
+            answering: if has_savepoint {
+                Answering::Savepoint
+            } else {
+                Answering::Rewritten
+            },
+            has_savepoint,
+            wants_description: statement
+                .batch
+                .as_ref()
+                .is_none_or(|batch| batch.describes_portal),
+            is_bound: statement.batch.is_none(),
+            held: BytesMut::new(),
+            has_begun: false,
+            failure: None,
+            has_erred: false,
+            kept: kept.map(|slot| Kept {
+                slot,
+                row_description: Bytes::new(),
+                rows: BytesMut::new(),
+            }),
+        }
+    }
+
+    fn note_end(&mut self, reply: Header) {
+        if reply.tag == server_tag::COMMAND_COMPLETE && self.has_savepoint {
+            self.answering = Answering::Release;
+        }
+    }
+
+    fn take_description(&mut self, frame: Bytes) {
+        if !self.is_bound || self.wants_description {
+            self.held.extend_from_slice(&frame);
+        }
+        if let (true, Some(kept)) = (self.is_bound, &mut self.kept) {
+            kept.row_description = frame;
+        }
+    }
+}
+
+/// Frames that come before the rows and say nothing of whether the statement will succeed.
+fn is_prologue(tag: u8) -> bool {
+    use server_tag::*;
+    matches!(tag, PARSE_COMPLETE | BIND_COMPLETE | PARAMETER_DESCRIPTION)
+}
+
+/// A command without parameters or rows in the extended protocol, without Sync.
+fn write_command(out: &mut BytesMut, sql: &str) {
+    wire::parse(out, sql, &[]);
+    wire::bind_nothing(out);
+    wire::execute_all(out);
+}

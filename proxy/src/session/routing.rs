@@ -1,0 +1,41 @@
+//! What a session asks of whoever decides: the router of the product, or a script in a test.
+
+use std::future::Future;
+
+use crate::route::{Binding, Candidate, Route, Router, SessionFacts};
+
+/// Decides what serves a statement.
+pub trait Routing: Send + Sync + 'static {
+    /// Whether this statement is worth a route; must be quick, it sees every lone statement.
+    fn candidate(&self, sql: &[u8]) -> Candidate;
+
+    /// What serves this statement for this session, now.
+    fn route(
+        &self,
+        facts: &SessionFacts,
+        sql: &str,
+        binding: Option<&Binding>,
+    ) -> impl Future<Output = Route> + Send;
+
+    /// The statement fell back to PostgreSQL after its rewritten form failed.
+    fn rewritten_failed(&self, facts: &SessionFacts, sql: &str, sqlstate: &str);
+}
+
+impl Routing for Router {
+    fn candidate(&self, sql: &[u8]) -> Candidate {
+        Router::candidate(self, sql)
+    }
+
+    fn route(
+        &self,
+        facts: &SessionFacts,
+        sql: &str,
+        binding: Option<&Binding>,
+    ) -> impl Future<Output = Route> + Send {
+        Router::route(self, facts, sql, binding)
+    }
+
+    fn rewritten_failed(&self, facts: &SessionFacts, sql: &str, sqlstate: &str) {
+        Router::rewritten_failed(self, facts, sql, sqlstate);
+    }
+}

@@ -1,0 +1,105 @@
+//! What all sessions share: where PostgreSQL is, who decides, the limits, and what is counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::upstream::Upstream;
+use crate::route::Router;
+
+/// What every session of a listener is given.
+#[derive(Debug)]
+pub struct Shared<R = Router> {
+    /// Where clients' sessions go.
+    pub upstream: Upstream,
+    /// Who decides what serves a statement.
+    pub router: Arc<R>,
+    pub limits: Limits,
+    pub counters: Counters,
+}
+
+impl<R> Shared<R> {
+    pub fn new(upstream: Upstream, router: Arc<R>, limits: Limits) -> Self {
+        Shared {
+            upstream,
+            router,
+            limits,
+            counters: Counters::default(),
+        }
+    }
+}
+
+/// The bounds of sessions.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Sessions at a time; the next is refused with 53300.
+    pub connections_max: usize,
+    /// The largest statement or batch that is held to be looked at; larger ones are streamed through.
+    pub statement_bytes_max: usize,
+    /// How long a client may take to send its start-up packet.
+    pub startup_timeout: Duration,
+    /// How long connecting to PostgreSQL may take.
+    pub connect_timeout: Duration,
+    /// How long a forwarded cancel request may take.
+    pub cancel_timeout: Duration,
+    /// How long busy sessions may go on once a shutdown has begun.
+    pub drain_timeout: Duration,
+    /// How long facts of a session count as known. Only a reload of the server's configuration changes
+    /// one of them without a statement of the session itself.
+    pub facts_age_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections_max: 1_000,
+            statement_bytes_max: 1024 * 1024,
+            startup_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(10),
+            cancel_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(30),
+            facts_age_max: Duration::from_secs(1),
+        }
+    }
+}
+
+/// A number that only goes up.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    pub(crate) fn add_one(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What sessions count; whoever publishes metrics reads these.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Sessions that got past their start-up packet.
+    pub sessions: Count,
+    /// Connections refused because of `connections_max`.
+    pub refused: Count,
+    /// Connections whose upstream could not be reached.
+    pub upstream_unreachable: Count,
+    /// Cancel requests forwarded for clients.
+    pub cancels: Count,
+    /// Statements cancelled because their client vanished.
+    pub abandoned: Count,
+    /// Sessions that surprised the model and are relayed for the rest of their life.
+    pub surprises: Count,
+    /// Statements that were asked a route for.
+    pub routed: Count,
+    /// Statements answered without PostgreSQL.
+    pub answered: Count,
+    /// Statements answered by a rewritten one.
+    pub rewritten: Count,
+    /// Rewritten statements that failed and were run as the client wrote them.
+    pub fallbacks: Count,
+    /// Probes for a session's facts.
+    pub probes: Count,
+}

@@ -1,0 +1,114 @@
+//! One statement that the router may want to serve: its facts, its route, and who carries the route out.
+//!
+//! It must not know what routes are made of.
+
+use bytes::Bytes;
+
+use super::batch::Statement;
+use super::facts::Probe;
+use super::unnamed::Withheld;
+use super::{Ended, Routing, Session};
+use crate::route::{Binding, Route};
+use crate::wire::{TransactionStatus, sqlstate};
+
+/// SQLSTATE classes that say nothing about the statement: connection, transaction rollback, resources,
+/// operator intervention. PostgreSQL would have said the same of the client's own statement.
+const CIRCUMSTANCES: [&str; 4] = ["08", "40", "53", "57"];
+
+/// Whether this error came from the circumstances and would have met any statement.
+pub(super) fn is_circumstance(sqlstate: &str) -> bool {
+    CIRCUMSTANCES
+        .iter()
+        .any(|class| sqlstate.starts_with(class))
+}
+
+impl<R: Routing> Session<R> {
+    /// Serves the statement at the front of the client's bytes, or hands it back to the relay.
+    pub(super) async fn serve(&mut self, statement: Statement) -> Result<(), Ended> {
+        self.deliver_relayed().await?;
+        if self.is_raw {
+            return Ok(());
+        }
+        if !self.facts.are_known(self.shared.limits.facts_age_max) {
+            match self.probe(statement.batch.is_some()).await? {
+                Probe::Known => {}
+                Probe::Unreadable => return Ok(self.pass_through(&statement, false)),
+                Probe::Failed(error) => return self.report_failed_probe(&statement, error).await,
+            }
+        }
+        self.shared.counters.routed.add_one();
+        match self.route(&statement).await {
+            Route::Passthrough { clean } => Ok(self.pass_through(&statement, clean)),
+            Route::Cached(answer) => self.answer(&statement, &answer).await,
+            Route::Local(answer) => self.answer(&statement, &answer).await,
+            Route::LocalError(error) => self.refuse(&statement, error).await,
+            Route::Rewritten(rewritten) => self.rewrite(&statement, rewritten).await,
+        }
+    }
+
+    async fn route(&self, statement: &Statement) -> Route {
+        let binding = self.binding(statement);
+        match self.sql(statement) {
+            Some(sql) => {
+                self.shared
+                    .router
+                    .route(self.facts.get(), sql, binding.as_ref())
+                    .await
+            }
+            None => Route::Passthrough { clean: false },
+        }
+    }
+
+    /// The statement's text; it was UTF-8 when it became a candidate.
+    pub(super) fn sql(&self, statement: &Statement) -> Option<&str> {
+        std::str::from_utf8(&self.client.inbound.filled()[statement.sql.clone()]).ok()
+    }
+
+    fn binding(&self, statement: &Statement) -> Option<Binding> {
+        let batch = statement.batch.as_ref()?;
+        Some(Binding {
+            parameter_types: batch.parameter_types.clone(),
+            bind: Bytes::copy_from_slice(&self.client.inbound.filled()[batch.bind_tail.clone()]),
+            parameter_count: batch.parameter_count,
+        })
+    }
+
+    /// The probe failed. If that failed the client's transaction, or would have met the client's own
+    /// statement just the same, it is that statement's error; else the statement runs as it is.
+    async fn report_failed_probe(
+        &mut self,
+        statement: &Statement,
+        error: Bytes,
+    ) -> Result<(), Ended> {
+        let is_circumstance = sqlstate(&error).is_ok_and(is_circumstance);
+        if is_circumstance || self.model.status() == TransactionStatus::Failed {
+            return self.send_error(statement, error).await;
+        }
+        Ok(self.pass_through(statement, false))
+    }
+
+    /// The statement has been served: its bytes are done with, and the backend has not seen all of them.
+    pub(super) fn settle(&mut self, statement: &Statement, withheld: Option<Withheld>) {
+        self.withheld = withheld;
+        self.client.consume(statement.len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cancels_and_conflicts_are_circumstances_and_wrong_statements_are_not() {
+        assert!(
+            ["57014", "57P01", "40001", "40P01", "53200", "08006"]
+                .into_iter()
+                .all(is_circumstance)
+        );
+        assert!(
+            !["42P01", "22012", "0A000", "XX000", "25P02"]
+                .into_iter()
+                .any(is_circumstance)
+        );
+    }
+}
