@@ -7,4 +7,5 @@ pub mod catalog;
 pub mod connect;
 pub mod describe;
 pub mod identifier;
+pub mod rollups;
 pub mod server;

@@ -1,0 +1,196 @@
+//! Builds one generation of a rollup, in one transaction.
+
+use std::pin::pin;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::time::interval;
+use tokio_postgres::{Client, IsolationLevel, Transaction};
+use tracing::{debug, info, warn};
+
+use super::{BuildPlan, BuildProgress, BuiltRollup, OnProgress, RollupError, SCHEMA};
+use super::{grants, naming, state, sweep};
+use crate::connect::{Error, Reported};
+use crate::identifier::{quote, quote_qualified};
+
+/// A table of fewer rows is read faster without an index.
+const INDEXED_ROWS_MIN: u64 = 10_000;
+
+const TICK: Duration = Duration::from_secs(1);
+
+/// Builds the next generation and names it as the rollup's. The caller holds the rollup's lock.
+pub(super) async fn build(
+    client: &mut Client,
+    plan: &BuildPlan,
+    progress: OnProgress<'_>,
+) -> Result<BuiltRollup, RollupError> {
+    notice_a_dead_client(client).await;
+    let built = build_in_transaction(client, plan, progress).await?;
+    set_hint_bits(client, &built.table).await;
+    info!(
+        rollup = built.name,
+        table = built.table,
+        rows = built.rows,
+        bytes = built.bytes,
+        "Built a rollup."
+    );
+    Ok(built)
+}
+
+async fn build_in_transaction(
+    client: &mut Client,
+    plan: &BuildPlan,
+    progress: OnProgress<'_>,
+) -> Result<BuiltRollup, RollupError> {
+    let started = Instant::now();
+    // Read committed: the SELECT's snapshot is taken when it begins, after the instant noted here.
+    let isolation = IsolationLevel::ReadCommitted;
+    let mut transaction = client
+        .build_transaction()
+        .isolation_level(isolation)
+        .start()
+        .await?;
+    let built_at: SystemTime = transaction
+        .query_one("SELECT now()", &[])
+        .await?
+        .try_get(0)?;
+    let generation = state::next_generation(&transaction).await?;
+    let table = naming::table_name(&plan.name, generation);
+    let rows = materialize(&transaction, plan, &table, progress).await?;
+    finish_table(&mut transaction, plan, &table, rows, progress).await?;
+    let built = BuiltRollup {
+        name: plan.name.clone(),
+        fingerprint: plan.fingerprint.clone(),
+        schema: SCHEMA.to_owned(),
+        bytes: total_bytes(&transaction, &table).await?,
+        table,
+        rows,
+        built_at,
+        build_time: started.elapsed(),
+    };
+    state::record(&transaction, plan, generation, &built).await?;
+    transaction.commit().await?;
+    Ok(built)
+}
+
+/// Runs the plan's SELECT. CREATE TABLE AS and not INSERT, which PostgreSQL never runs in parallel.
+async fn materialize(
+    transaction: &Transaction<'_>,
+    plan: &BuildPlan,
+    table: &str,
+    progress: OnProgress<'_>,
+) -> Result<u64, RollupError> {
+    // The line break ends a comment that the SELECT may end with.
+    let sql = format!(
+        "CREATE TABLE {} AS\n{}\n",
+        quote_qualified(SCHEMA, table),
+        plan.select
+    );
+    let started = Instant::now();
+    let mut ticks = interval(TICK);
+    let mut running = pin!(transaction.execute(&sql, &[]));
+    loop {
+        tokio::select! {
+            rows = &mut running => return rows.map_err(|source| RollupError::Build {
+                rollup: plan.name.clone(),
+                source: Error::Query(source),
+            }),
+            _ = ticks.tick() => progress(BuildProgress::Scanning { elapsed: started.elapsed() }),
+        }
+    }
+}
+
+/// Everything that the table needs before somebody may see it.
+async fn finish_table(
+    transaction: &mut Transaction<'_>,
+    plan: &BuildPlan,
+    table: &str,
+    rows: u64,
+    progress: OnProgress<'_>,
+) -> Result<(), RollupError> {
+    sweep::mark_as_generation(transaction, table, &plan.name).await?;
+    progress(BuildProgress::Analyzing);
+    transaction
+        .batch_execute(&format!("ANALYZE {}", quote_qualified(SCHEMA, table)))
+        .await?;
+    if rows > INDEXED_ROWS_MIN {
+        for column in columns_worth_an_index(transaction, plan, table).await? {
+            progress(BuildProgress::Indexing {
+                column: column.clone(),
+            });
+            index(transaction, table, &column).await?;
+        }
+    }
+    grants::grant_on_new_table(transaction, plan, table).await
+}
+
+/// Key columns with more than one value: 1 is one value, a negative number a share of the rows, and
+/// 0 or no row at all means that every value is NULL.
+async fn columns_worth_an_index(
+    transaction: &Transaction<'_>,
+    plan: &BuildPlan,
+    table: &str,
+) -> Result<Vec<String>, RollupError> {
+    let sql = "SELECT s.attname::text FROM pg_stats s
+                WHERE s.schemaname = $1 AND s.tablename = $2 AND s.n_distinct NOT IN (0, 1)";
+    let rows = transaction.query(sql, &[&SCHEMA, &table]).await?;
+    let varied: Vec<String> = rows
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect::<Result<_, _>>()?;
+    let keys = plan.key_columns.iter();
+    Ok(keys
+        .filter(|column| varied.contains(column))
+        .cloned()
+        .collect())
+}
+
+/// An index that cannot be built (a type without an order, a value that is too long) is done without.
+async fn index(
+    transaction: &mut Transaction<'_>,
+    table: &str,
+    column: &str,
+) -> Result<(), RollupError> {
+    let sql = format!(
+        "CREATE INDEX ON {} ({})",
+        quote_qualified(SCHEMA, table),
+        quote(column)
+    );
+    let savepoint = transaction.transaction().await?;
+    match savepoint.batch_execute(&sql).await {
+        Ok(()) => Ok(savepoint.commit().await?),
+        Err(error) => {
+            warn!(error = %Reported(&error), table, column, "A rollup's column stays without an index.");
+            Ok(savepoint.rollback().await?)
+        }
+    }
+}
+
+async fn total_bytes(transaction: &Transaction<'_>, table: &str) -> Result<u64, RollupError> {
+    let sql = "SELECT pg_total_relation_size(c.oid) FROM pg_class c
+                WHERE c.relnamespace = $1::text::regnamespace AND c.relname = $2";
+    let bytes: i64 = transaction
+        .query_one(sql, &[&SCHEMA, &table])
+        .await?
+        .try_get(0)?;
+    Ok(bytes.max(0).cast_unsigned())
+}
+
+/// Lets the server give up a long SELECT soon after pgstar was killed. Not every operating system
+/// can tell, and then the SELECT runs to its end for nothing.
+async fn notice_a_dead_client(client: &Client) {
+    if let Err(error) = client
+        .batch_execute("SET client_connection_check_interval = '5s'")
+        .await
+    {
+        debug!(error = %Reported(&error), "The server cannot check for dead clients.");
+    }
+}
+
+/// VACUUM marks the rows as visible to all, which otherwise the first dashboards would do, page by
+/// page. Without it answers are the same.
+async fn set_hint_bits(client: &Client, table: &str) {
+    let sql = format!("VACUUM {}", quote_qualified(SCHEMA, table));
+    if let Err(error) = client.batch_execute(&sql).await {
+        debug!(error = %Reported(&error), table, "A new rollup table could not be vacuumed.");
+    }
+}

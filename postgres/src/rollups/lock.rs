@@ -1,0 +1,73 @@
+//! One builder per rollup, over all pgstar processes of a database.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_postgres::Client;
+
+use super::{BuildProgress, OnProgress, RollupError, naming};
+
+/// The first key of pgstar's advisory locks: "pgst" in ASCII.
+const LOCK_CLASS: i32 = 0x7067_7374;
+
+/// The second key of the lock on schema-wide changes; a rollup whose hash is 0 would share it, which
+/// only makes it wait.
+const SCHEMA_LOCK: i32 = 0;
+
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Waits until this session alone may build or drop the rollup.
+///
+/// The lock is the session's: it is released when the connection ends, however that happens.
+pub(super) async fn acquire(
+    client: &Client,
+    rollup: &str,
+    progress: OnProgress<'_>,
+) -> Result<(), RollupError> {
+    let key = naming::hash(rollup);
+    while !try_acquire(client, key).await? {
+        // When the holder went away between the two questions, the next attempt succeeds.
+        if let Some(holder) = holder(client, key).await? {
+            progress(BuildProgress::Waiting { holder });
+        }
+        sleep(RETRY_INTERVAL).await;
+    }
+    Ok(())
+}
+
+/// The statement that takes the lock on schema-wide changes until the transaction ends.
+pub(super) fn schema_lock_statement() -> String {
+    format!("SELECT pg_advisory_xact_lock({LOCK_CLASS}, {SCHEMA_LOCK})")
+}
+
+async fn try_acquire(client: &Client, key: u32) -> Result<bool, RollupError> {
+    let sql = "SELECT pg_try_advisory_lock($1, $2)";
+    Ok(client
+        .query_one(sql, &[&LOCK_CLASS, &key.cast_signed()])
+        .await?
+        .try_get(0)?)
+}
+
+/// `objsubid` 2 marks a lock with two keys; a role sees every session's number, name and start.
+const HOLDER: &str = "
+  SELECT a.pid, a.usename::text, a.application_name
+    FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+   WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+     AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+     AND l.classid = $1 AND l.objid = $2";
+
+async fn holder(client: &Client, key: u32) -> Result<Option<String>, RollupError> {
+    let Some(row) = client
+        .query_opt(HOLDER, &[&LOCK_CLASS.cast_unsigned(), &key])
+        .await?
+    else {
+        return Ok(None);
+    };
+    let process: i32 = row.try_get(0)?;
+    let role: Option<String> = row.try_get(1)?;
+    let application: Option<String> = row.try_get(2)?;
+    let (role, application) = (role.unwrap_or_default(), application.unwrap_or_default());
+    Ok(Some(format!(
+        "server process {process} (role \"{role}\", application \"{application}\")"
+    )))
+}

@@ -1,0 +1,263 @@
+//! Keeps rollup tables in schema `pgstar`: builds them, remembers them, grants and drops them.
+//!
+//! It knows nothing of SQL: a plan brings the finished SELECT. Whoever makes plans decides what a
+//! rollup may serve.
+//!
+//! Life of a build, in `build`: wait for the rollup's lock (`lock`), then in one transaction create
+//! the next generation's table, analyse, index and grant it (`grants`) and name it in the state table
+//! (`state`). Until that commit nobody sees any of it, so a build that is killed leaves nothing
+//! behind. Afterwards the generation that the state table no longer names is dropped (`sweep`).
+
+mod build;
+mod grants;
+mod lock;
+mod naming;
+mod schema;
+mod state;
+mod sweep;
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use pgstar_rewriter::catalog::Oid;
+use tokio_postgres::Config;
+
+pub use grants::Readers;
+
+use crate::connect::{Connection, Connector, Error};
+
+/// The schema that holds everything of pgstar's.
+pub const SCHEMA: &str = "pgstar";
+
+/// What to build; the rewriter makes it from a definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildPlan {
+    /// The rollup's name, as configured.
+    pub name: String,
+    /// Changes when the definition or the table's layout changes.
+    pub fingerprint: String,
+    /// The SELECT to materialise, with all names qualified.
+    pub select: String,
+    /// The output columns that queries filter and group by.
+    pub key_columns: Vec<String>,
+    /// Every table that the SELECT reads.
+    pub base_relations: Vec<Oid>,
+}
+
+/// A rollup whose table is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuiltRollup {
+    /// The rollup's name, as configured.
+    pub name: String,
+    /// Of the plan it was built from.
+    pub fingerprint: String,
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// This generation's table; no later generation, of whatever rollup, has the same name.
+    pub table: String,
+    /// How many rows it has.
+    pub rows: u64,
+    /// What it takes on disk, indexes included.
+    pub bytes: u64,
+    /// By the server's clock, an instant just before the build's snapshot: every commit
+    /// acknowledged before it is in the rollup.
+    pub built_at: SystemTime,
+    /// How long the build took.
+    pub build_time: Duration,
+}
+
+/// How far a build is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BuildProgress {
+    /// Somebody else builds or drops the same rollup.
+    Waiting {
+        /// Who, in words.
+        holder: String,
+    },
+    /// The base tables are being read. Told about once a second: PostgreSQL does not say how far it is.
+    Scanning {
+        /// Time since reading began.
+        elapsed: Duration,
+    },
+    /// Statistics are being gathered.
+    Analyzing,
+    /// A key column's index is being built.
+    Indexing {
+        /// The column.
+        column: String,
+    },
+    /// The rollup can be used.
+    Done {
+        /// How many rows it has.
+        rows: u64,
+    },
+}
+
+/// Told of every [`BuildProgress`].
+pub type OnProgress<'a> = &'a (dyn Fn(BuildProgress) + Sync);
+
+/// Why a rollup could not be looked after.
+#[derive(Debug, thiserror::Error)]
+pub enum RollupError {
+    /// Schema `pgstar` is missing and this role may not create it.
+    #[error(
+        "role \"{role}\" may not create schema \"{SCHEMA}\" in database \"{database}\"; as a superuser run: \
+         CREATE SCHEMA {SCHEMA} AUTHORIZATION {}", crate::identifier::quote(.role)
+    )]
+    MayNotCreateSchema {
+        /// pgstar's role.
+        role: String,
+        /// The database.
+        database: String,
+    },
+    /// Schema `pgstar` is there, but this role may not do there what it has to.
+    #[error(
+        "role \"{role}\" does not own schema \"{SCHEMA}\" and may not {action}; as its owner or a \
+         superuser run: ALTER SCHEMA {SCHEMA} OWNER TO {}", crate::identifier::quote(.role)
+    )]
+    SchemaNotOwned {
+        /// pgstar's role.
+        role: String,
+        /// What it may not do.
+        action: &'static str,
+    },
+    /// PostgreSQL could not run a rollup's SELECT.
+    #[error("could not build rollup \"{rollup}\": {source}")]
+    Build {
+        /// The rollup's name.
+        rollup: String,
+        /// What went wrong.
+        source: Error,
+    },
+    /// The connection, or a statement of upkeep.
+    #[error(transparent)]
+    Postgres(#[from] Error),
+}
+
+impl From<tokio_postgres::Error> for RollupError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        RollupError::Postgres(Error::Query(error))
+    }
+}
+
+/// The rollups of one database. Each call opens a connection of its own.
+#[derive(Debug)]
+pub struct RollupStore {
+    connector: Connector,
+}
+
+impl RollupStore {
+    /// A store that connects with `config`; nothing is opened yet.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        Ok(RollupStore {
+            connector: Connector::new(config)?,
+        })
+    }
+
+    /// Creates schema `pgstar` and its state table if they are missing.
+    pub async fn ensure_schema(&self) -> Result<(), RollupError> {
+        let mut connection = self.maintenance_connection().await?;
+        schema::ensure(&mut connection).await
+    }
+
+    /// Every rollup whose table is there, by name; none when the schema is missing.
+    pub async fn list(&self) -> Result<Vec<BuiltRollup>, RollupError> {
+        let connection = self.maintenance_connection().await?;
+        state::list(&connection).await
+    }
+
+    /// The rollup of this name, if its table is there.
+    pub async fn current(&self, name: &str) -> Result<Option<BuiltRollup>, RollupError> {
+        let connection = self.maintenance_connection().await?;
+        state::find(&connection, name).await
+    }
+
+    /// The rollup that `plan` describes: as it is when its fingerprint is unchanged, else built anew.
+    pub async fn ensure(
+        &self,
+        plan: &BuildPlan,
+        progress: OnProgress<'_>,
+    ) -> Result<BuiltRollup, RollupError> {
+        let mut connection = self.maintenance_connection().await?;
+        if let Some(unchanged) = state::find_unchanged(&connection, plan).await? {
+            return Ok(unchanged);
+        }
+        lock::acquire(&connection, &plan.name, progress).await?;
+        // Whoever held the lock may have built just this.
+        if let Some(unchanged) = state::find_unchanged(&connection, plan).await? {
+            return Ok(unchanged);
+        }
+        build_and_sweep(&mut connection, plan, progress).await
+    }
+
+    /// Builds the rollup from the base tables as they are now, whatever is there already.
+    pub async fn rebuild(
+        &self,
+        plan: &BuildPlan,
+        progress: OnProgress<'_>,
+    ) -> Result<BuiltRollup, RollupError> {
+        let mut connection = self.maintenance_connection().await?;
+        lock::acquire(&connection, &plan.name, progress).await?;
+        build_and_sweep(&mut connection, plan, progress).await
+    }
+
+    /// Forgets the rollup and drops its table; whether there was one.
+    ///
+    /// A table that somebody is reading for long is left to a later [`sweep`](Self::sweep).
+    pub async fn drop(&self, name: &str) -> Result<bool, RollupError> {
+        let mut connection = self.maintenance_connection().await?;
+        lock::acquire(&connection, name, &|_| ()).await?;
+        let was_there = state::forget(&connection, name).await?;
+        sweep::sweep(&mut connection).await?;
+        Ok(was_there)
+    }
+
+    /// Drops generations that no rollup uses any more; returns their tables' names.
+    pub async fn sweep(&self) -> Result<Vec<String>, RollupError> {
+        let mut connection = self.maintenance_connection().await?;
+        sweep::sweep(&mut connection).await
+    }
+
+    /// Makes each rollup readable by exactly the roles that may read all of its base tables, and
+    /// says which they are.
+    ///
+    /// To be called after builds and whenever privileges have changed (see
+    /// [`catalog_fingerprint`](crate::catalog::catalog_fingerprint)). A plan without a table still
+    /// gets its readers.
+    pub async fn sync_grants(
+        &self,
+        plans: &[BuildPlan],
+    ) -> Result<HashMap<String, Readers>, RollupError> {
+        let mut connection = self.maintenance_connection().await?;
+        grants::sync(&mut connection, plans).await
+    }
+
+    /// A role's own defaults (timeouts, read-only transactions) are meant for its queries, not for
+    /// this. With `row_security` off PostgreSQL refuses to read a table whose policies would hide
+    /// rows, instead of making a rollup that lacks them.
+    async fn maintenance_connection(&self) -> Result<Connection, RollupError> {
+        let connection = self.connector.connect().await?;
+        connection
+            .batch_execute(
+                "SET statement_timeout = 0; SET lock_timeout = 0;
+                 SET idle_in_transaction_session_timeout = 0; SET row_security = off;
+                 SET default_transaction_read_only = off",
+            )
+            .await?;
+        Ok(connection)
+    }
+}
+
+async fn build_and_sweep(
+    connection: &mut Connection,
+    plan: &BuildPlan,
+    progress: OnProgress<'_>,
+) -> Result<BuiltRollup, RollupError> {
+    let built = build::build(connection, plan, progress).await?;
+    // The rollup is there whether or not the old one could be cleared away.
+    if let Err(error) = sweep::sweep(connection).await {
+        tracing::warn!(%error, rollup = plan.name, "Old rollup tables could not be dropped.");
+    }
+    progress(BuildProgress::Done { rows: built.rows });
+    Ok(built)
+}

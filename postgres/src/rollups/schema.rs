@@ -1,0 +1,86 @@
+//! Schema `pgstar` and its state table.
+
+use tokio_postgres::Client;
+
+use super::{RollupError, lock};
+
+/// What is there already, and whether this role could make the rest.
+struct Found {
+    role: String,
+    database: String,
+    schema: bool,
+    state: bool,
+    may_create_schema: bool,
+    may_create_tables: bool,
+}
+
+const FOUND: &str = "
+  SELECT current_user::text, current_database()::text, n.oid IS NOT NULL,
+         to_regclass('pgstar.rollup_state') IS NOT NULL,
+         has_database_privilege(current_database(), 'CREATE'),
+         coalesce(has_schema_privilege(n.oid, 'CREATE'), false)
+    FROM (VALUES ('pgstar')) AS wanted(name) LEFT JOIN pg_namespace n ON n.nspname = wanted.name";
+
+/// Generation numbers come from one sequence and are never used twice: a reader that still knows
+/// an old table's name must not find another rollup's rows under it.
+const CREATE_STATE: &str = "
+  CREATE SEQUENCE IF NOT EXISTS pgstar.rollup_generation;
+  CREATE TABLE IF NOT EXISTS pgstar.rollup_state (
+      name text PRIMARY KEY,
+      fingerprint text NOT NULL,
+      table_name text NOT NULL,
+      generation bigint NOT NULL,
+      definition text NOT NULL,
+      rows bigint NOT NULL,
+      bytes bigint NOT NULL,
+      built_at timestamptz NOT NULL,
+      build_ms bigint NOT NULL);
+  COMMENT ON TABLE pgstar.rollup_state IS 'which table holds each rollup of pgstar'";
+
+/// Creates what is missing. Existing objects need no privilege to create them.
+pub(super) async fn ensure(client: &mut Client) -> Result<(), RollupError> {
+    let transaction = client.transaction().await?;
+    // Two pgstar processes that start together would otherwise both find nothing and collide.
+    transaction
+        .batch_execute(&lock::schema_lock_statement())
+        .await?;
+    let found = look(transaction.client()).await?;
+    if found.state {
+        return Ok(());
+    }
+    found.check_privileges()?;
+    if !found.schema {
+        transaction.batch_execute("CREATE SCHEMA pgstar").await?;
+    }
+    transaction.batch_execute(CREATE_STATE).await?;
+    Ok(transaction.commit().await?)
+}
+
+async fn look(client: &Client) -> Result<Found, RollupError> {
+    let row = client.query_one(FOUND, &[]).await?;
+    Ok(Found {
+        role: row.try_get(0)?,
+        database: row.try_get(1)?,
+        schema: row.try_get(2)?,
+        state: row.try_get(3)?,
+        may_create_schema: row.try_get(4)?,
+        may_create_tables: row.try_get(5)?,
+    })
+}
+
+impl Found {
+    fn check_privileges(&self) -> Result<(), RollupError> {
+        let role = self.role.clone();
+        if !self.schema && !self.may_create_schema {
+            let database = self.database.clone();
+            return Err(RollupError::MayNotCreateSchema { role, database });
+        }
+        if self.schema && !self.may_create_tables {
+            return Err(RollupError::SchemaNotOwned {
+                role,
+                action: "create tables in it",
+            });
+        }
+        Ok(())
+    }
+}
