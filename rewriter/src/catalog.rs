@@ -128,10 +128,18 @@ impl Catalog {
         let mut by_name: HashMap<String, HashMap<String, usize>> = HashMap::new();
         let mut by_oid = HashMap::with_capacity(relations.len());
         for (index, relation) in relations.iter().enumerate() {
-            by_name.entry(relation.schema.clone()).or_default().insert(relation.name.clone(), index);
+            by_name
+                .entry(relation.schema.clone())
+                .or_default()
+                .insert(relation.name.clone(), index);
             by_oid.insert(relation.oid, index);
         }
-        Catalog { relations, by_name, by_oid, user_names }
+        Catalog {
+            relations,
+            by_name,
+            by_oid,
+            user_names,
+        }
     }
 
     /// All relations, in no particular order.

@@ -1,0 +1,525 @@
+//! Scalar expressions after names are resolved: the one form in which queries and rollups are compared.
+//!
+//! A [`Scalar`] keeps what was written (the operators, the literals, the casts) and replaces names
+//! by catalog identities. Two scalars over columns of equal types mean the same to PostgreSQL
+//! whenever they are equal, which is why replacing a column by a rollup column of the same type
+//! keeps the meaning of any expression around it.
+
+use crate::catalog::{AttNum, ColumnType};
+
+/// A table occurrence in a block: its position in [`Block::occurrences`](crate::block::Block).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OccurrenceId(pub usize);
+
+/// A column of one table occurrence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ColumnRef {
+    /// Which occurrence.
+    pub occurrence: OccurrenceId,
+    /// Which of its columns.
+    pub attnum: AttNum,
+}
+
+/// A constant as written.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Literal {
+    /// Digits, with a point or exponent perhaps.
+    Number(String),
+    /// A quoted string whose type PostgreSQL takes from its surroundings.
+    String(String),
+    /// TRUE or FALSE.
+    Boolean(bool),
+    /// NULL.
+    Null,
+    /// `INTERVAL '…'`, the text as written.
+    Interval(String),
+}
+
+/// A binary operator of pg_catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum BinaryOp {
+    Plus,
+    Minus,
+    Multiply,
+    Divide,
+    Modulo,
+    Concat,
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+impl BinaryOp {
+    /// The operator's name in pg_catalog.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BinaryOp::Plus => "+",
+            BinaryOp::Minus => "-",
+            BinaryOp::Multiply => "*",
+            BinaryOp::Divide => "/",
+            BinaryOp::Modulo => "%",
+            BinaryOp::Concat => "||",
+            BinaryOp::Equal => "=",
+            BinaryOp::NotEqual => "<>",
+            BinaryOp::Less => "<",
+            BinaryOp::LessOrEqual => "<=",
+            BinaryOp::Greater => ">",
+            BinaryOp::GreaterOrEqual => ">=",
+        }
+    }
+
+    /// Whether the operator compares two values.
+    pub fn is_comparison(self) -> bool {
+        self.mirrored().is_some()
+    }
+
+    /// For a comparison, the operator that means the same with its operands exchanged.
+    pub fn mirrored(self) -> Option<BinaryOp> {
+        match self {
+            BinaryOp::Equal | BinaryOp::NotEqual => Some(self),
+            BinaryOp::Less => Some(BinaryOp::Greater),
+            BinaryOp::LessOrEqual => Some(BinaryOp::GreaterOrEqual),
+            BinaryOp::Greater => Some(BinaryOp::Less),
+            BinaryOp::GreaterOrEqual => Some(BinaryOp::LessOrEqual),
+            BinaryOp::Plus | BinaryOp::Minus | BinaryOp::Multiply => None,
+            BinaryOp::Divide | BinaryOp::Modulo | BinaryOp::Concat => None,
+        }
+    }
+
+    fn commutes(self) -> bool {
+        matches!(self, BinaryOp::Plus | BinaryOp::Multiply)
+    }
+}
+
+/// The value that `IS [NOT] TRUE|FALSE` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Truth {
+    True,
+    False,
+}
+
+/// An aggregate function that pgstar knows how to re-aggregate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum AggregateFunction {
+    Count,
+    Sum,
+    Avg,
+    Min,
+    Max,
+    BoolAnd,
+    BoolOr,
+}
+
+impl AggregateFunction {
+    /// The function's name in pg_catalog.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AggregateFunction::Count => "count",
+            AggregateFunction::Sum => "sum",
+            AggregateFunction::Avg => "avg",
+            AggregateFunction::Min => "min",
+            AggregateFunction::Max => "max",
+            AggregateFunction::BoolAnd => "bool_and",
+            AggregateFunction::BoolOr => "bool_or",
+        }
+    }
+}
+
+/// A call of an aggregate function.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Aggregate {
+    /// Which function.
+    pub function: AggregateFunction,
+    /// Its argument; `None` for `count(*)`.
+    pub argument: Option<Scalar>,
+    /// Whether duplicates are removed first.
+    pub distinct: bool,
+    /// The condition of FILTER (WHERE …).
+    pub filter: Option<Scalar>,
+}
+
+/// A type as a cast names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TypeName {
+    /// The built-in type's spelling, for example `numeric(12,2)`.
+    pub sql: String,
+    /// Its identity, as far as it is known.
+    pub oid: u32,
+    /// Its modifier, -1 for none.
+    pub typmod: i32,
+}
+
+impl TypeName {
+    /// A built-in type without modifier.
+    pub fn plain(sql: &str, oid: u32) -> Self {
+        TypeName {
+            sql: sql.to_owned(),
+            oid,
+            typmod: -1,
+        }
+    }
+}
+
+/// A resolved expression.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Scalar {
+    Column(ColumnRef),
+    Literal(Literal),
+    /// `$n` of the extended protocol.
+    Parameter(u32),
+    /// A built-in function of the list in `functions`.
+    Call {
+        name: &'static str,
+        arguments: Vec<Scalar>,
+    },
+    Binary {
+        op: BinaryOp,
+        left: Box<Scalar>,
+        right: Box<Scalar>,
+    },
+    Negate(Box<Scalar>),
+    Not(Box<Scalar>),
+    And(Vec<Scalar>),
+    Or(Vec<Scalar>),
+    IsNull {
+        operand: Box<Scalar>,
+        negated: bool,
+    },
+    IsTruth {
+        operand: Box<Scalar>,
+        truth: Truth,
+        negated: bool,
+    },
+    IsDistinct {
+        left: Box<Scalar>,
+        right: Box<Scalar>,
+        negated: bool,
+    },
+    In {
+        operand: Box<Scalar>,
+        list: Vec<Scalar>,
+        negated: bool,
+    },
+    Like {
+        operand: Box<Scalar>,
+        pattern: Box<Scalar>,
+        any_case: bool,
+        negated: bool,
+    },
+    Cast {
+        operand: Box<Scalar>,
+        to: TypeName,
+    },
+    Case {
+        operand: Option<Box<Scalar>>,
+        branches: Vec<(Scalar, Scalar)>,
+        otherwise: Option<Box<Scalar>>,
+    },
+    /// `EXTRACT(field FROM operand)`; the field in lower case.
+    Extract {
+        field: String,
+        operand: Box<Scalar>,
+    },
+    Aggregate(Box<Aggregate>),
+}
+
+impl Scalar {
+    /// `left op right`.
+    pub fn binary(op: BinaryOp, left: Scalar, right: Scalar) -> Scalar {
+        Scalar::Binary {
+            op,
+            left: Box::new(left),
+            right: Box::new(right),
+        }
+    }
+
+    /// An aggregate of one argument without DISTINCT.
+    pub fn aggregate(
+        function: AggregateFunction,
+        argument: Scalar,
+        filter: Option<Scalar>,
+    ) -> Scalar {
+        Scalar::Aggregate(Box::new(Aggregate {
+            function,
+            argument: Some(argument),
+            distinct: false,
+            filter,
+        }))
+    }
+
+    /// `CAST(self AS to)`.
+    pub fn cast(self, to: TypeName) -> Scalar {
+        Scalar::Cast {
+            operand: Box::new(self),
+            to,
+        }
+    }
+
+    /// `self IS NOT NULL`.
+    pub fn is_not_null(self) -> Scalar {
+        Scalar::IsNull {
+            operand: Box::new(self),
+            negated: true,
+        }
+    }
+
+    /// The conjuncts of a condition, nested ANDs flattened.
+    pub fn into_conjuncts(self) -> Vec<Scalar> {
+        match self {
+            Scalar::And(parts) => parts.into_iter().flat_map(Scalar::into_conjuncts).collect(),
+            other => vec![other],
+        }
+    }
+
+    /// The operands, in order.
+    pub fn children(&self) -> Vec<&Scalar> {
+        match self {
+            Scalar::Column(_) | Scalar::Literal(_) | Scalar::Parameter(_) => vec![],
+            Scalar::Call { name: _, arguments } => arguments.iter().collect(),
+            Scalar::Binary { op: _, left, right }
+            | Scalar::IsDistinct {
+                left,
+                right,
+                negated: _,
+            } => vec![left, right],
+            Scalar::Negate(operand) | Scalar::Not(operand) => vec![operand],
+            Scalar::And(parts) | Scalar::Or(parts) => parts.iter().collect(),
+            Scalar::IsNull {
+                operand,
+                negated: _,
+            } => vec![operand],
+            Scalar::IsTruth {
+                operand,
+                truth: _,
+                negated: _,
+            } => vec![operand],
+            Scalar::In {
+                operand,
+                list,
+                negated: _,
+            } => std::iter::once(&**operand).chain(list).collect(),
+            Scalar::Like {
+                operand,
+                pattern,
+                any_case: _,
+                negated: _,
+            } => vec![operand, pattern],
+            Scalar::Cast { operand, to: _ } | Scalar::Extract { field: _, operand } => {
+                vec![operand]
+            }
+            Scalar::Case {
+                operand,
+                branches,
+                otherwise,
+            } => {
+                let branches = branches
+                    .iter()
+                    .flat_map(|(condition, result)| [condition, result]);
+                operand
+                    .as_deref()
+                    .into_iter()
+                    .chain(branches)
+                    .chain(otherwise.as_deref())
+                    .collect()
+            }
+            Scalar::Aggregate(aggregate) => {
+                aggregate.argument.iter().chain(&aggregate.filter).collect()
+            }
+        }
+    }
+
+    /// The same node over other operands; `change` is asked for each operand in order, and its first refusal ends it.
+    pub fn try_map_children<E>(
+        &self,
+        change: &mut dyn FnMut(&Scalar) -> Result<Scalar, E>,
+    ) -> Result<Scalar, E> {
+        let mut boxed = |scalar: &Scalar| change(scalar).map(Box::new);
+        Ok(match self {
+            Scalar::Column(_) | Scalar::Literal(_) | Scalar::Parameter(_) => self.clone(),
+            Scalar::Call { name, arguments } => Scalar::Call {
+                name,
+                arguments: arguments.iter().map(change).collect::<Result<_, E>>()?,
+            },
+            Scalar::Binary { op, left, right } => Scalar::Binary {
+                op: *op,
+                left: boxed(left)?,
+                right: boxed(right)?,
+            },
+            Scalar::Negate(operand) => Scalar::Negate(boxed(operand)?),
+            Scalar::Not(operand) => Scalar::Not(boxed(operand)?),
+            Scalar::And(parts) => Scalar::And(parts.iter().map(change).collect::<Result<_, E>>()?),
+            Scalar::Or(parts) => Scalar::Or(parts.iter().map(change).collect::<Result<_, E>>()?),
+            Scalar::IsNull { operand, negated } => Scalar::IsNull {
+                operand: boxed(operand)?,
+                negated: *negated,
+            },
+            Scalar::IsTruth {
+                operand,
+                truth,
+                negated,
+            } => Scalar::IsTruth {
+                operand: boxed(operand)?,
+                truth: *truth,
+                negated: *negated,
+            },
+            Scalar::IsDistinct {
+                left,
+                right,
+                negated,
+            } => Scalar::IsDistinct {
+                left: boxed(left)?,
+                right: boxed(right)?,
+                negated: *negated,
+            },
+            Scalar::In {
+                operand,
+                list,
+                negated,
+            } => Scalar::In {
+                operand: boxed(operand)?,
+                list: list.iter().map(change).collect::<Result<_, E>>()?,
+                negated: *negated,
+            },
+            Scalar::Like {
+                operand,
+                pattern,
+                any_case,
+                negated,
+            } => Scalar::Like {
+                operand: boxed(operand)?,
+                pattern: boxed(pattern)?,
+                any_case: *any_case,
+                negated: *negated,
+            },
+            Scalar::Cast { operand, to } => Scalar::Cast {
+                operand: boxed(operand)?,
+                to: to.clone(),
+            },
+            Scalar::Case {
+                operand,
+                branches,
+                otherwise,
+            } => Scalar::Case {
+                operand: operand.as_deref().map(&mut boxed).transpose()?,
+                branches: branches
+                    .iter()
+                    .map(|(condition, result)| Ok((*boxed(condition)?, *boxed(result)?)))
+                    .collect::<Result<_, E>>()?,
+                otherwise: otherwise.as_deref().map(&mut boxed).transpose()?,
+            },
+            Scalar::Extract { field, operand } => Scalar::Extract {
+                field: field.clone(),
+                operand: boxed(operand)?,
+            },
+            Scalar::Aggregate(aggregate) => Scalar::Aggregate(Box::new(Aggregate {
+                function: aggregate.function,
+                argument: aggregate.argument.as_ref().map(&mut *change).transpose()?,
+                distinct: aggregate.distinct,
+                filter: aggregate.filter.as_ref().map(&mut *change).transpose()?,
+            })),
+        })
+    }
+
+    /// The same expression with every column replaced.
+    pub fn map_columns(&self, replace: &dyn Fn(ColumnRef) -> ColumnRef) -> Scalar {
+        match self {
+            Scalar::Column(column) => Scalar::Column(replace(*column)),
+            other => {
+                infallible(other.try_map_children(&mut |child| Ok(child.map_columns(replace))))
+            }
+        }
+    }
+
+    /// Calls `visit` on this node and everything below it, parents first.
+    pub fn walk<'a>(&'a self, visit: &mut dyn FnMut(&'a Scalar)) {
+        visit(self);
+        for child in self.children() {
+            child.walk(visit);
+        }
+    }
+
+    /// Whether any node satisfies `test`.
+    pub fn any(&self, test: &dyn Fn(&Scalar) -> bool) -> bool {
+        test(self) || self.children().into_iter().any(|child| child.any(test))
+    }
+
+    /// Every column in it, repeated as often as it occurs.
+    pub fn columns(&self) -> Vec<ColumnRef> {
+        let mut columns = Vec::new();
+        self.walk(&mut |scalar| {
+            if let Scalar::Column(column) = scalar {
+                columns.push(*column);
+            }
+        });
+        columns
+    }
+
+    /// Whether it contains an aggregate.
+    pub fn has_aggregate(&self) -> bool {
+        self.any(&|scalar| matches!(scalar, Scalar::Aggregate(_)))
+    }
+
+    /// Whether it contains neither column nor aggregate.
+    pub fn is_constant(&self) -> bool {
+        !self.any(&|scalar| matches!(scalar, Scalar::Column(_) | Scalar::Aggregate(_)))
+    }
+
+    /// A form in which operands that commute stand in one order and repetitions are gone, so that
+    /// equal meanings that differ only in that compare equal.
+    pub fn canonical(&self) -> Scalar {
+        let mut canonical = infallible(self.try_map_children(&mut |child| Ok(child.canonical())));
+        match &mut canonical {
+            Scalar::And(parts) | Scalar::Or(parts) => {
+                parts.sort();
+                parts.dedup();
+            }
+            Scalar::In {
+                operand,
+                list,
+                negated,
+            } => {
+                list.sort();
+                list.dedup();
+                if let [only] = list.as_slice() {
+                    let op = if *negated {
+                        BinaryOp::NotEqual
+                    } else {
+                        BinaryOp::Equal
+                    };
+                    return Scalar::binary(op, (**operand).clone(), only.clone()).canonical();
+                }
+            }
+            Scalar::Binary { op, left, right } => {
+                let turned = op.mirrored().or(op.commutes().then_some(*op));
+                if let Some(turned) = turned.filter(|_| left > right) {
+                    *op = turned;
+                    std::mem::swap(left, right);
+                }
+            }
+            _ => {}
+        }
+        canonical
+    }
+}
+
+/// Unwraps the result of a mapping that cannot refuse.
+fn infallible(result: Result<Scalar, std::convert::Infallible>) -> Scalar {
+    match result {
+        Ok(scalar) => scalar,
+    }
+}
+
+/// What each column's type is; the context in which a [`Scalar`] has a type.
+pub trait ColumnTypes {
+    /// The column's type.
+    fn column_type(&self, column: ColumnRef) -> Option<ColumnType>;
+    /// Whether the column can never be NULL where the expression is evaluated.
+    fn is_not_null(&self, column: ColumnRef) -> bool;
+}

@@ -1,0 +1,157 @@
+//! Whether a query's predicates imply one of a rollup's.
+
+use std::cmp::Ordering;
+
+use crate::equivalence::Equivalence;
+use crate::expr::{BinaryOp, ColumnTypes, Literal, Scalar};
+use crate::time;
+use crate::types;
+
+/// Whether every row that satisfies `premises` satisfies `conclusion`. `classes` are the columns
+/// that the premises make equal. Answers no whenever it is not certain.
+pub(crate) fn implies(
+    premises: &[Scalar],
+    conclusion: &Scalar,
+    classes: &Equivalence,
+    columns: &dyn ColumnTypes,
+) -> bool {
+    let wanted = classes.canonical(conclusion);
+    if is_trivial(&wanted) {
+        return true;
+    }
+    premises.iter().any(|premise| {
+        let premise = classes.canonical(premise);
+        premise == wanted || narrower(&premise, &wanted, columns)
+    })
+}
+
+/// `x = x` over a class: some premise made its members equal, so none of them is NULL.
+fn is_trivial(scalar: &Scalar) -> bool {
+    matches!(scalar, Scalar::Binary { op: BinaryOp::Equal, left, right } if left == right)
+}
+
+/// A comparison of an expression with a constant.
+struct Bound<'a> {
+    operand: &'a Scalar,
+    op: BinaryOp,
+    constant: &'a Scalar,
+}
+
+fn as_bound(scalar: &Scalar) -> Option<Bound<'_>> {
+    let Scalar::Binary { op, left, right } = scalar else {
+        return None;
+    };
+    let mirrored = op.mirrored()?;
+    match (left.is_constant(), right.is_constant()) {
+        (false, true) => Some(Bound {
+            operand: left,
+            op: *op,
+            constant: right,
+        }),
+        (true, false) => Some(Bound {
+            operand: right,
+            op: mirrored,
+            constant: left,
+        }),
+        (true, true) | (false, false) => None,
+    }
+}
+
+fn narrower(premise: &Scalar, conclusion: &Scalar, columns: &dyn ColumnTypes) -> bool {
+    let Some(wanted) = as_bound(conclusion) else {
+        return in_list_covers(premise, conclusion);
+    };
+    match premise {
+        Scalar::In {
+            operand,
+            list,
+            negated: false,
+        } => {
+            **operand == *wanted.operand
+                && list
+                    .iter()
+                    .all(|item| satisfies(BinaryOp::Equal, item, &wanted, columns))
+        }
+        _ => as_bound(premise).is_some_and(|known| {
+            known.operand == wanted.operand && satisfies(known.op, known.constant, &wanted, columns)
+        }),
+    }
+}
+
+/// `x = 1` and `x IN (1, 2)` imply `x IN (1, 2, 3)`: the constants are the very same ones.
+fn in_list_covers(premise: &Scalar, conclusion: &Scalar) -> bool {
+    let Scalar::In {
+        operand,
+        list: allowed,
+        negated: false,
+    } = conclusion
+    else {
+        return false;
+    };
+    match premise {
+        Scalar::In {
+            operand: mine,
+            list,
+            negated: false,
+        } => mine == operand && list.iter().all(|item| allowed.contains(item)),
+        _ => as_bound(premise).is_some_and(|known| {
+            known.op == BinaryOp::Equal
+                && known.operand == &**operand
+                && allowed.contains(known.constant)
+        }),
+    }
+}
+
+/// Whether `x op constant` implies the wanted bound on the same `x`.
+fn satisfies(
+    op: BinaryOp,
+    constant: &Scalar,
+    wanted: &Bound<'_>,
+    columns: &dyn ColumnTypes,
+) -> bool {
+    use BinaryOp::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual};
+    let Some(order) = compare(constant, wanted.constant, wanted.operand, columns) else {
+        return false;
+    };
+    match (op, wanted.op) {
+        (Equal, Equal) => order == Ordering::Equal,
+        (Equal | Greater | GreaterOrEqual, Greater) => {
+            order == Ordering::Greater || (op == Greater && order == Ordering::Equal)
+        }
+        (Equal | Greater | GreaterOrEqual, GreaterOrEqual) => order != Ordering::Less,
+        (Equal | Less | LessOrEqual, Less) => {
+            order == Ordering::Less || (op == Less && order == Ordering::Equal)
+        }
+        (Equal | Less | LessOrEqual, LessOrEqual) => order != Ordering::Greater,
+        _ => false,
+    }
+}
+
+/// The order of two constants as values of the operand's type, where that is certain.
+fn compare(
+    left: &Scalar,
+    right: &Scalar,
+    operand: &Scalar,
+    columns: &dyn ColumnTypes,
+) -> Option<Ordering> {
+    let ty = types::type_of(operand, columns)?.oid;
+    if types::is_integer(ty) {
+        return Some(integer(left)?.cmp(&integer(right)?));
+    }
+    if matches!(ty.0, types::DATE | types::TIMESTAMP) {
+        // A date compared with a text takes the text's day, so only texts of one form are compared.
+        let (left, right) = (time::constant(left, false)?, time::constant(right, false)?);
+        let is_certain = ty.0 == types::TIMESTAMP
+            || (left.begins(time::Unit::Day) && right.begins(time::Unit::Day));
+        return is_certain.then(|| left.cmp(&right));
+    }
+    None
+}
+
+fn integer(scalar: &Scalar) -> Option<i64> {
+    match scalar {
+        Scalar::Literal(Literal::Number(digits)) => digits.parse().ok(),
+        Scalar::Negate(operand) => integer(operand).map(|value| -value),
+        _ => None,
+    }
+}

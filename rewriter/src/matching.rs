@@ -1,0 +1,406 @@
+//! Matching one query with one rollup: every obligation of the proof, or the first that fails.
+//!
+//! The obligations are those of Goldstein and Larson (2001), section 3: the same tables, rows that
+//! the rollup has all of, compensating predicates, groups and aggregates that can be derived.
+
+use crate::aggregate::AggregateDeriver;
+use crate::block::{Attachment, Block, OrderItem, Output, Tables};
+use crate::catalog::Catalog;
+use crate::derive::Deriver;
+use crate::equivalence::{Equivalence, column_equality};
+use crate::expr::{ColumnRef, OccurrenceId, Scalar};
+use crate::implication::implies;
+use crate::joins::{Joins, Removal};
+use crate::reason::{Code, Reason};
+use crate::rollup::RollupDefinition;
+
+/// Most ways to map a query's tables to a rollup's that are tried; more arise only from many self-joins.
+const MAPPINGS_MAX: usize = 24;
+
+/// One obligation and what discharged it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The obligation.
+    pub rule: &'static str,
+    /// What discharged it, in the statement's own names.
+    pub detail: String,
+}
+
+/// The query over the rollup's table.
+#[derive(Debug, Clone)]
+pub(crate) struct Derived {
+    pub(crate) block: Block,
+    pub(crate) proof: Vec<Step>,
+}
+
+/// What every match attempt reads.
+#[derive(Clone, Copy)]
+pub(crate) struct Matcher<'a> {
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) is_utc: bool,
+}
+
+impl<'a> Matcher<'a> {
+    /// The query answered from the rollup, or the first obligation that fails.
+    pub(crate) fn derive(
+        &self,
+        query: &Block,
+        rollup: &'a RollupDefinition,
+    ) -> Result<Derived, Reason> {
+        let mut refusal = Reason::new(Code::JoinDiffers, "");
+        for mapping in mappings(query, &rollup.block, self.catalog)? {
+            match self.derive_mapped(query, rollup, &mapping) {
+                Ok(derived) => return Ok(derived),
+                Err(reason) => refusal = reason,
+            }
+        }
+        Err(refusal)
+    }
+
+    fn derive_mapped(
+        &self,
+        query: &Block,
+        rollup: &'a RollupDefinition,
+        mapping: &[OccurrenceId],
+    ) -> Result<Derived, Reason> {
+        let replace = |column: ColumnRef| ColumnRef {
+            occurrence: mapping
+                .get(column.occurrence.0)
+                .copied()
+                .unwrap_or(column.occurrence),
+            ..column
+        };
+        let query = query.map_columns(&replace);
+        let tables = Tables {
+            occurrences: &rollup.block.occurrences,
+            catalog: self.catalog,
+        };
+        let attempt = Attempt {
+            query: &query,
+            mapping,
+            rollup,
+            tables,
+            deriver: Deriver {
+                rollup,
+                tables,
+                is_utc: self.is_utc,
+            },
+        };
+        attempt.derive()
+    }
+}
+
+/// Maps each of the query's occurrences to one of the rollup's of the same table and attachment.
+fn mappings(
+    query: &Block,
+    rollup: &Block,
+    catalog: &Catalog,
+) -> Result<Vec<Vec<OccurrenceId>>, Reason> {
+    let mut mappings: Vec<Vec<OccurrenceId>> = vec![vec![]];
+    for occurrence in &query.occurrences {
+        let same_table = |position: &usize| {
+            rollup
+                .occurrences
+                .get(*position)
+                .is_some_and(|other| other.relation == occurrence.relation)
+        };
+        let candidates: Vec<OccurrenceId> = (0..rollup.occurrences.len())
+            .filter(same_table)
+            .map(OccurrenceId)
+            .collect();
+        let extended = mappings.iter().flat_map(|mapping| {
+            candidates
+                .iter()
+                .filter(|candidate| !mapping.contains(candidate))
+                .map(|candidate| [mapping.as_slice(), &[*candidate]].concat())
+        });
+        mappings = extended.take(MAPPINGS_MAX).collect();
+        if mappings.is_empty() {
+            let name = catalog
+                .relation_by_oid(occurrence.relation)
+                .map_or("a table", |relation| &relation.name);
+            return Err(Reason::new(Code::TableMissing, name));
+        }
+    }
+    Ok(mappings)
+}
+
+/// One mapping being tried; the query speaks of the rollup's occurrences.
+struct Attempt<'a, 'q> {
+    query: &'q Block,
+    mapping: &'q [OccurrenceId],
+    rollup: &'a RollupDefinition,
+    tables: Tables<'a>,
+    deriver: Deriver<'a>,
+}
+
+impl Attempt<'_, '_> {
+    fn derive(&self) -> Result<Derived, Reason> {
+        self.same_left_joins()?;
+        let removals = self.remove_extra_joins()?;
+        let mut proof = vec![];
+        proof.extend(removals.iter().map(|removal| Step {
+            rule: "join removed",
+            detail: removal.proof.clone(),
+        }));
+        self.keeps_every_row(&removals)?;
+        let predicates = self.compensation(&mut proof)?;
+        let block = self.project(predicates)?;
+        proof.push(Step {
+            rule: "grouped by",
+            detail: self.keys_used(&block),
+        });
+        Ok(Derived { block, proof })
+    }
+
+    /// Left joins decide which columns are NULL, so both sides must have the very same ones.
+    fn same_left_joins(&self) -> Result<(), Reason> {
+        for (occurrence, target) in self.query.occurrences.iter().zip(self.mapping) {
+            let Some(theirs) = self.tables.occurrences.get(target.0) else {
+                continue;
+            };
+            let is_same = match (&occurrence.attachment, &theirs.attachment) {
+                (Attachment::Inner, Attachment::Inner) => true,
+                (Attachment::Left(mine), Attachment::Left(theirs)) => {
+                    canonical_set(mine) == canonical_set(theirs)
+                }
+                (Attachment::Inner, Attachment::Left(_))
+                | (Attachment::Left(_), Attachment::Inner) => false,
+            };
+            if !is_same {
+                let name = self
+                    .tables
+                    .relation(*target)
+                    .map_or("a table", |relation| &relation.name);
+                return Err(Reason::new(
+                    Code::JoinDiffers,
+                    format!("{name} is joined differently"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The rollup's tables that the query does not read must each be removable.
+    fn remove_extra_joins(&self) -> Result<Vec<Removal>, Reason> {
+        let all = (0..self.tables.occurrences.len()).map(OccurrenceId);
+        let mut extra: Vec<OccurrenceId> = all
+            .filter(|occurrence| !self.mapping.contains(occurrence))
+            .collect();
+        let mut removals: Vec<Removal> = vec![];
+        while !extra.is_empty() {
+            let removed: Vec<OccurrenceId> =
+                removals.iter().map(|removal| removal.occurrence).collect();
+            let removed_predicates: Vec<usize> = removals
+                .iter()
+                .flat_map(|removal| removal.join_predicates.clone())
+                .collect();
+            let joins = Joins {
+                tables: self.tables,
+                predicates: &self.rollup.block.predicates,
+                removed: &removed,
+                removed_predicates: &removed_predicates,
+            };
+            let Some(removal) = extra
+                .iter()
+                .find_map(|occurrence| joins.removal(*occurrence))
+            else {
+                let names = extra
+                    .iter()
+                    .filter_map(|occurrence| self.tables.relation(*occurrence))
+                    .map(|relation| relation.name.as_str());
+                return Err(Reason::new(
+                    Code::JoinNotRemovable,
+                    names.collect::<Vec<_>>().join(", "),
+                ));
+            };
+            extra.retain(|occurrence| *occurrence != removal.occurrence);
+            removals.push(removal);
+        }
+        Ok(removals)
+    }
+
+    /// Every predicate of the rollup that is not part of a removed join must follow from the query's.
+    fn keeps_every_row(&self, removals: &[Removal]) -> Result<(), Reason> {
+        let classes = Equivalence::of(
+            &self.query.predicates,
+            &self.tables,
+            self.tables.catalog.user_names(),
+        );
+        for (position, predicate) in self.rollup.block.predicates.iter().enumerate() {
+            let is_removed = removals
+                .iter()
+                .any(|removal| removal.join_predicates.contains(&position));
+            if is_removed || implies(&self.query.predicates, predicate, &classes, &self.tables) {
+                continue;
+            }
+            let code = if column_equality(predicate).is_some() {
+                Code::JoinDiffers
+            } else {
+                Code::PredicateMissing
+            };
+            return Err(Reason::new(
+                code,
+                format!("the rollup requires {}", self.deriver.label(predicate)),
+            ));
+        }
+        Ok(())
+    }
+
+    /// What the query asks beyond the rollup's own predicates, over its keys.
+    fn compensation(&self, proof: &mut Vec<Step>) -> Result<Vec<Scalar>, Reason> {
+        let classes = &self.rollup.classes;
+        let holds_already: Vec<Scalar> = self
+            .rollup
+            .block
+            .predicates
+            .iter()
+            .map(|predicate| classes.canonical(predicate))
+            .collect();
+        let mut compensation = vec![];
+        for predicate in &self.query.predicates {
+            let is_one_class = column_equality(predicate).is_some_and(|(left, right)| {
+                classes.representative(left) == classes.representative(right)
+            });
+            if is_one_class || holds_already.contains(&classes.canonical(predicate)) {
+                proof.push(Step {
+                    rule: "holds in the rollup",
+                    detail: self.deriver.label(predicate),
+                });
+                continue;
+            }
+            compensation.push(self.deriver.predicate(predicate)?);
+            proof.push(Step {
+                rule: "filtered by keys",
+                detail: self.deriver.label(predicate),
+            });
+        }
+        Ok(compensation)
+    }
+
+    fn project(&self, predicates: Vec<Scalar>) -> Result<Block, Reason> {
+        let mut group_by = vec![];
+        for key in &self.query.group_by {
+            push_new(&mut group_by, self.deriver.derive(key)?);
+        }
+        let mut projection = Projection {
+            attempt: self,
+            group_by,
+        };
+        let outputs = self
+            .query
+            .outputs
+            .iter()
+            .map(|output| projection.output(output))
+            .collect::<Result<_, _>>()?;
+        let having = self
+            .query
+            .having
+            .iter()
+            .map(|conjunct| projection.value(conjunct))
+            .collect::<Result<_, _>>()?;
+        let order_by = self
+            .query
+            .order_by
+            .iter()
+            .map(|item| projection.order_item(item))
+            .collect::<Result<_, _>>()?;
+        let group_by = projection.group_by;
+        let Block {
+            is_aggregated,
+            distinct,
+            limit,
+            offset,
+            ..
+        } = self.query.clone();
+        Ok(Block {
+            occurrences: vec![],
+            predicates,
+            group_by,
+            is_aggregated,
+            having,
+            outputs,
+            distinct,
+            order_by,
+            limit,
+            offset,
+        })
+    }
+
+    fn keys_used(&self, derived: &Block) -> String {
+        let names = derived
+            .group_by
+            .iter()
+            .flat_map(Scalar::columns)
+            .filter_map(|column| self.rollup.columns.get(column.attnum.0 as usize));
+        let names: Vec<&str> = names.map(|column| column.name.as_str()).collect();
+        if names.is_empty() {
+            "nothing: one row".to_owned()
+        } else {
+            names.join(", ")
+        }
+    }
+}
+
+/// Derives what stands above the grouping: outputs, HAVING, ORDER BY.
+struct Projection<'a, 'b, 'q> {
+    attempt: &'a Attempt<'b, 'q>,
+    group_by: Vec<Scalar>,
+}
+
+impl Projection<'_, '_, '_> {
+    fn output(&mut self, output: &Output) -> Result<Output, Reason> {
+        Ok(Output {
+            name: output.name.clone(),
+            value: self.value(&output.value)?,
+        })
+    }
+
+    fn order_item(&mut self, item: &OrderItem) -> Result<OrderItem, Reason> {
+        Ok(OrderItem {
+            value: self.value(&item.value)?,
+            ..item.clone()
+        })
+    }
+
+    fn value(&mut self, scalar: &Scalar) -> Result<Scalar, Reason> {
+        let query = self.attempt.query;
+        if query
+            .group_by
+            .iter()
+            .any(|key| key.canonical() == scalar.canonical())
+        {
+            return self.attempt.deriver.derive(scalar);
+        }
+        match scalar {
+            Scalar::Aggregate(aggregate) => {
+                let deriver = AggregateDeriver {
+                    deriver: self.attempt.deriver,
+                    is_scalar: query.is_scalar_aggregate(),
+                };
+                deriver.derive(aggregate)
+            }
+            // PostgreSQL allows a column outside GROUP BY when the keys hold its table's primary key. The
+            // rollup's table has no such key, and grouping by the column too changes no group.
+            Scalar::Column(_) => {
+                let derived = self.attempt.deriver.derive(scalar)?;
+                push_new(&mut self.group_by, derived.clone());
+                Ok(derived)
+            }
+            other => other.try_map_children(&mut |child| self.value(child)),
+        }
+    }
+}
+
+fn push_new(scalars: &mut Vec<Scalar>, scalar: Scalar) {
+    if !scalars.contains(&scalar) {
+        scalars.push(scalar);
+    }
+}
+
+fn canonical_set(conjuncts: &[Scalar]) -> Vec<Scalar> {
+    let mut set: Vec<Scalar> = conjuncts.iter().map(Scalar::canonical).collect();
+    set.sort();
+    set.dedup();
+    set
+}

@@ -1,0 +1,224 @@
+//! Prints scalars and quoted names as SQL that PostgreSQL reads back as the same tree.
+//!
+//! Every compound operand is put in parentheses, so no precedence is relied on.
+
+use crate::expr::{Aggregate, ColumnRef, Literal, Scalar, Truth};
+
+/// How a column is written where the expression is used.
+pub(crate) type ColumnPrinter<'a> = &'a dyn Fn(ColumnRef) -> String;
+
+/// A name as SQL: bare when it cannot be misread, quoted otherwise.
+pub fn quote_identifier(name: &str) -> String {
+    let bare = name
+        .chars()
+        .next()
+        .is_some_and(|first| first.is_ascii_lowercase() || first == '_')
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        && !is_keyword(name);
+    if bare {
+        name.to_owned()
+    } else {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    }
+}
+
+/// Any word of SQL is quoted: that is always right, and the list need not follow PostgreSQL's.
+fn is_keyword(name: &str) -> bool {
+    let upper = name.to_ascii_uppercase();
+    sqlparser::keywords::ALL_KEYWORDS
+        .binary_search(&upper.as_str())
+        .is_ok()
+}
+
+/// `schema.name`, quoted where needed.
+pub fn quote_qualified(schema: &str, name: &str) -> String {
+    format!("{}.{}", quote_identifier(schema), quote_identifier(name))
+}
+
+/// A string constant under `standard_conforming_strings = on`.
+pub(crate) fn quote_string(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// The expression, with parentheses around it when it is compound.
+pub(crate) fn operand(scalar: &Scalar, column: ColumnPrinter<'_>) -> String {
+    let text = expression(scalar, column);
+    match scalar {
+        Scalar::Column(_) | Scalar::Literal(_) | Scalar::Parameter(_) | Scalar::Call { .. } => text,
+        Scalar::Cast { .. }
+        | Scalar::Extract { .. }
+        | Scalar::Aggregate(_)
+        | Scalar::Case { .. } => text,
+        _ => format!("({text})"),
+    }
+}
+
+/// The expression.
+pub(crate) fn expression(scalar: &Scalar, column: ColumnPrinter<'_>) -> String {
+    let inner = |scalar: &Scalar| operand(scalar, column);
+    match scalar {
+        Scalar::Column(reference) => column(*reference),
+        Scalar::Literal(literal) => print_literal(literal),
+        Scalar::Parameter(number) => format!("${number}"),
+        Scalar::Call { name, arguments }
+            if name.starts_with("current_") || *name == "localtimestamp" =>
+        {
+            debug_assert!(arguments.is_empty());
+            (*name).to_owned()
+        }
+        Scalar::Call { name, arguments } => format!("{name}({})", list(arguments, column)),
+        Scalar::Binary { op, left, right } => {
+            format!("{} {} {}", inner(left), op.as_str(), inner(right))
+        }
+        Scalar::Negate(negated) => format!("- {}", inner(negated)),
+        Scalar::Not(negated) => format!("NOT {}", inner(negated)),
+        Scalar::And(parts) => joined(parts, " AND ", column),
+        Scalar::Or(parts) => joined(parts, " OR ", column),
+        Scalar::IsNull { operand, negated } => {
+            format!("{} IS {}NULL", inner(operand), not(*negated))
+        }
+        Scalar::IsTruth {
+            operand,
+            truth,
+            negated,
+        } => {
+            let truth = match truth {
+                Truth::True => "TRUE",
+                Truth::False => "FALSE",
+            };
+            format!("{} IS {}{truth}", inner(operand), not(*negated))
+        }
+        Scalar::IsDistinct {
+            left,
+            right,
+            negated,
+        } => {
+            format!(
+                "{} IS {}DISTINCT FROM {}",
+                inner(left),
+                not(*negated),
+                inner(right)
+            )
+        }
+        Scalar::In {
+            operand,
+            list: values,
+            negated,
+        } => {
+            format!(
+                "{} {}IN ({})",
+                inner(operand),
+                not(*negated),
+                list(values, column)
+            )
+        }
+        Scalar::Like {
+            operand,
+            pattern,
+            any_case,
+            negated,
+        } => {
+            let like = if *any_case { "ILIKE" } else { "LIKE" };
+            format!(
+                "{} {}{like} {}",
+                inner(operand),
+                not(*negated),
+                inner(pattern)
+            )
+        }
+        Scalar::Cast { operand, to } => {
+            format!("CAST({} AS {})", expression(operand, column), to.sql)
+        }
+        Scalar::Case {
+            operand,
+            branches,
+            otherwise,
+        } => print_case(operand.as_deref(), branches, otherwise.as_deref(), column),
+        Scalar::Extract { field, operand } => {
+            format!("EXTRACT({field} FROM {})", expression(operand, column))
+        }
+        Scalar::Aggregate(aggregate) => print_aggregate(aggregate, column),
+    }
+}
+
+fn not(negated: bool) -> &'static str {
+    if negated { "NOT " } else { "" }
+}
+
+fn list(scalars: &[Scalar], column: ColumnPrinter<'_>) -> String {
+    scalars
+        .iter()
+        .map(|scalar| expression(scalar, column))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn joined(parts: &[Scalar], separator: &str, column: ColumnPrinter<'_>) -> String {
+    parts
+        .iter()
+        .map(|part| operand(part, column))
+        .collect::<Vec<_>>()
+        .join(separator)
+}
+
+/// Conjuncts as a condition.
+pub(crate) fn conjunction(parts: &[Scalar], column: ColumnPrinter<'_>) -> String {
+    match parts {
+        [only] => expression(only, column),
+        _ => joined(parts, " AND ", column),
+    }
+}
+
+fn print_literal(literal: &Literal) -> String {
+    match literal {
+        Literal::Number(digits) => digits.clone(),
+        Literal::String(text) => quote_string(text),
+        Literal::Boolean(true) => "TRUE".to_owned(),
+        Literal::Boolean(false) => "FALSE".to_owned(),
+        Literal::Null => "NULL".to_owned(),
+        Literal::Interval(text) => format!("INTERVAL {}", quote_string(text)),
+    }
+}
+
+fn print_case(
+    subject: Option<&Scalar>,
+    branches: &[(Scalar, Scalar)],
+    otherwise: Option<&Scalar>,
+    column: ColumnPrinter<'_>,
+) -> String {
+    let mut text = String::from("CASE");
+    if let Some(subject) = subject {
+        text += &format!(" {}", operand(subject, column));
+    }
+    for (condition, result) in branches {
+        text += &format!(
+            " WHEN {} THEN {}",
+            expression(condition, column),
+            expression(result, column)
+        );
+    }
+    if let Some(otherwise) = otherwise {
+        text += &format!(" ELSE {}", expression(otherwise, column));
+    }
+    text + " END"
+}
+
+fn print_aggregate(aggregate: &Aggregate, column: ColumnPrinter<'_>) -> String {
+    let Aggregate {
+        function,
+        argument,
+        distinct,
+        filter,
+    } = aggregate;
+    let argument = argument
+        .as_ref()
+        .map_or_else(|| "*".to_owned(), |argument| expression(argument, column));
+    let distinct = if *distinct { "DISTINCT " } else { "" };
+    let filter = filter
+        .as_ref()
+        .map(|filter| format!(" FILTER (WHERE {})", expression(filter, column)))
+        .unwrap_or_default();
+    format!("{}({distinct}{argument}){filter}", function.as_str())
+}

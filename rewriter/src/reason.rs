@@ -1,0 +1,170 @@
+//! Why a statement, or one rollup, does not answer: stable codes with a detail for people.
+//!
+//! A refusal is a value and not an error. The same codes appear in `EXPLAIN (PGSTAR)`, in metrics
+//! and in tests.
+
+use std::fmt;
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $variant:ident => $text:literal,)+) => {
+        /// What stood in the way. The text of a code never changes once released.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Code {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Code {
+            /// Every code, for documentation and completeness tests.
+            pub const ALL: &'static [Code] = &[$(Code::$variant,)+];
+
+            /// The stable text, for example `dimension-missing`.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Code::$variant => $text,)+ }
+            }
+
+            /// One or two sentences that say what the code means.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Code::$variant => concat!($($doc),+),)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The statement is not SQL that pgstar's parser understands; PostgreSQL may.
+    NotParsed => "not-parsed",
+    /// The statement is longer or more deeply nested than pgstar analyses.
+    StatementTooLarge => "statement-too-large",
+    /// Only a lone SELECT can be answered from a rollup.
+    NotASelect => "not-a-select",
+    /// The SELECT uses a clause that is not analysed.
+    UnsupportedClause => "unsupported-clause",
+    /// UNION, INTERSECT, EXCEPT and VALUES are not analysed.
+    SetOperation => "set-operation",
+    /// Rows are locked (FOR UPDATE, FOR SHARE), so the base tables must be read.
+    Locking => "locking",
+    /// The statement computes no aggregate and no distinct list.
+    NotAggregate => "not-aggregate",
+    /// A sub-select aggregates, limits or removes duplicates, so it cannot be merged into the outer query.
+    NestedBlock => "nested-block",
+    /// An expression contains a sub-query.
+    SubQuery => "sub-query",
+    /// Window functions are not analysed.
+    WindowFunction => "window-function",
+    /// GROUPING SETS, ROLLUP and CUBE are not analysed.
+    GroupingSets => "grouping-sets",
+    /// A name is not a relation that the session can see.
+    UnknownRelation => "unknown-relation",
+    /// The relation is a view, a foreign table or a system table.
+    NotATable => "not-a-table",
+    /// Row-level security or a rewrite rule decides which rows are seen.
+    RowSecurity => "row-security",
+    /// A name is not a column, or not of one relation only.
+    UnknownColumn => "unknown-column",
+    /// This kind of join is not analysed.
+    UnsupportedJoin => "unsupported-join",
+    /// This kind of expression is not analysed.
+    UnsupportedExpression => "unsupported-expression",
+    /// The function is volatile, user-defined or not known to be safe.
+    UnknownFunction => "unknown-function",
+    /// A user-defined function or operator over built-in types has a built-in name, so the name may not mean what it says.
+    ShadowedName => "shadowed-name",
+    /// The aggregate cannot be derived from stored partial aggregates.
+    UnsupportedAggregate => "unsupported-aggregate",
+    /// The sum of floating-point numbers depends on their order, so a rollup cannot give PostgreSQL's digits.
+    FloatAggregate => "float-aggregate",
+    /// A predicate might raise an error on rows that PostgreSQL would not have looked at, or the reverse.
+    MayRaise => "may-raise",
+    /// No rollup is configured.
+    NoRollups => "no-rollups",
+    /// The query reads a table that the rollup was not built from.
+    TableMissing => "table-missing",
+    /// The rollup joins a table that the query does not, and no enforced foreign key proves that the join keeps every row once.
+    JoinNotRemovable => "join-not-removable",
+    /// The query joins the rollup's tables in another way.
+    JoinDiffers => "join-differs",
+    /// The rollup leaves out rows that the query asks for.
+    PredicateMissing => "predicate-missing",
+    /// A column that the query groups or filters by cannot be derived from the rollup's keys.
+    DimensionMissing => "dimension-missing",
+    /// An aggregate of the query is not stored in the rollup.
+    MeasureMissing => "measure-missing",
+    /// A time range does not begin and end where the rollup's buckets do.
+    BucketUnaligned => "bucket-unaligned",
+    /// The rollup is not built, or was built for other tables.
+    NotBuilt => "not-built",
+    /// The rollup cannot be shown to be as fresh as the session asks.
+    FreshnessUnproven => "freshness-unproven",
+    /// `pgstar.freshness` is not a value that pgstar knows, so it is taken as strict.
+    InvalidFreshness => "invalid-freshness",
+    /// `pgstar.rewrite` is off in this session.
+    RewriteOff => "rewrite-off",
+    /// The role may not read every table that the rollup was built from.
+    NotAReader => "not-a-reader",
+    /// The transaction has written, so its own rows must be read.
+    WriteTransaction => "write-transaction",
+    /// The transaction's isolation level fixes a snapshot that the rollup does not share.
+    Isolation => "isolation",
+    /// The session owns temporary objects that may hide tables.
+    TemporaryObjects => "temporary-objects",
+    /// A session setting changes how text or names are read.
+    SessionSetting => "session-setting",
+    /// The session is connected to another database than the one with the rollups.
+    OtherDatabase => "other-database",
+    /// PostgreSQL describes the rewritten statement's columns in another way than the original's.
+    DescribeMismatch => "describe-mismatch",
+    /// PostgreSQL refuses the original statement, and its own error is the answer.
+    StatementRefused => "statement-refused",
+    /// The rewritten statement failed before its first row, so PostgreSQL answered the original.
+    RewriteFailed => "rewrite-failed",
+    /// The catalog could not be read yet.
+    CatalogUnavailable => "catalog-unavailable",
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One refusal: of the whole statement, or of one rollup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// The rollup concerned; `None` when the statement itself is out of reach.
+    pub rollup: Option<String>,
+    /// The stable code.
+    pub code: Code,
+    /// What exactly, in the statement's own names.
+    pub detail: String,
+}
+
+impl Reason {
+    /// A refusal that concerns the statement whatever the rollups are.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Reason {
+            rollup: None,
+            code,
+            detail: detail.into(),
+        }
+    }
+
+    /// The same refusal, said of one rollup.
+    pub fn of_rollup(mut self, rollup: &str) -> Self {
+        self.rollup = Some(rollup.to_owned());
+        self
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(rollup) = &self.rollup {
+            write!(f, "{rollup}: ")?;
+        }
+        write!(f, "{}", self.code)?;
+        if self.detail.is_empty() {
+            Ok(())
+        } else {
+            write!(f, ": {}", self.detail)
+        }
+    }
+}

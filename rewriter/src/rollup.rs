@@ -1,0 +1,534 @@
+//! Rollups: what a defining SELECT stores, and how its table is built.
+
+use crate::block::{Attachment, Block, Tables};
+use crate::catalog::{Catalog, ColumnType, Oid};
+use crate::equivalence::Equivalence;
+use crate::expr::{Aggregate, AggregateFunction, ColumnRef, Scalar};
+use crate::from::Names;
+use crate::functions::Volatility;
+use crate::normalize::normalize;
+use crate::parse::parse_query;
+use crate::print::{conjunction, expression, quote_identifier, quote_qualified};
+use crate::reason::{Code, Reason};
+use crate::scalar::quoted;
+use crate::types;
+use crate::volatility::volatility;
+
+/// Changes whenever the same definition would be stored in another layout, so that rollups are rebuilt.
+const LAYOUT_VERSION: u32 = 1;
+
+/// What one column of a rollup table holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// A group key.
+    Key(Scalar),
+    /// A partial aggregate over the base rows of the group.
+    Partial(Aggregate),
+}
+
+/// A column of a rollup table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredColumn {
+    /// The column's name, unique in the table.
+    pub name: String,
+    /// What it holds.
+    pub stored: Stored,
+    /// Its type.
+    pub ty: ColumnType,
+}
+
+/// A rollup as its defining SELECT describes it.
+#[derive(Debug, Clone)]
+pub struct RollupDefinition {
+    /// The name in the configuration.
+    pub name: String,
+    /// The columns of its table; the first partial is always `count(*)`.
+    pub columns: Vec<StoredColumn>,
+    /// The SELECT whose result the table holds.
+    pub build_select: String,
+    /// Equal for two definitions only if their tables hold the same columns of the same rows.
+    pub fingerprint: String,
+    /// The tables that it is built from.
+    pub base_relations: Vec<Oid>,
+    pub(crate) block: Block,
+    pub(crate) classes: Equivalence,
+}
+
+/// A rollup whose table exists.
+#[derive(Debug, Clone)]
+pub struct Rollup {
+    /// What it stores.
+    pub definition: RollupDefinition,
+    /// The schema of its table.
+    pub schema: String,
+    /// Its table.
+    pub table: String,
+    /// How many rows the table has; the estimated cost of reading it.
+    pub rows: u64,
+}
+
+impl RollupDefinition {
+    /// Reads a defining SELECT, or says what it may not contain.
+    pub fn parse(
+        name: &str,
+        sql: &str,
+        catalog: &Catalog,
+        search_path: &[String],
+    ) -> Result<Self, Reason> {
+        let query = parse_query(sql)?;
+        let block = normalize(
+            &query,
+            Names {
+                catalog,
+                search_path,
+            },
+        )?;
+        let tables = Tables {
+            occurrences: &block.occurrences,
+            catalog,
+        };
+        refuse_clauses(&block)?;
+        refuse_session_dependence(&block, tables)?;
+        let columns = stored_columns(&block, tables)?;
+        let build_select = build_select(&block, &columns, tables);
+        let types: Vec<String> = columns
+            .iter()
+            .map(|column| format!("{}:{}", column.ty.oid.0, column.ty.typmod))
+            .collect();
+        let fingerprint = format!(
+            "layout {LAYOUT_VERSION}; types {}; {build_select}",
+            types.join(" ")
+        );
+        let mut base_relations: Vec<Oid> = block
+            .occurrences
+            .iter()
+            .map(|occurrence| occurrence.relation)
+            .collect();
+        base_relations.sort();
+        base_relations.dedup();
+        let classes = Equivalence::of(&block.predicates, &tables, catalog.user_names());
+        Ok(RollupDefinition {
+            name: name.to_owned(),
+            columns,
+            build_select,
+            fingerprint,
+            base_relations,
+            block,
+            classes,
+        })
+    }
+
+    /// The names of the key columns, in order.
+    pub fn key_columns(&self) -> impl Iterator<Item = &str> {
+        self.columns
+            .iter()
+            .filter(|column| matches!(column.stored, Stored::Key(_)))
+            .map(|column| column.name.as_str())
+    }
+
+    /// The group keys with their positions in the table.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (usize, &Scalar)> {
+        self.columns
+            .iter()
+            .enumerate()
+            .filter_map(|(position, column)| match &column.stored {
+                Stored::Key(key) => Some((position, key)),
+                Stored::Partial(_) => None,
+            })
+    }
+
+    /// The partial aggregates with their positions in the table.
+    pub(crate) fn partials(&self) -> impl Iterator<Item = (usize, &Aggregate)> {
+        self.columns
+            .iter()
+            .enumerate()
+            .filter_map(|(position, column)| match &column.stored {
+                Stored::Partial(partial) => Some((position, partial)),
+                Stored::Key(_) => None,
+            })
+    }
+}
+
+fn refuse_clauses(block: &Block) -> Result<(), Reason> {
+    let refuse = |clause: &str| {
+        Err(Reason::new(
+            Code::UnsupportedClause,
+            format!("a rollup is a SELECT … GROUP BY: leave out {clause}"),
+        ))
+    };
+    match block {
+        _ if !block.having.is_empty() => refuse("HAVING"),
+        _ if !block.order_by.is_empty() => refuse("ORDER BY"),
+        _ if block.limit.is_some() || block.offset.is_some() => refuse("LIMIT and OFFSET"),
+        _ if block.distinct => refuse("DISTINCT beside GROUP BY"),
+        _ => Ok(()),
+    }
+}
+
+/// A rollup is built in one session and read in others: nothing in it may depend on settings or time.
+fn refuse_session_dependence(block: &Block, tables: Tables<'_>) -> Result<(), Reason> {
+    let conditions = block
+        .occurrences
+        .iter()
+        .flat_map(|occurrence| match &occurrence.attachment {
+            Attachment::Left(condition) => condition.as_slice(),
+            Attachment::Inner => &[],
+        });
+    let outputs = block.outputs.iter().map(|output| &output.value);
+    for scalar in block
+        .predicates
+        .iter()
+        .chain(conditions)
+        .chain(&block.group_by)
+        .chain(outputs)
+    {
+        if scalar.any(&|node| matches!(node, Scalar::Parameter(_))) {
+            return Err(Reason::new(
+                Code::UnsupportedExpression,
+                "a parameter in a rollup",
+            ));
+        }
+        if volatility(scalar, &tables) != Volatility::Immutable {
+            let detail = format!(
+                "{} depends on the session's settings (such as TimeZone or DateStyle) or on the time; group by the plain column, or cast it to timestamp",
+                label(scalar, tables)
+            );
+            return Err(Reason::new(Code::SessionSetting, detail));
+        }
+    }
+    Ok(())
+}
+
+fn label(scalar: &Scalar, tables: Tables<'_>) -> String {
+    quoted(&expression(scalar, &|column| tables.column_label(column)))
+}
+
+/// Collects columns under names that are unique in the table.
+struct ColumnList<'a> {
+    columns: Vec<StoredColumn>,
+    tables: Tables<'a>,
+}
+
+fn stored_columns(block: &Block, tables: Tables<'_>) -> Result<Vec<StoredColumn>, Reason> {
+    let mut list = ColumnList {
+        columns: vec![],
+        tables,
+    };
+    for key in &block.group_by {
+        list.key(key, block)?;
+    }
+    let rows = Aggregate {
+        function: AggregateFunction::Count,
+        argument: None,
+        distinct: false,
+        filter: None,
+    };
+    list.partial(rows, "row_count")?;
+    for output in &block.outputs {
+        list.output(&output.name, &output.value, block)?;
+    }
+    Ok(list.columns)
+}
+
+impl ColumnList<'_> {
+    fn key(&mut self, key: &Scalar, block: &Block) -> Result<(), Reason> {
+        let is_known = |column: &StoredColumn| column.stored == Stored::Key(key.clone());
+        if self.columns.iter().any(is_known) {
+            return Ok(());
+        }
+        let ty = types::type_of(key, &self.tables).ok_or_else(|| {
+            Reason::new(
+                Code::UnsupportedExpression,
+                format!("the type of key {} is not known", label(key, self.tables)),
+            )
+        })?;
+        if !types::is_byte_exact(ty, self.tables.catalog.user_names()) {
+            let detail = format!(
+                "key {} has a type whose equal values may print differently",
+                label(key, self.tables)
+            );
+            return Err(Reason::new(Code::UnsupportedExpression, detail));
+        }
+        let output = block.outputs.iter().find(|output| output.value == *key);
+        let own_name = match key {
+            Scalar::Column(column) => self
+                .tables
+                .relation(column.occurrence)
+                .and_then(|relation| relation.column_at(column.attnum)),
+            _ => None,
+        };
+        let name = output
+            .map(|output| output.name.clone())
+            .or(own_name.map(|column| column.name.clone()));
+        self.push(
+            name.unwrap_or_else(|| "key".to_owned()),
+            Stored::Key(key.clone()),
+            ty,
+        );
+        Ok(())
+    }
+
+    fn output(&mut self, name: &str, value: &Scalar, block: &Block) -> Result<(), Reason> {
+        if block.group_by.contains(value) {
+            return Ok(());
+        }
+        match value {
+            Scalar::Aggregate(aggregate) => self.aggregate(aggregate, Some(name)),
+            Scalar::Column(_) => {
+                let detail = format!(
+                    "{} must be in GROUP BY to be stored",
+                    label(value, self.tables)
+                );
+                Err(Reason::new(Code::UnsupportedExpression, detail))
+            }
+            _ => value
+                .children()
+                .into_iter()
+                .try_for_each(|child| self.output_part(child, block)),
+        }
+    }
+
+    fn output_part(&mut self, part: &Scalar, block: &Block) -> Result<(), Reason> {
+        match part {
+            Scalar::Aggregate(aggregate) => self.aggregate(aggregate, None),
+            other => self.output("", other, block),
+        }
+    }
+
+    /// Stores what the aggregate can be derived from at any coarser grain.
+    fn aggregate(&mut self, aggregate: &Aggregate, name: Option<&str>) -> Result<(), Reason> {
+        let whole = Scalar::Aggregate(Box::new(aggregate.clone()));
+        let whole_label = label(&whole, self.tables);
+        let Aggregate {
+            function,
+            argument,
+            distinct,
+            filter,
+        } = aggregate;
+        if *distinct && !matches!(function, AggregateFunction::Min | AggregateFunction::Max) {
+            let detail =
+                format!("{whole_label} cannot be summed up again; group by its argument instead");
+            return Err(Reason::new(Code::UnsupportedAggregate, detail));
+        }
+        let Some(argument) = argument else {
+            return self.partial(aggregate.clone(), name.unwrap_or("count"));
+        };
+        let base = sanitized(argument, self.tables);
+        let named = |function: AggregateFunction| match name {
+            Some(name) if name != function.as_str() && !name.is_empty() => name.to_owned(),
+            _ => format!("{}_{base}", function.as_str()),
+        };
+        let partial = |function| Aggregate {
+            function,
+            argument: Some(argument.clone()),
+            distinct: false,
+            filter: filter.clone(),
+        };
+        let stored = match function {
+            AggregateFunction::Avg => AggregateFunction::Sum,
+            other => *other,
+        };
+        // A sum over no non-null value is NULL, and an average needs its divisor: both need the count.
+        let needs_count =
+            matches!(stored, AggregateFunction::Sum) && !types::is_not_null(argument, &self.tables);
+        let stored_name = if stored == *function {
+            named(stored)
+        } else {
+            format!("{}_{base}", stored.as_str())
+        };
+        self.partial(partial(stored), &stored_name)?;
+        if needs_count {
+            self.partial(partial(AggregateFunction::Count), &format!("count_{base}"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn partial(&mut self, partial: Aggregate, name: &str) -> Result<(), Reason> {
+        let is_known = |column: &StoredColumn| column.stored == Stored::Partial(partial.clone());
+        if self.columns.iter().any(is_known) {
+            return Ok(());
+        }
+        let ty = partial_type(&partial, self.tables)?;
+        self.push(name.to_owned(), Stored::Partial(partial), ty);
+        Ok(())
+    }
+
+    fn push(&mut self, name: String, stored: Stored, ty: ColumnType) {
+        let is_free = |name: &str| {
+            !is_system_column(name) && self.columns.iter().all(|column| column.name != name)
+        };
+        let name = if is_free(&name) {
+            name
+        } else {
+            let numbered = (2..).map(|number| format!("{name}_{number}"));
+            numbered
+                .into_iter()
+                .find(|candidate| is_free(candidate))
+                .unwrap_or(name)
+        };
+        self.columns.push(StoredColumn { name, stored, ty });
+    }
+}
+
+fn is_system_column(name: &str) -> bool {
+    matches!(
+        name,
+        "tableoid" | "xmin" | "cmin" | "xmax" | "cmax" | "ctid"
+    )
+}
+
+fn partial_type(partial: &Aggregate, tables: Tables<'_>) -> Result<ColumnType, Reason> {
+    let refuse = |code| {
+        let whole = Scalar::Aggregate(Box::new(partial.clone()));
+        Err(Reason::new(code, label(&whole, tables)))
+    };
+    let Some(argument) = &partial.argument else {
+        return Ok(types::plain(types::INT8));
+    };
+    if partial.function == AggregateFunction::Count {
+        return Ok(types::plain(types::INT8));
+    }
+    let Some(ty) = types::type_of(argument, &tables) else {
+        return refuse(Code::UnsupportedAggregate);
+    };
+    match types::aggregate_type(partial.function, ty) {
+        Some(result) => Ok(result),
+        None if types::is_float(ty.oid) => refuse(Code::FloatAggregate),
+        None => refuse(Code::UnsupportedAggregate),
+    }
+}
+
+/// A word for a column name from an expression: the column's name where it is one.
+fn sanitized(scalar: &Scalar, tables: Tables<'_>) -> String {
+    const NAME_BYTES_MAX: usize = 40;
+    let text = expression(scalar, &|column| {
+        tables
+            .column_label(column)
+            .split('.')
+            .next_back()
+            .unwrap_or_default()
+            .to_owned()
+    });
+    let words = text
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty());
+    let name = words.collect::<Vec<_>>().join("_").to_ascii_lowercase();
+    name.chars().take(NAME_BYTES_MAX).collect()
+}
+
+/// The SELECT that fills the table, every name qualified.
+fn build_select(block: &Block, columns: &[StoredColumn], tables: Tables<'_>) -> String {
+    let aliases = table_aliases(tables);
+    let print = |column: ColumnRef| print_base_column(column, tables, &aliases);
+    let items: Vec<String> = columns
+        .iter()
+        .map(|column| {
+            let value = match &column.stored {
+                Stored::Key(key) => key.clone(),
+                Stored::Partial(partial) => Scalar::Aggregate(Box::new(partial.clone())),
+            };
+            format!(
+                "{} AS {}",
+                expression(&value, &print),
+                quote_identifier(&column.name)
+            )
+        })
+        .collect();
+    let mut sql = format!(
+        "SELECT {} FROM {}",
+        items.join(", "),
+        print_from(tables, &aliases, &print)
+    );
+    if !block.predicates.is_empty() {
+        sql += &format!(" WHERE {}", conjunction(&block.predicates, &print));
+    }
+    let positions: Vec<String> = (1..=columns
+        .iter()
+        .filter(|column| matches!(column.stored, Stored::Key(_)))
+        .count())
+        .map(|n| n.to_string())
+        .collect();
+    if positions.is_empty() {
+        sql
+    } else {
+        format!("{sql} GROUP BY {}", positions.join(", "))
+    }
+}
+
+fn print_from(
+    tables: Tables<'_>,
+    aliases: &[String],
+    print: &dyn Fn(ColumnRef) -> String,
+) -> String {
+    let mention = |position: usize| {
+        let relation = tables.relation(crate::expr::OccurrenceId(position));
+        let name = relation
+            .map(|relation| quote_qualified(&relation.schema, &relation.name))
+            .unwrap_or_default();
+        format!(
+            "{name} AS {}",
+            aliases.get(position).map_or("", String::as_str)
+        )
+    };
+    let is_inner = |position: &usize| {
+        tables
+            .occurrences
+            .get(*position)
+            .is_some_and(|occurrence| occurrence.attachment == Attachment::Inner)
+    };
+    let inner: Vec<String> = (0..tables.occurrences.len())
+        .filter(is_inner)
+        .map(mention)
+        .collect();
+    let left =
+        tables.occurrences.iter().enumerate().filter_map(
+            |(position, occurrence)| match &occurrence.attachment {
+                Attachment::Left(condition) => Some(format!(
+                    " LEFT JOIN {} ON {}",
+                    mention(position),
+                    conjunction(condition, print)
+                )),
+                Attachment::Inner => None,
+            },
+        );
+    let left: String = left.collect();
+    // A comma binds looser than JOIN, so the left joins' conditions could not name the tables before it.
+    if left.is_empty() {
+        inner.join(", ")
+    } else {
+        inner.join(" CROSS JOIN ") + &left
+    }
+}
+
+/// One alias for each occurrence: the table's name, numbered where it occurs again. Already quoted.
+pub(crate) fn table_aliases(tables: Tables<'_>) -> Vec<String> {
+    let mut aliases: Vec<String> = Vec::new();
+    for position in 0..tables.occurrences.len() {
+        let relation = tables.relation(crate::expr::OccurrenceId(position));
+        let name = relation.map_or("", |relation| relation.name.as_str());
+        let numbered =
+            std::iter::once(name.to_owned()).chain((2..).map(|number| format!("{name}_{number}")));
+        let free = numbered
+            .map(|candidate| quote_identifier(&candidate))
+            .find(|candidate| !aliases.contains(candidate));
+        aliases.extend(free);
+    }
+    aliases
+}
+
+pub(crate) fn print_base_column(
+    column: ColumnRef,
+    tables: Tables<'_>,
+    aliases: &[String],
+) -> String {
+    let name = tables
+        .relation(column.occurrence)
+        .and_then(|relation| relation.column_at(column.attnum))
+        .map_or("", |column| &column.name);
+    format!(
+        "{}.{}",
+        aliases.get(column.occurrence.0).map_or("", String::as_str),
+        quote_identifier(name)
+    )
+}

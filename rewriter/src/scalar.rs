@@ -1,0 +1,710 @@
+//! From sqlparser's expressions to [`Scalar`]: names resolved, anything not understood refused.
+//!
+//! Every node is destructured in full, so that syntax which a newer parser adds stops the build. A
+//! wildcard arm here may only refuse.
+
+use sqlparser::ast::{
+    BinaryOperator, CaseWhen, CastKind, CeilFloorKind, CharacterLength, DataType, DateTimeField,
+    DuplicateTreatment, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, Interval, ObjectName, ObjectNamePart, TimezoneInfo,
+    TypedString, UnaryOperator, Value, ValueWithSpan,
+};
+
+use crate::catalog::UserNames;
+use crate::expr::{Aggregate, AggregateFunction, BinaryOp, Literal, Scalar, Truth, TypeName};
+use crate::functions;
+use crate::reason::{Code, Reason};
+use crate::scope::{Scope, fold};
+use crate::types;
+
+/// Longest piece of SQL that a refusal quotes, in characters.
+const QUOTED_CHARACTERS_MAX: usize = 80;
+
+/// Whether aggregates may stand here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Aggregates {
+    Allowed,
+    Refused,
+}
+
+/// Resolves expressions at one place of a statement.
+#[derive(Clone, Copy)]
+pub(crate) struct Resolver<'a> {
+    pub(crate) scope: &'a Scope,
+    pub(crate) user_names: &'a UserNames,
+    pub(crate) aggregates: Aggregates,
+}
+
+type Resolved = Result<Scalar, Reason>;
+
+impl Resolver<'_> {
+    /// The expression with names resolved.
+    pub(crate) fn scalar(&self, expr: &Expr) -> Resolved {
+        let unsupported = || Err(unsupported(expr));
+        match expr {
+            Expr::Identifier(ident) => self.scope.column(std::slice::from_ref(ident)),
+            Expr::CompoundIdentifier(parts) => self.scope.column(parts),
+            Expr::Nested(inner) => self.scalar(inner),
+            Expr::Value(ValueWithSpan { value, span: _ }) => self.value(value),
+            Expr::TypedString(TypedString {
+                data_type: ty,
+                value,
+                uses_odbc_syntax: false,
+            }) => match &value.value {
+                Value::SingleQuotedString(text) => {
+                    Ok(Scalar::Literal(Literal::String(text.clone())).cast(data_type(ty)?))
+                }
+                _ => unsupported(),
+            },
+            Expr::Interval(interval) => self
+                .interval(interval)
+                .ok_or_else(|| self::unsupported(expr)),
+            Expr::BinaryOp { left, op, right } => self.binary(left, op, right, expr),
+            Expr::UnaryOp {
+                op: UnaryOperator::Not,
+                expr,
+            } => Ok(Scalar::Not(Box::new(self.scalar(expr)?))),
+            Expr::UnaryOp {
+                op: UnaryOperator::Minus,
+                expr,
+            } => Ok(Scalar::Negate(Box::new(self.primary(expr)?))),
+            Expr::UnaryOp {
+                op: UnaryOperator::Plus,
+                expr,
+            } => self.primary(expr),
+            Expr::IsNull(operand) => self.is_null(operand, false),
+            Expr::IsNotNull(operand) => self.is_null(operand, true),
+            Expr::IsTrue(operand) => self.is_truth(operand, Truth::True, false),
+            Expr::IsNotTrue(operand) => self.is_truth(operand, Truth::True, true),
+            Expr::IsFalse(operand) => self.is_truth(operand, Truth::False, false),
+            Expr::IsNotFalse(operand) => self.is_truth(operand, Truth::False, true),
+            Expr::IsDistinctFrom(left, right) => self.is_distinct(left, right, false),
+            Expr::IsNotDistinctFrom(left, right) => self.is_distinct(left, right, true),
+            Expr::InList {
+                expr: operand,
+                list,
+                negated,
+            } => {
+                self.operators(&["=", "<>"])?;
+                let operand = Box::new(self.operand(operand)?);
+                let list = list
+                    .iter()
+                    .map(|item| self.scalar(item))
+                    .collect::<Result<_, _>>()?;
+                Ok(Scalar::In {
+                    operand,
+                    list,
+                    negated: *negated,
+                })
+            }
+            Expr::Between {
+                expr: operand,
+                negated,
+                low,
+                high,
+            } => self.between(operand, low, high, *negated),
+            Expr::Like {
+                negated,
+                any: false,
+                expr: operand,
+                pattern,
+                escape_char: None,
+            } => self.like(operand, pattern, false, *negated),
+            Expr::ILike {
+                negated,
+                any: false,
+                expr: operand,
+                pattern,
+                escape_char: None,
+            } => self.like(operand, pattern, true, *negated),
+            Expr::Cast {
+                kind: CastKind::Cast | CastKind::DoubleColon,
+                expr: operand,
+                data_type: ty,
+                format: None,
+            } => Ok(self.scalar(operand)?.cast(data_type(ty)?)),
+            Expr::Case {
+                case_token: _,
+                end_token: _,
+                operand,
+                conditions,
+                else_result,
+            } => self.case(operand.as_deref(), conditions, else_result.as_deref()),
+            Expr::Extract {
+                field,
+                syntax: _,
+                expr: operand,
+            } => {
+                let field = extract_field(field).ok_or_else(|| self::unsupported(expr))?;
+                self.function_name("extract")?;
+                Ok(Scalar::Extract {
+                    field,
+                    operand: Box::new(self.scalar(operand)?),
+                })
+            }
+            Expr::Ceil {
+                expr: operand,
+                field: CeilFloorKind::DateTimeField(DateTimeField::NoDateTime),
+            } => self.call("ceil", &[operand]),
+            Expr::Floor {
+                expr: operand,
+                field: CeilFloorKind::DateTimeField(DateTimeField::NoDateTime),
+            } => self.call("floor", &[operand]),
+            Expr::Substring {
+                expr: operand,
+                substring_from: Some(from),
+                substring_for,
+                special: _,
+                shorthand,
+            } => {
+                let arguments: Vec<&Expr> =
+                    [Some(&**operand), Some(from), substring_for.as_deref()]
+                        .into_iter()
+                        .flatten()
+                        .collect();
+                self.call(if *shorthand { "substr" } else { "substring" }, &arguments)
+            }
+            Expr::Trim {
+                trim_where: None,
+                trim_what: None,
+                expr: operand,
+                trim_characters: None,
+            } => self.call("btrim", &[operand]),
+            Expr::Function(function) => self.function(function),
+            Expr::Exists { .. } | Expr::InSubquery { .. } | Expr::Subquery(_) => {
+                Err(Reason::new(Code::SubQuery, quoted(expr)))
+            }
+            Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) => {
+                Err(Reason::new(Code::GroupingSets, quoted(expr)))
+            }
+            _ => unsupported(),
+        }
+    }
+
+    fn value(&self, value: &Value) -> Resolved {
+        let literal = match value {
+            Value::Number(digits, false) if is_plain_number(digits) => {
+                Literal::Number(digits.clone())
+            }
+            Value::SingleQuotedString(text) => Literal::String(text.clone()),
+            Value::Boolean(truth) => Literal::Boolean(*truth),
+            Value::Null => Literal::Null,
+            Value::Placeholder(name) => return parameter(name),
+            other => return Err(Reason::new(Code::UnsupportedExpression, other.to_string())),
+        };
+        Ok(Scalar::Literal(literal))
+    }
+
+    fn interval(&self, interval: &Interval) -> Option<Scalar> {
+        let Interval {
+            value,
+            leading_field: None,
+            leading_precision: None,
+            last_field: None,
+            fractional_seconds_precision: None,
+        } = interval
+        else {
+            return None;
+        };
+        match &**value {
+            Expr::Value(ValueWithSpan {
+                value: Value::SingleQuotedString(text),
+                span: _,
+            }) => Some(Scalar::Literal(Literal::Interval(text.clone()))),
+            _ => None,
+        }
+    }
+
+    fn binary(&self, left: &Expr, op: &BinaryOperator, right: &Expr, whole: &Expr) -> Resolved {
+        let op = match op {
+            BinaryOperator::And => {
+                return self.junction(whole, &BinaryOperator::And).map(Scalar::And);
+            }
+            BinaryOperator::Or => return self.junction(whole, &BinaryOperator::Or).map(Scalar::Or),
+            BinaryOperator::Plus => BinaryOp::Plus,
+            BinaryOperator::Minus => BinaryOp::Minus,
+            BinaryOperator::Multiply => BinaryOp::Multiply,
+            BinaryOperator::Divide => BinaryOp::Divide,
+            BinaryOperator::Modulo => BinaryOp::Modulo,
+            BinaryOperator::StringConcat => BinaryOp::Concat,
+            BinaryOperator::Eq => BinaryOp::Equal,
+            BinaryOperator::NotEq => BinaryOp::NotEqual,
+            BinaryOperator::Lt => BinaryOp::Less,
+            BinaryOperator::LtEq => BinaryOp::LessOrEqual,
+            BinaryOperator::Gt => BinaryOp::Greater,
+            BinaryOperator::GtEq => BinaryOp::GreaterOrEqual,
+            _ => return Err(unsupported(whole)),
+        };
+        self.operators(&[op.as_str()])?;
+        let mixes_concat = |operand: &Expr| op == BinaryOp::Concat && is_arithmetic(operand);
+        if mixes_concat(left) || mixes_concat(right) {
+            return Err(unsupported(whole));
+        }
+        Ok(Scalar::binary(
+            op,
+            self.operand(left)?,
+            self.operand(right)?,
+        ))
+    }
+
+    /// The operands of a chain of ANDs or ORs: a loop over its left spine, which may be long.
+    fn junction(&self, whole: &Expr, op: &BinaryOperator) -> Result<Vec<Scalar>, Reason> {
+        let mut parts = Vec::new();
+        let mut rest = whole;
+        loop {
+            match rest {
+                Expr::BinaryOp {
+                    left,
+                    op: this,
+                    right,
+                } if this == op => {
+                    parts.push(self.scalar(right)?);
+                    rest = left;
+                }
+                first => {
+                    parts.push(self.scalar(first)?);
+                    parts.reverse();
+                    return Ok(parts);
+                }
+            }
+        }
+    }
+
+    /// An operand of a comparison, LIKE, IN or IS. Where another such operator stands there without
+    /// parentheses, PostgreSQL and sqlparser need not agree on what binds tighter.
+    fn operand(&self, expr: &Expr) -> Resolved {
+        if is_boolean_operator(expr) {
+            Err(unsupported(expr))
+        } else {
+            self.scalar(expr)
+        }
+    }
+
+    /// The operand of a sign: something that no precedence can split.
+    fn primary(&self, expr: &Expr) -> Resolved {
+        match expr {
+            Expr::Value(_)
+            | Expr::Identifier(_)
+            | Expr::CompoundIdentifier(_)
+            | Expr::Nested(_)
+            | Expr::Function(_) => self.scalar(expr),
+            _ => Err(unsupported(expr)),
+        }
+    }
+
+    fn is_null(&self, operand: &Expr, negated: bool) -> Resolved {
+        Ok(Scalar::IsNull {
+            operand: Box::new(self.operand(operand)?),
+            negated,
+        })
+    }
+
+    fn is_truth(&self, operand: &Expr, truth: Truth, negated: bool) -> Resolved {
+        Ok(Scalar::IsTruth {
+            operand: Box::new(self.operand(operand)?),
+            truth,
+            negated,
+        })
+    }
+
+    fn is_distinct(&self, left: &Expr, right: &Expr, negated: bool) -> Resolved {
+        self.operators(&["="])?;
+        Ok(Scalar::IsDistinct {
+            left: Box::new(self.operand(left)?),
+            right: Box::new(self.operand(right)?),
+            negated,
+        })
+    }
+
+    fn like(&self, operand: &Expr, pattern: &Expr, any_case: bool, negated: bool) -> Resolved {
+        self.operators(&["~~", "~~*", "!~~", "!~~*"])?;
+        let (operand, pattern) = (
+            Box::new(self.operand(operand)?),
+            Box::new(self.operand(pattern)?),
+        );
+        Ok(Scalar::Like {
+            operand,
+            pattern,
+            any_case,
+            negated,
+        })
+    }
+
+    /// `x BETWEEN a AND b` is `x >= a AND x <= b`, as PostgreSQL's own grammar has it.
+    fn between(&self, operand: &Expr, low: &Expr, high: &Expr, negated: bool) -> Resolved {
+        self.operators(&["<", "<=", ">", ">="])?;
+        let (operand, low, high) = (
+            self.operand(operand)?,
+            self.operand(low)?,
+            self.operand(high)?,
+        );
+        let pair = |low_op, high_op| {
+            vec![
+                Scalar::binary(low_op, operand.clone(), low),
+                Scalar::binary(high_op, operand, high),
+            ]
+        };
+        Ok(match negated {
+            false => Scalar::And(pair(BinaryOp::GreaterOrEqual, BinaryOp::LessOrEqual)),
+            true => Scalar::Or(pair(BinaryOp::Less, BinaryOp::Greater)),
+        })
+    }
+
+    fn case(
+        &self,
+        operand: Option<&Expr>,
+        conditions: &[CaseWhen],
+        otherwise: Option<&Expr>,
+    ) -> Resolved {
+        if operand.is_some() {
+            self.operators(&["="])?;
+        }
+        let branch = |CaseWhen { condition, result }: &CaseWhen| {
+            Ok((self.scalar(condition)?, self.scalar(result)?))
+        };
+        Ok(Scalar::Case {
+            operand: operand
+                .map(|operand| self.scalar(operand).map(Box::new))
+                .transpose()?,
+            branches: conditions
+                .iter()
+                .map(branch)
+                .collect::<Result<_, Reason>>()?,
+            otherwise: otherwise
+                .map(|otherwise| self.scalar(otherwise).map(Box::new))
+                .transpose()?,
+        })
+    }
+
+    fn function(&self, function: &Function) -> Resolved {
+        let Function {
+            name,
+            uses_odbc_syntax,
+            parameters,
+            args,
+            within_group,
+            filter,
+            null_treatment,
+            over,
+        } = function;
+        let unsupported = |code| Err(Reason::new(code, quoted(function)));
+        if over.is_some() {
+            return unsupported(Code::WindowFunction);
+        }
+        if !within_group.is_empty() {
+            return unsupported(Code::UnsupportedAggregate);
+        }
+        if *uses_odbc_syntax || *parameters != FunctionArguments::None || null_treatment.is_some() {
+            return unsupported(Code::UnsupportedExpression);
+        }
+        let name = self.resolve_function_name(name)?;
+        if let Some(aggregate) = aggregate_function(&name) {
+            return self.aggregate(aggregate, args, filter.as_deref(), function);
+        }
+        if filter.is_some() {
+            return unsupported(Code::UnsupportedAggregate);
+        }
+        match plain_arguments(args) {
+            Some((None, arguments)) => self.call(&name, &arguments),
+            _ => unsupported(Code::UnsupportedExpression),
+        }
+    }
+
+    fn resolve_function_name(&self, name: &ObjectName) -> Result<String, Reason> {
+        let identifier = |part: &ObjectNamePart| match part {
+            ObjectNamePart::Identifier(ident) => fold(ident),
+            ObjectNamePart::Function(_) => {
+                Err(Reason::new(Code::UnknownFunction, name.to_string()))
+            }
+        };
+        let parts = name
+            .0
+            .iter()
+            .map(identifier)
+            .collect::<Result<Vec<_>, _>>()?;
+        match parts.as_slice() {
+            [function] => {
+                self.function_name(function)?;
+                Ok(function.clone())
+            }
+            [schema, function] if schema == "pg_catalog" => Ok(function.clone()),
+            _ => Err(Reason::new(Code::UnknownFunction, name.to_string())),
+        }
+    }
+
+    fn aggregate(
+        &self,
+        function: AggregateFunction,
+        args: &FunctionArguments,
+        filter: Option<&Expr>,
+        whole: &Function,
+    ) -> Resolved {
+        if self.aggregates == Aggregates::Refused {
+            return Err(Reason::new(
+                Code::UnsupportedAggregate,
+                format!("{} is not allowed here", quoted(whole)),
+            ));
+        }
+        let inside = Resolver {
+            aggregates: Aggregates::Refused,
+            ..*self
+        };
+        let (distinct, argument) = match plain_arguments(args) {
+            Some((distinct, arguments)) if arguments.len() == 1 => {
+                (distinct, Some(inside.scalar(arguments[0])?))
+            }
+            None if function == AggregateFunction::Count && is_star(args) => (None, None),
+            _ => return Err(Reason::new(Code::UnsupportedAggregate, quoted(whole))),
+        };
+        let filter = filter.map(|filter| inside.scalar(filter)).transpose()?;
+        let distinct = distinct == Some(DuplicateTreatment::Distinct);
+        Ok(Scalar::Aggregate(Box::new(Aggregate {
+            function,
+            argument,
+            distinct,
+            filter,
+        })))
+    }
+
+    fn call(&self, name: &str, arguments: &[&Expr]) -> Resolved {
+        self.function_name(name)?;
+        let function =
+            functions::lookup(name).ok_or_else(|| Reason::new(Code::UnknownFunction, name))?;
+        let arguments = arguments
+            .iter()
+            .map(|argument| self.scalar(argument))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Scalar::Call {
+            name: function.name,
+            arguments: lower_time_unit(function.name, arguments),
+        })
+    }
+
+    fn function_name(&self, name: &str) -> Result<(), Reason> {
+        let shadowed = self.user_names.functions.contains(name);
+        if shadowed {
+            Err(Reason::new(
+                Code::ShadowedName,
+                format!("function \"{name}\""),
+            ))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn operators(&self, names: &[&str]) -> Result<(), Reason> {
+        match names
+            .iter()
+            .find(|name| self.user_names.operators.contains(**name))
+        {
+            Some(name) => Err(Reason::new(Code::ShadowedName, format!("operator {name}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn unsupported(expr: &Expr) -> Reason {
+    Reason::new(Code::UnsupportedExpression, quoted(expr))
+}
+
+/// The SQL of a node, cut to a readable length.
+pub(crate) fn quoted(node: &dyn std::fmt::Display) -> String {
+    let text = node.to_string();
+    match text.char_indices().nth(QUOTED_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// Digits as every supported version of PostgreSQL reads them: no underscores, no hexadecimal.
+fn is_plain_number(digits: &str) -> bool {
+    digits
+        .chars()
+        .all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-'))
+}
+
+fn parameter(name: &str) -> Resolved {
+    let number = name
+        .strip_prefix('$')
+        .and_then(|digits| digits.parse().ok());
+    number
+        .map(Scalar::Parameter)
+        .ok_or_else(|| Reason::new(Code::UnsupportedExpression, name))
+}
+
+fn is_boolean_operator(expr: &Expr) -> bool {
+    match expr {
+        Expr::BinaryOp {
+            left: _,
+            op,
+            right: _,
+        } => !matches!(
+            op,
+            BinaryOperator::Plus
+                | BinaryOperator::Minus
+                | BinaryOperator::Multiply
+                | BinaryOperator::Divide
+                | BinaryOperator::Modulo
+                | BinaryOperator::StringConcat
+        ),
+        Expr::UnaryOp { op, expr: _ } => *op == UnaryOperator::Not,
+        Expr::IsNull(_)
+        | Expr::IsNotNull(_)
+        | Expr::IsTrue(_)
+        | Expr::IsNotTrue(_)
+        | Expr::IsFalse(_)
+        | Expr::IsNotFalse(_) => true,
+        Expr::IsDistinctFrom(..) | Expr::IsNotDistinctFrom(..) => true,
+        Expr::InList { .. } | Expr::Between { .. } | Expr::Like { .. } | Expr::ILike { .. } => true,
+        _ => false,
+    }
+}
+
+fn is_arithmetic(expr: &Expr) -> bool {
+    matches!(expr, Expr::BinaryOp { op, .. } if *op != BinaryOperator::StringConcat)
+        || matches!(expr, Expr::UnaryOp { .. })
+}
+
+fn aggregate_function(name: &str) -> Option<AggregateFunction> {
+    Some(match name {
+        "count" => AggregateFunction::Count,
+        "sum" => AggregateFunction::Sum,
+        "avg" => AggregateFunction::Avg,
+        "min" => AggregateFunction::Min,
+        "max" => AggregateFunction::Max,
+        "bool_and" | "every" => AggregateFunction::BoolAnd,
+        "bool_or" => AggregateFunction::BoolOr,
+        _ => return None,
+    })
+}
+
+/// The positional arguments, when there is nothing else in the parentheses.
+fn plain_arguments(args: &FunctionArguments) -> Option<(Option<DuplicateTreatment>, Vec<&Expr>)> {
+    let FunctionArgumentList {
+        duplicate_treatment,
+        args,
+        clauses,
+    } = match args {
+        FunctionArguments::None => return Some((None, vec![])),
+        FunctionArguments::Subquery(_) => return None,
+        FunctionArguments::List(list) => list,
+    };
+    let expression = |argument: &'_ FunctionArg| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(_)) => true,
+        FunctionArg::Unnamed(_) | FunctionArg::Named { .. } | FunctionArg::ExprNamed { .. } => {
+            false
+        }
+    };
+    if !clauses.is_empty() || !args.iter().all(expression) {
+        return None;
+    }
+    let expressions = args.iter().filter_map(|argument| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    });
+    Some((*duplicate_treatment, expressions.collect()))
+}
+
+fn is_star(args: &FunctionArguments) -> bool {
+    match args {
+        FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args,
+            clauses,
+        }) => {
+            clauses.is_empty()
+                && matches!(
+                    args.as_slice(),
+                    [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)]
+                )
+        }
+        _ => false,
+    }
+}
+
+/// `DATE_TRUNC('MONTH', …)` and `date_trunc('month', …)` are one function: PostgreSQL folds the unit.
+fn lower_time_unit(name: &str, mut arguments: Vec<Scalar>) -> Vec<Scalar> {
+    if let ("date_trunc" | "date_part", Some(Scalar::Literal(Literal::String(unit)))) =
+        (name, arguments.first_mut())
+    {
+        *unit = unit.to_ascii_lowercase();
+    }
+    arguments
+}
+
+fn extract_field(field: &DateTimeField) -> Option<String> {
+    use DateTimeField::{
+        Century, Day, Decade, Dow, Doy, Epoch, Hour, Isodow, Isoyear, Minute, Month, Quarter,
+        Second, Week, Year,
+    };
+    match field {
+        Year | Month | Day | Hour | Minute | Second | Quarter | Century | Decade | Dow | Doy
+        | Epoch | Isodow | Isoyear | Week(None) => Some(field.to_string().to_ascii_lowercase()),
+        _ => None,
+    }
+}
+
+/// The built-in type that a cast names.
+pub(crate) fn data_type(ty: &DataType) -> Result<TypeName, Reason> {
+    let plain = |sql: &str, oid| Ok(TypeName::plain(sql, oid));
+    match ty {
+        DataType::Bool | DataType::Boolean => plain("boolean", types::BOOL),
+        DataType::Int2(None) | DataType::SmallInt(None) => plain("smallint", types::INT2),
+        DataType::Int(None) | DataType::Int4(None) | DataType::Integer(None) => {
+            plain("integer", types::INT4)
+        }
+        DataType::Int8(None) | DataType::BigInt(None) => plain("bigint", types::INT8),
+        DataType::Float8 | DataType::DoublePrecision => plain("double precision", types::FLOAT8),
+        DataType::Text => plain("text", types::TEXT),
+        DataType::Date => plain("date", types::DATE),
+        DataType::Timestamp(None, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
+            plain("timestamp", types::TIMESTAMP)
+        }
+        DataType::Timestamp(None, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => {
+            plain("timestamptz", types::TIMESTAMPTZ)
+        }
+        DataType::Varchar(length) | DataType::CharacterVarying(length) => match length {
+            None => plain("varchar", types::VARCHAR),
+            // The modifier of varchar(n) is n plus the four bytes of the length header.
+            Some(CharacterLength::IntegerLength { length, unit: None })
+                if *length <= 10_485_760 =>
+            {
+                Ok(TypeName {
+                    sql: format!("varchar({length})"),
+                    oid: types::VARCHAR,
+                    typmod: *length as i32 + 4,
+                })
+            }
+            Some(_) => Err(Reason::new(
+                Code::UnsupportedExpression,
+                format!("type {ty}"),
+            )),
+        },
+        DataType::Numeric(info) | DataType::Decimal(info) => numeric(info),
+        _ => Err(Reason::new(
+            Code::UnsupportedExpression,
+            format!("type {ty}"),
+        )),
+    }
+}
+
+fn numeric(info: &ExactNumberInfo) -> Result<TypeName, Reason> {
+    let (precision, scale) = match info {
+        ExactNumberInfo::None => return Ok(TypeName::plain("numeric", types::NUMERIC)),
+        ExactNumberInfo::Precision(precision) => (*precision, 0),
+        ExactNumberInfo::PrecisionAndScale(precision, scale) => (*precision, *scale),
+    };
+    if !(1..=1000).contains(&precision) || !(0..=precision as i64).contains(&scale) {
+        return Err(Reason::new(
+            Code::UnsupportedExpression,
+            format!("type numeric({precision},{scale})"),
+        ));
+    }
+    // The modifier of numeric(p,s): see numeric_typmod in PostgreSQL's numeric.c.
+    let typmod = ((precision as i32) << 16 | scale as i32) + 4;
+    Ok(TypeName {
+        sql: format!("numeric({precision},{scale})"),
+        oid: types::NUMERIC,
+        typmod,
+    })
+}

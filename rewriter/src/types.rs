@@ -1,0 +1,226 @@
+//! Types of built-in expressions, as far as proofs need them.
+//!
+//! What is not listed has no known type here, and whoever needed the type refuses. Nothing rests on
+//! a belief alone: PostgreSQL describes every rewritten statement before it is first used.
+
+use crate::catalog::{ColumnType, Oid, UserNames};
+use crate::expr::{AggregateFunction, BinaryOp, ColumnTypes, Literal, Scalar};
+use crate::functions;
+
+pub(crate) const BOOL: u32 = 16;
+pub(crate) const INTERNAL_CHAR: u32 = 18;
+pub(crate) const INT8: u32 = 20;
+pub(crate) const INT2: u32 = 21;
+pub(crate) const INT4: u32 = 23;
+pub(crate) const TEXT: u32 = 25;
+pub(crate) const OID: u32 = 26;
+pub(crate) const FLOAT4: u32 = 700;
+pub(crate) const FLOAT8: u32 = 701;
+pub(crate) const BPCHAR: u32 = 1042;
+pub(crate) const VARCHAR: u32 = 1043;
+pub(crate) const DATE: u32 = 1082;
+pub(crate) const TIME: u32 = 1083;
+pub(crate) const TIMESTAMP: u32 = 1114;
+pub(crate) const TIMESTAMPTZ: u32 = 1184;
+pub(crate) const INTERVAL: u32 = 1186;
+pub(crate) const NUMERIC: u32 = 1700;
+pub(crate) const UUID: u32 = 2950;
+
+/// The collation that text of no particular column has.
+const DEFAULT_COLLATION: Oid = Oid(100);
+
+/// The type without modifier, with the default collation where the type has one.
+pub(crate) fn plain(oid: u32) -> ColumnType {
+    let collation = if matches!(oid, TEXT | VARCHAR | BPCHAR) {
+        DEFAULT_COLLATION
+    } else {
+        Oid(0)
+    };
+    ColumnType {
+        oid: Oid(oid),
+        typmod: -1,
+        collation,
+    }
+}
+
+pub(crate) fn is_integer(oid: Oid) -> bool {
+    matches!(oid.0, INT2 | INT4 | INT8)
+}
+
+pub(crate) fn is_float(oid: Oid) -> bool {
+    matches!(oid.0, FLOAT4 | FLOAT8)
+}
+
+/// Whether values of the type that compare equal also print equal, so that any one of them may stand
+/// for its group: unconstrained numerics (1.0 and 1.00), floats (-0), intervals and the like do not.
+pub(crate) fn is_byte_exact(ty: ColumnType, names: &UserNames) -> bool {
+    if names.nondeterministic_collations.contains(&ty.collation) {
+        return false;
+    }
+    match ty.oid.0 {
+        BOOL | INTERNAL_CHAR | INT2 | INT4 | INT8 | TEXT | VARCHAR | OID | UUID => true,
+        DATE | TIME | TIMESTAMP | TIMESTAMPTZ => true,
+        NUMERIC | BPCHAR => ty.typmod >= 0,
+        _ => names.enum_types.contains(&ty.oid),
+    }
+}
+
+/// The type that PostgreSQL gives the expression, when this module knows it.
+pub(crate) fn type_of(scalar: &Scalar, columns: &dyn ColumnTypes) -> Option<ColumnType> {
+    match scalar {
+        Scalar::Column(column) => columns.column_type(*column),
+        Scalar::Literal(literal) => literal_type(literal),
+        Scalar::Parameter(_) => None,
+        Scalar::Call { name, arguments } => call_type(name, arguments, columns),
+        Scalar::Binary { op, left, right } => binary_type(*op, left, right, columns),
+        Scalar::Negate(operand) => type_of(operand, columns).map(|ty| plain(ty.oid.0)),
+        Scalar::Not(_) | Scalar::And(_) | Scalar::Or(_) | Scalar::IsNull { .. } => {
+            Some(plain(BOOL))
+        }
+        Scalar::IsTruth { .. }
+        | Scalar::IsDistinct { .. }
+        | Scalar::In { .. }
+        | Scalar::Like { .. } => Some(plain(BOOL)),
+        Scalar::Cast { operand: _, to } => Some(ColumnType {
+            typmod: to.typmod,
+            ..plain(to.oid)
+        }),
+        Scalar::Case {
+            operand: _,
+            branches,
+            otherwise,
+        } => {
+            let results = branches
+                .iter()
+                .map(|(_, result)| result)
+                .chain(otherwise.as_deref());
+            common_type(results, columns)
+        }
+        Scalar::Extract { .. } => Some(plain(NUMERIC)),
+        Scalar::Aggregate(aggregate) => {
+            let argument = aggregate
+                .argument
+                .as_ref()
+                .map(|argument| type_of(argument, columns));
+            match (aggregate.function, argument) {
+                (AggregateFunction::Count, _) => Some(plain(INT8)),
+                (function, Some(Some(ty))) => aggregate_type(function, ty),
+                (_, Some(None) | None) => None,
+            }
+        }
+    }
+}
+
+/// What the aggregate returns over an argument of this type, for those that re-aggregate exactly.
+pub(crate) fn aggregate_type(
+    function: AggregateFunction,
+    argument: ColumnType,
+) -> Option<ColumnType> {
+    match (function, argument.oid.0) {
+        (AggregateFunction::Count, _) => Some(plain(INT8)),
+        (AggregateFunction::Sum, INT2 | INT4) => Some(plain(INT8)),
+        (AggregateFunction::Sum, INT8 | NUMERIC) => Some(plain(NUMERIC)),
+        (AggregateFunction::Avg, INT2 | INT4 | INT8 | NUMERIC) => Some(plain(NUMERIC)),
+        (AggregateFunction::Min | AggregateFunction::Max, oid) => extreme_type(argument, oid),
+        (AggregateFunction::BoolAnd | AggregateFunction::BoolOr, BOOL) => Some(plain(BOOL)),
+        (AggregateFunction::Sum | AggregateFunction::Avg, _) => None,
+        (AggregateFunction::BoolAnd | AggregateFunction::BoolOr, _) => None,
+    }
+}
+
+/// `min` and `max` exist for text but not for varchar: PostgreSQL casts the argument.
+fn extreme_type(argument: ColumnType, oid: u32) -> Option<ColumnType> {
+    match oid {
+        INT2 | INT4 | INT8 | OID | DATE | TIME | TIMESTAMP | TIMESTAMPTZ => Some(plain(oid)),
+        TEXT | VARCHAR => Some(ColumnType {
+            collation: argument.collation,
+            ..plain(TEXT)
+        }),
+        _ => None,
+    }
+}
+
+fn literal_type(literal: &Literal) -> Option<ColumnType> {
+    match literal {
+        Literal::Number(digits) if digits.parse::<i32>().is_ok() => Some(plain(INT4)),
+        Literal::Number(digits) if digits.parse::<i64>().is_ok() => Some(plain(INT8)),
+        Literal::Number(_) => Some(plain(NUMERIC)),
+        Literal::Boolean(_) => Some(plain(BOOL)),
+        Literal::Interval(_) => Some(plain(INTERVAL)),
+        Literal::String(_) | Literal::Null => None,
+    }
+}
+
+fn call_type(name: &str, arguments: &[Scalar], columns: &dyn ColumnTypes) -> Option<ColumnType> {
+    match name {
+        "date_trunc" => match type_of(arguments.get(1)?, columns)?.oid.0 {
+            TIMESTAMP => Some(plain(TIMESTAMP)),
+            // date_trunc has no date form: PostgreSQL casts a date to timestamptz.
+            DATE | TIMESTAMPTZ => Some(plain(TIMESTAMPTZ)),
+            _ => None,
+        },
+        "coalesce" | "greatest" | "least" => common_type(arguments.iter(), columns),
+        "nullif" => type_of(arguments.first()?, columns),
+        _ => functions::lookup(name)
+            .and_then(|function| function.returns)
+            .map(plain),
+    }
+}
+
+/// The type of alternatives that all have one type; anything that PostgreSQL would have to coerce is unknown here.
+fn common_type<'a>(
+    mut of: impl Iterator<Item = &'a Scalar>,
+    columns: &dyn ColumnTypes,
+) -> Option<ColumnType> {
+    let first = type_of(of.next()?, columns)?;
+    of.all(|scalar| {
+        *scalar == Scalar::Literal(Literal::Null) || type_of(scalar, columns) == Some(first)
+    })
+    .then_some(first)
+}
+
+fn binary_type(
+    op: BinaryOp,
+    left: &Scalar,
+    right: &Scalar,
+    columns: &dyn ColumnTypes,
+) -> Option<ColumnType> {
+    if op.is_comparison() {
+        return Some(plain(BOOL));
+    }
+    let (left, right) = (
+        type_of(left, columns)?.oid.0,
+        type_of(right, columns)?.oid.0,
+    );
+    let oid = match (op, left, right) {
+        (BinaryOp::Concat, TEXT | VARCHAR, TEXT | VARCHAR) => TEXT,
+        (BinaryOp::Plus | BinaryOp::Minus, DATE, INT2 | INT4) => DATE,
+        (BinaryOp::Plus, INT2 | INT4, DATE) => DATE,
+        (BinaryOp::Minus, DATE, DATE) => INT4,
+        (BinaryOp::Plus | BinaryOp::Minus, TIMESTAMP | DATE, INTERVAL) => TIMESTAMP,
+        (BinaryOp::Concat, _, _) => return None,
+        _ => wider_number(left, right)?,
+    };
+    Some(plain(oid))
+}
+
+fn wider_number(left: u32, right: u32) -> Option<u32> {
+    const BY_WIDTH: [u32; 4] = [INT2, INT4, INT8, NUMERIC];
+    let rank = |oid: u32| BY_WIDTH.iter().position(|candidate| *candidate == oid);
+    BY_WIDTH.get(rank(left)?.max(rank(right)?)).copied()
+}
+
+/// Whether the expression can never be NULL, given which columns cannot.
+pub(crate) fn is_not_null(scalar: &Scalar, columns: &dyn ColumnTypes) -> bool {
+    match scalar {
+        Scalar::Column(column) => columns.is_not_null(*column),
+        Scalar::Literal(literal) => *literal != Literal::Null,
+        Scalar::Binary {
+            op: BinaryOp::Plus | BinaryOp::Minus | BinaryOp::Multiply,
+            left,
+            right,
+        } => is_not_null(left, columns) && is_not_null(right, columns),
+        Scalar::Negate(operand) => is_not_null(operand, columns),
+        _ => false,
+    }
+}
