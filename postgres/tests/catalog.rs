@@ -291,6 +291,9 @@ async fn names_that_could_be_meant_instead_of_built_in_ones() {
     assert_eq!(collations, [oid("'public.ci'::regcollation::oid").await]);
 }
 
+/// Roles belong to the whole server: one test's new role would change the other's fingerprint.
+static ROLES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 const FINGERPRINTED: &str = "
     CREATE TABLE t (a int PRIMARY KEY, b text);
     INSERT INTO t SELECT i, i FROM generate_series(1, 20000) i;
@@ -299,6 +302,7 @@ const FINGERPRINTED: &str = "
 
 #[tokio::test]
 async fn the_fingerprint_stays_when_only_rows_and_statistics_change() {
+    let _roles = ROLES.lock().await;
     let database = Database::with(FINGERPRINTED).await;
     let connection = database.connect().await;
     let before = catalog_fingerprint(&connection).await.unwrap();
@@ -325,6 +329,7 @@ async fn the_fingerprint_stays_when_only_rows_and_statistics_change() {
 
 #[tokio::test]
 async fn the_fingerprint_changes_with_everything_the_snapshot_rests_on() {
+    let _roles = ROLES.lock().await;
     let database = Database::with(FINGERPRINTED).await;
     let (one, two) = (database.role("one"), database.role("two"));
     let connection = database.connect().await;

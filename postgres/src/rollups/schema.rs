@@ -16,7 +16,8 @@ struct Found {
 
 const FOUND: &str = "
   SELECT current_user::text, current_database()::text, n.oid IS NOT NULL,
-         to_regclass('pgstar.rollup_state') IS NOT NULL,
+         EXISTS (SELECT FROM pg_class c
+                  WHERE c.relnamespace = n.oid AND c.relname = 'rollup_state'),
          has_database_privilege(current_database(), 'CREATE'),
          coalesce(has_schema_privilege(n.oid, 'CREATE'), false)
     FROM (VALUES ('pgstar')) AS wanted(name) LEFT JOIN pg_namespace n ON n.nspname = wanted.name";
