@@ -23,13 +23,13 @@ impl<R: Routing> Session<R> {
     /// Writes to the client everything the relay had released, and what the server has said until now, so
     /// that an answer of pgstar's own comes after it.
     pub(super) async fn deliver_relayed(&mut self) -> Result<(), Ended> {
+        self.flush_outgoing().await?;
         poll_fn(|cx| self.poll_deliver(cx)).await
     }
 
     fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        while self.server.poll_fill(cx).is_ready() {
-            self.release_server_bytes();
-        }
+        while self.server.poll_fill(cx).is_ready() {}
+        self.release_server_bytes();
         let passed_on = self.server.poll_pass_on(cx, &mut self.client.socket);
         let is_delivered = self.server.inbound.is_empty();
         match passed_on {

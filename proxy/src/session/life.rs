@@ -140,10 +140,14 @@ impl<R: Routing> Session<R> {
 
     async fn act_on(&mut self, pause: Pause) -> Result<(), Ended> {
         match pause {
-            Pause::Statement(statement) => self.serve(statement).await,
-            Pause::Withheld => self.make_up().await,
-            Pause::Ended(ended) => Err(ended),
+            Pause::Statement(statement) => self.serve(statement).await?,
+            Pause::Withheld => self.make_up().await?,
+            Pause::Ended(ended) => return Err(ended),
         }
+        // The relay writes past what pgstar has to say, so that must be said first.
+        self.flush_outgoing().await?;
+        self.outgoing = BytesMut::new();
+        Ok(())
     }
 
     /// Says what is still to be said to both sides, and closes.
@@ -179,6 +183,9 @@ impl<R: Routing> Session<R> {
 
     /// Leaves the server: what nobody waits for any more is cancelled, then the connection is closed.
     async fn abandon_statement(&mut self) {
+        if self.server.ended {
+            return;
+        }
         if let (true, Some(key_data)) = (self.is_abandoned(), &self.key_data) {
             self.shared.counters.abandoned.add_one();
             let request = cancel_request(key_data);
@@ -190,7 +197,7 @@ impl<R: Routing> Session<R> {
             {
                 warn!(%error, "Could not cancel the statement of a client that left.");
             }
-        } else if self.model.is_quiet() && !self.is_raw && !self.server.ended {
+        } else if self.model.is_quiet() && !self.is_raw {
             let mut frame = BytesMut::new();
             wire::terminate(&mut frame);
             let _gone = self.server.socket.write_all(&frame).await;

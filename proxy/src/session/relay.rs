@@ -196,7 +196,8 @@ impl<R: Routing> Session<R> {
 
     fn move_server_bytes(&mut self, cx: &mut Context<'_>) -> Result<bool, Pause> {
         let filled = self.server.poll_fill(cx);
-        if filled.is_ready() {
+        // An exchange may have read more than it needed.
+        if !self.server.unreleased().is_empty() {
             self.release_server_bytes();
         }
         let Ok(wrote) = self.server.poll_pass_on(cx, &mut self.client.socket) else {

@@ -157,13 +157,11 @@ impl<R: Routing> Session<R> {
     async fn take_error(&mut self, attempt: &mut Attempt, reply: Header) -> Result<(), Ended> {
         let frame = self.swallow_error(reply).await?;
         let state = sqlstate(&frame).unwrap_or(OTHER_COLUMNS);
-        if attempt.failure.is_some() {
-            return Ok(());
-        }
         if !attempt.has_begun && !is_circumstance(state) {
-            attempt.failure = Some(state.to_owned());
+            attempt.failure.get_or_insert_with(|| state.to_owned());
             return Ok(());
         }
+        attempt.failure = None;
         attempt.has_erred = true;
         self.begin(attempt);
         self.outgoing.extend_from_slice(&frame);
@@ -201,14 +199,16 @@ impl<R: Routing> Session<R> {
             let mut frames = BytesMut::new();
             wire::query(&mut frames, UNDO);
             self.ask(&frames).await?;
-            self.skip_to_ready().await?;
+            // Only circumstances can fail this, a cancel above all: then that is the statement's error.
+            if let Some(error) = self.skip_to_ready().await? {
+                return self.send_error(statement, error).await;
+            }
         }
         if let Some(sql) = self.sql(statement) {
             self.shared
                 .router
                 .rewritten_failed(self.facts.get(), sql, sqlstate);
         }
-        self.flush_outgoing().await?;
         self.pass_through(statement, false);
         Ok(())
     }

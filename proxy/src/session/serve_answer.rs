@@ -21,6 +21,10 @@ impl<R: Routing> Session<R> {
         statement: &Statement,
         answer: &Answer,
     ) -> Result<(), Ended> {
+        self.deliver_relayed().await?;
+        if self.is_raw {
+            return Ok(());
+        }
         let mut before = BytesMut::new();
         let wants_description = write_prologue(&mut before, statement, answer);
         let description = if wants_description {
@@ -65,6 +69,10 @@ impl<R: Routing> Session<R> {
         statement: &Statement,
         error: Bytes,
     ) -> Result<(), Ended> {
+        self.deliver_relayed().await?;
+        if self.is_raw {
+            return Ok(());
+        }
         self.outgoing.extend_from_slice(&error);
         wire::ready_for_query(&mut self.outgoing, self.model.status());
         self.flush_outgoing().await?;
