@@ -25,7 +25,6 @@ pub(super) struct Batch {
     pub(super) bind: Range<usize>,
     /// Bind's body after the two names.
     pub(super) bind_tail: Range<usize>,
-    pub(super) parameter_types: Vec<u32>,
     pub(super) parameter_count: usize,
     pub(super) describes_statement: bool,
     pub(super) describes_portal: bool,
@@ -161,7 +160,7 @@ enum Next {
 struct Draft {
     sql: Range<usize>,
     parse: Range<usize>,
-    parameter_types: Vec<u32>,
+    has_parameter_types: bool,
     bind: Range<usize>,
     bind_tail: Range<usize>,
     parameter_count: usize,
@@ -201,7 +200,7 @@ impl Draft {
         let sql_at = at + HEADER_BYTES + 1;
         self.sql = sql_at..sql_at + parse.sql.len();
         self.parse = at..at + HEADER_BYTES + body.len();
-        self.parameter_types = parse.parameter_types();
+        self.has_parameter_types = parse.has_parameter_types();
         Ok(Some(Next::Stage(Stage::DescribeOrBind)))
     }
 
@@ -239,7 +238,7 @@ impl Draft {
     /// columns in text format: that is known here only without parameters and for text results.
     fn finish(self, len: usize) -> Verdict {
         let can_describe =
-            self.parameter_count == 0 && self.parameter_types.is_empty() && self.text_results;
+            self.parameter_count == 0 && !self.has_parameter_types && self.text_results;
         if self.describes_statement && !can_describe {
             return Verdict::Forward;
         }
@@ -247,7 +246,6 @@ impl Draft {
             parse: self.parse,
             bind: self.bind,
             bind_tail: self.bind_tail,
-            parameter_types: self.parameter_types,
             parameter_count: self.parameter_count,
             describes_statement: self.describes_statement,
             describes_portal: self.describes_portal,

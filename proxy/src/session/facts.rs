@@ -137,7 +137,8 @@ impl<R: Routing> Session<R> {
     }
 }
 
-fn probe_sql() -> String {
+/// The question whose one row [`facts_of`] reads.
+pub(crate) fn probe_sql() -> String {
     let settings = UNPRINTED
         .iter()
         .chain(&PRINTED)
@@ -169,7 +170,12 @@ fn batch_frames() -> Bytes {
 fn read_facts(frame: &[u8]) -> Option<SessionFacts> {
     let values = data_row_values(frame).ok()?;
     let values: Vec<Option<&str>> = values.into_iter().map(as_text).collect::<Option<_>>()?;
-    let values: &[Option<&str>; COLUMNS] = values.as_slice().try_into().ok()?;
+    facts_of(&values)
+}
+
+/// The facts in the values of the probe's row; `None` if it is another row.
+pub(crate) fn facts_of(values: &[Option<&str>]) -> Option<SessionFacts> {
+    let values: &[Option<&str>; COLUMNS] = values.try_into().ok()?;
     let (expressions, settings) = values.split_at(EXPRESSIONS.len());
     let (unprinted, printed) = settings.split_at(UNPRINTED.len());
     let [

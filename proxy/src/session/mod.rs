@@ -32,6 +32,7 @@ mod statement;
 mod unnamed;
 mod upstream;
 
+pub(crate) use facts::{facts_of, probe_sql};
 pub(crate) use life::{Phase, run};
 pub use routing::Routing;
 pub use shared::{Count, Counters, Limits, Shared};

@@ -135,7 +135,10 @@ impl<R: Routing> Session<R> {
             match header(self.client.unreleased()) {
                 Ok(Some(header)) => self.release_client_frame(header),
                 Ok(None) => return Ok(()),
-                Err(error) => return Ok(self.give_up(error.into())),
+                Err(error) => {
+                    self.give_up(error.into());
+                    return Ok(());
+                }
             }
         }
     }

@@ -225,7 +225,7 @@ impl<R: Routing> Session<R> {
         if has_savepoint {
             write_command(&mut out, SAVEPOINT);
         }
-        wire::parse(&mut out, sql, &batch.parameter_types);
+        wire::parse(&mut out, sql, &self.parameter_types(batch));
         if batch.describes_statement {
             wire::describe(&mut out, Target::Statement);
         }

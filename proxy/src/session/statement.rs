@@ -4,12 +4,12 @@
 
 use bytes::Bytes;
 
-use super::batch::Statement;
+use super::batch::{Batch, Statement};
 use super::facts::Probe;
 use super::unnamed::Withheld;
 use super::{Ended, Routing, Session};
 use crate::route::{Binding, Route};
-use crate::wire::{TransactionStatus, sqlstate};
+use crate::wire::{TransactionStatus, body, read, sqlstate};
 
 /// SQLSTATE classes that say nothing about the statement: connection, transaction rollback, resources,
 /// operator intervention. PostgreSQL would have said the same of the client's own statement.
@@ -32,13 +32,13 @@ impl<R: Routing> Session<R> {
         if !self.facts.are_known(self.shared.limits.facts_age_max) {
             match self.probe(statement.batch.is_some()).await? {
                 Probe::Known => {}
-                Probe::Unreadable => return Ok(self.pass_through(&statement, false)),
+                Probe::Unreadable => return self.hand_back(&statement, false),
                 Probe::Failed(error) => return self.report_failed_probe(&statement, error).await,
             }
         }
         self.shared.counters.routed.add_one();
         match self.route(&statement).await {
-            Route::Passthrough { clean } => Ok(self.pass_through(&statement, clean)),
+            Route::Passthrough { clean } => self.hand_back(&statement, clean),
             Route::Cached(answer) => self.answer(&statement, &answer).await,
             Route::Local(answer) => self.answer(&statement, &answer).await,
             Route::LocalError(error) => self.refuse(&statement, error).await,
@@ -67,10 +67,19 @@ impl<R: Routing> Session<R> {
     fn binding(&self, statement: &Statement) -> Option<Binding> {
         let batch = statement.batch.as_ref()?;
         Some(Binding {
-            parameter_types: batch.parameter_types.clone(),
+            parameter_types: self.parameter_types(batch),
             bind: Bytes::copy_from_slice(&self.client.inbound.filled()[batch.bind_tail.clone()]),
             parameter_count: batch.parameter_count,
         })
+    }
+
+    /// The types in the batch's Parse, which was read when the batch was recognised.
+    pub(super) fn parameter_types(&self, batch: &Batch) -> Vec<u32> {
+        let frame = &self.client.inbound.filled()[batch.parse.clone()];
+        let parse = body(frame).and_then(read::parse);
+        parse
+            .map(|parse| parse.parameter_types())
+            .unwrap_or_default()
     }
 
     /// The probe failed. If that failed the client's transaction, or would have met the client's own
@@ -84,7 +93,12 @@ impl<R: Routing> Session<R> {
         if is_circumstance || self.model.status() == TransactionStatus::Failed {
             return self.send_error(statement, error).await;
         }
-        Ok(self.pass_through(statement, false))
+        self.hand_back(statement, false)
+    }
+
+    fn hand_back(&mut self, statement: &Statement, is_clean: bool) -> Result<(), Ended> {
+        self.pass_through(statement, is_clean);
+        Ok(())
     }
 
     /// The statement has been served: its bytes are done with, and the backend has not seen all of them.

@@ -24,6 +24,11 @@ pub struct Parse<'a> {
 }
 
 impl Parse<'_> {
+    /// Whether a type is given for any parameter, zero included.
+    pub fn has_parameter_types(&self) -> bool {
+        !self.types.is_empty()
+    }
+
     /// The parameter type OIDs, as sent: zero leaves a type to the server.
     pub fn parameter_types(&self) -> Vec<u32> {
         self.types
