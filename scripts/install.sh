@@ -3,11 +3,11 @@
 # Knows the package managers; does not know what is needed or why. POSIX sh.
 
 say() {
-    printf 'setup: %s\n' "$*" >&2
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
 }
 
 fail() {
-    printf 'setup: error: %s\n' "$*" >&2
+    printf '%s: error: %s\n' "${0##*/}" "$*" >&2
     exit 1
 }
 

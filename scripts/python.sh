@@ -64,7 +64,7 @@ find_python() {
         install_packages $(python_packages) && is_new_python && return
     fi
     # shellcheck disable=SC2046
-    python_missing="Python 3.$PYTHON_MINOR_MIN or newer was not found; $(install_line $(python_packages))"
+    python_missing="Python 3.$PYTHON_MINOR_MIN or newer was not found; try: $(install_line $(python_packages))"
     return 1
 }
 
@@ -89,6 +89,6 @@ create_venv() {
         return
     fi
     # shellcheck disable=SC2046
-    python_missing="python3 cannot make a virtual environment; $(install_line $(python_packages))"
+    python_missing="python3 cannot make a virtual environment; try: $(install_line $(python_packages))"
     return 1
 }

@@ -1,0 +1,33 @@
+# What can be done with this repository; `make` alone lists it. The work is in cargo and in scripts/.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench loadtest lint clean
+
+# SCALE=1 is the Star Schema Benchmark with 6,000,000 rows of lineorder; unset, each command has its own default.
+SCALE ?=
+# More arguments, for example: make demo ARGS='--keep', make test ARGS='-p pgstar-rewriter'
+ARGS ?=
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "SCALE=1 sets the size of the data of demo and loadtest; ARGS='…' adds arguments to all but lint and clean."
+
+demo: ## the Star Schema Benchmark on a throw-away PostgreSQL, direct and through pgstar
+	cargo run --release -p pgstar -- demo $(if $(SCALE),--scale $(SCALE)) $(ARGS)
+
+test: ## all tests, after installing what they need (PostgreSQL, Python drivers)
+	scripts/test.sh $(ARGS)
+
+bench: ## time of a decision, and what the proxy adds to pgbench -S
+	scripts/bench.sh $(ARGS)
+
+loadtest: ## a mix of benchmark queries and heavy scans by many clients, direct and through pgstar
+	scripts/loadtest.sh $(if $(SCALE),--scale $(SCALE)) $(ARGS)
+
+lint: ## formatting and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+clean: ## remove everything that was built or downloaded into target/
+	cargo clean
