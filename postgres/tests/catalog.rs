@@ -127,7 +127,10 @@ async fn unique_keys_come_only_from_indexes_that_hold_for_every_row() {
          CREATE TABLE parent (a int PRIMARY KEY);
          CREATE TABLE child () INHERITS (parent);
          CREATE TABLE part (a int PRIMARY KEY) PARTITION BY RANGE (a);
-         CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (10);",
+         CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (10);
+         CREATE TABLE half_indexed (a int) PARTITION BY RANGE (a);
+         CREATE TABLE half_1 PARTITION OF half_indexed FOR VALUES FROM (0) TO (10);
+         CREATE UNIQUE INDEX ON ONLY half_indexed (a);",
     )
     .await;
     let failed = database
@@ -143,6 +146,10 @@ async fn unique_keys_come_only_from_indexes_that_hold_for_every_row() {
     );
     assert_eq!(keys(table(&catalog, "bad")), Vec::<Vec<i16>>::new());
     assert_eq!(keys(table(&catalog, "half_built")), Vec::<Vec<i16>>::new());
+    assert_eq!(
+        keys(table(&catalog, "half_indexed")),
+        Vec::<Vec<i16>>::new()
+    );
     assert_eq!(keys(table(&catalog, "part")), [vec![1]]);
     assert_eq!(keys(table(&catalog, "part_1")), [vec![1]]);
     // A scan of the parent returns the child's rows too, and those may repeat.
@@ -196,6 +203,50 @@ async fn foreign_keys_are_those_that_are_enforced() {
         .await;
     let catalog = load(&database).await;
     assert_eq!(foreign_keys(&catalog, "unchecked"), ["1->dim(1)"]);
+}
+
+/// From PostgreSQL 18 on such a key cannot be declared, and there is nothing to test.
+#[tokio::test]
+async fn a_key_that_compares_under_another_collation_proves_nothing() {
+    if common::server().await.version() >= 18 {
+        return;
+    }
+    let database = Database::with(
+        "CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+         CREATE TABLE dim (a text COLLATE ci PRIMARY KEY, b text COLLATE \"C\" UNIQUE);
+         CREATE TABLE fact (f text COLLATE \"C\" REFERENCES dim (a), g text REFERENCES dim (b));",
+    )
+    .await;
+    assert_eq!(foreign_keys(&load(&database).await, "fact"), ["2->dim(2)"]);
+}
+
+/// PostgreSQL 18 can declare what it does not enforce; older servers cannot, and have nothing to test.
+#[tokio::test]
+async fn constraints_that_18_declares_but_does_not_enforce_are_left_out() {
+    if common::server().await.version() < 18 {
+        return;
+    }
+    let database = Database::with(
+        "CREATE TABLE dim (a int PRIMARY KEY);
+         CREATE TABLE fact (f int, g int NOT NULL, h int);
+         INSERT INTO fact VALUES (1, 1, NULL);
+         ALTER TABLE fact ADD FOREIGN KEY (f) REFERENCES dim NOT ENFORCED;
+         ALTER TABLE fact ADD CONSTRAINT h_later NOT NULL h NOT VALID;
+         CREATE TABLE times (a int4range, p daterange, PRIMARY KEY (a, p WITHOUT OVERLAPS));
+         CREATE TABLE during (a int4range, p daterange,
+             FOREIGN KEY (a, PERIOD p) REFERENCES times (a, PERIOD p));",
+    )
+    .await;
+    let catalog = load(&database).await;
+    assert_eq!(foreign_keys(&catalog, "fact"), Vec::<String>::new());
+    let not_null: Vec<bool> = table(&catalog, "fact")
+        .columns
+        .iter()
+        .map(|c| c.not_null)
+        .collect();
+    assert_eq!(not_null, [false, true, false]);
+    assert_eq!(keys(table(&catalog, "times")), Vec::<Vec<i16>>::new());
+    assert_eq!(foreign_keys(&catalog, "during"), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -306,12 +357,19 @@ async fn the_fingerprint_stays_when_only_rows_and_statistics_change() {
     let database = Database::with(FINGERPRINTED).await;
     let connection = database.connect().await;
     let before = catalog_fingerprint(&connection).await.unwrap();
+    let temporary = "CREATE TEMPORARY TABLE hidden (a int PRIMARY KEY, b text CHECK (b > ''))";
+    let other_session = database.connect().await;
+    other_session.batch_execute(temporary).await.unwrap();
+    assert_eq!(
+        catalog_fingerprint(&connection).await.unwrap(),
+        before,
+        "{temporary}"
+    );
     for sql in [
         "ANALYZE t",
         "DELETE FROM t WHERE a % 2 = 0",
         "VACUUM (FREEZE, ANALYZE) t",
         "INSERT INTO t VALUES (0, 'x')",
-        "CREATE TEMPORARY TABLE hidden (a int PRIMARY KEY, b text)",
         "CREATE SCHEMA pgstar; CREATE TABLE pgstar.r AS SELECT * FROM t; CREATE INDEX ON pgstar.r (b);
          GRANT SELECT ON pgstar.r TO PUBLIC; GRANT USAGE ON SCHEMA pgstar TO PUBLIC",
         "DROP TABLE pgstar.r",
@@ -351,11 +409,14 @@ async fn the_fingerprint_changes_with_everything_the_snapshot_rests_on() {
         "CREATE POLICY p ON u USING (true)".to_owned(),
         "ALTER POLICY p ON u USING (false)".to_owned(),
         "CREATE RULE r AS ON DELETE TO u DO INSTEAD NOTHING".to_owned(),
+        "CREATE VIEW v AS SELECT 1 AS a".to_owned(),
+        "CREATE OR REPLACE VIEW v AS SELECT 2 AS a".to_owned(),
         "CREATE TABLE u_child () INHERITS (u)".to_owned(),
         "ALTER TABLE u_child NO INHERIT u".to_owned(),
         "CREATE FUNCTION lower(int) RETURNS int LANGUAGE sql AS 'SELECT 1'".to_owned(),
         "ALTER FUNCTION lower(int) RENAME TO upper".to_owned(),
         "CREATE OPERATOR ## (RIGHTARG = int, FUNCTION = int4up)".to_owned(),
+        "CREATE OPERATOR CLASS mine FOR TYPE int USING btree AS OPERATOR 3 =, FUNCTION 1 btint4cmp(int, int)".to_owned(),
         "CREATE TYPE shade AS ENUM ('dark')".to_owned(),
         "CREATE DOMAIN amount AS numeric".to_owned(),
         "CREATE COLLATION mine FROM \"C\"".to_owned(),

@@ -79,9 +79,8 @@ async fn materialize(
     table: &str,
     progress: OnProgress<'_>,
 ) -> Result<u64, RollupError> {
-    // The line break ends a comment that the SELECT may end with.
     let sql = format!(
-        "CREATE TABLE {} AS\n{}\n",
+        "CREATE TABLE {} AS\n{}",
         quote_qualified(SCHEMA, table),
         plan.select
     );
