@@ -1,17 +1,22 @@
-//! `pgstar check`: compares a valid file with the live database.
-//!
-//! NOT DONE: the integrator replaces this file; until then the command fails and says so.
+//! `pgstar check`: compares the configuration with the live database, and changes nothing.
 
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::serve::open_warehouse;
 
-/// Prints every mismatch.
+/// Says that the file fits, or everything that does not.
 ///
 /// # Errors
-/// Always, in this build.
-pub async fn run(_config: Config) -> Result<(), Failure> {
-    Err(Failure::while_doing(
-        "run `pgstar check`",
-        "not available in this build yet",
-    ))
+/// The server cannot be reached, or rollups do not fit the database.
+pub async fn run(config: Config) -> Result<(), Failure> {
+    let warehouse = open_warehouse(&config).await?;
+    let snapshot = warehouse.snapshot();
+    println!("{}: the configuration is valid and fits database \"{}\"", config.file.display(), snapshot.database);
+    for ready in &snapshot.ready {
+        println!("  rollup {}: built, {} rows", ready.built.name, ready.built.rows);
+    }
+    for absent in &snapshot.absent {
+        println!("  rollup {}: {}; pgstar serve will build it", absent.name, absent.because);
+    }
+    Ok(())
 }

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(answer) => return usage_answer(&answer),
     };
-    match start_logging().and_then(|()| run(cli.command)) {
+    match start_logging(default_level(&cli.command)).and_then(|()| run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("{}", failure.report());
@@ -36,12 +36,20 @@ fn usage_answer(answer: &clap::Error) -> ExitCode {
     }
 }
 
-fn start_logging() -> Result<(), Failure> {
+/// The demo shows progress of its own; other commands say what they do.
+fn default_level(command: &Command) -> &'static str {
+    match command {
+        Command::Demo(_) | Command::Explain(_) | Command::Check(_) | Command::Rollup(_) => "warn",
+        Command::Serve(_) => "info",
+    }
+}
+
+fn start_logging(default_level: &str) -> Result<(), Failure> {
     const VARIABLE: &str = "PGSTAR_LOG";
     let filter = match std::env::var(VARIABLE) {
         Ok(directives) => EnvFilter::try_new(directives)
             .map_err(|error| Failure::BadUsage(format!("invalid {VARIABLE}: {error}")))?,
-        Err(_) => EnvFilter::new("info"),
+        Err(_) => EnvFilter::new(default_level),
     };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -51,8 +59,18 @@ fn start_logging() -> Result<(), Failure> {
     Ok(())
 }
 
-#[tokio::main]
-async fn run(command: Command) -> Result<(), Failure> {
+/// Deciding recurses over a statement's tree, whose depth is bounded for a stack of this size.
+const THREAD_STACK_BYTES: usize = 16 * 1024 * 1024;
+
+fn run(command: Command) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(THREAD_STACK_BYTES).build();
+    let runtime = runtime.map_err(|error| Failure::while_doing("start threads", error))?;
+    // Spawned, so that commands too run on a thread with the large stack.
+    let outcome = runtime.block_on(async { tokio::spawn(dispatch(command)).await });
+    outcome.map_err(|error| Failure::while_doing("finish the command", error))?
+}
+
+async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(file) => pgstar::serve::run(load(&file.config)?).await,
         Command::Check(file) => pgstar::check::run(load(&file.config)?).await,

@@ -1,17 +1,246 @@
-//! `pgstar serve`: builds the parts, says what it listens on, and drains.
+//! `pgstar serve`: binds, reads the database, serves, reloads and drains.
 //!
-//! NOT DONE: the integrator replaces this file; until then the command fails and says so.
+//! Knows the parts and the order in which they start and stop, and nothing of what they do.
 
-use crate::config::Config;
-use crate::failure::Failure;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// Runs the proxy until SIGTERM.
+use pgstar_postgres::rollups::BuildProgress;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use crate::admin::{Admin, Condition, Readiness};
+use crate::config::{Config, UpstreamAddress};
+use crate::failure::{BindError, Failure};
+use crate::listener;
+use crate::misfit;
+use crate::route::Router;
+use crate::session::{Limits, Shared, Upstream};
+use crate::telemetry;
+use crate::warehouse::Warehouse;
+
+/// How often gauges that nobody pushes are brought up to date.
+const GAUGE_PERIOD: Duration = Duration::from_secs(5);
+
+/// A proxy that accepts sessions. Dropping it ends its tasks at once; `stop` drains.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    warehouse: Arc<Warehouse>,
+    router: Arc<Router>,
+    stop: watch::Sender<bool>,
+    sessions: JoinHandle<()>,
+    upkeep: Vec<JoinHandle<()>>,
+}
+
+/// Runs the proxy until SIGTERM or Ctrl-C.
 ///
 /// # Errors
-/// Always, in this build.
-pub async fn run(_config: Config) -> Result<(), Failure> {
-    Err(Failure::while_doing(
-        "run `pgstar serve`",
-        "not available in this build yet",
-    ))
+/// An address in use, a server that cannot be reached, or rollups that do not fit the database.
+pub async fn run(config: Config) -> Result<(), Failure> {
+    let (mut terminate, mut interrupt, mut hangup) = signals()?;
+    let proxy = Proxy::start(&config).await?;
+    proxy.keep_rollups();
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => proxy.reload(&config),
+        }
+    }
+    proxy.stop().await;
+    info!("Stopped.");
+    Ok(())
+}
+
+type Signal = tokio::signal::unix::Signal;
+
+fn signals() -> Result<(Signal, Signal, Signal), Failure> {
+    let listen = |kind| signal(kind).map_err(|error| Failure::while_doing("listen for signals", error));
+    Ok((listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?, listen(SignalKind::hangup())?))
+}
+
+impl Proxy {
+    /// Binds, reads the catalog, and accepts sessions. Rollups that are there answer from the first
+    /// statement on; missing ones are built by `keep_rollups` or the caller.
+    ///
+    /// # Errors
+    /// As `run`; nothing is left running.
+    pub async fn start(config: &Config) -> Result<Proxy, Failure> {
+        telemetry::install();
+        let listener = bind(config.listen).await?;
+        let address = listener.local_addr().map_err(|error| BindError::new("[listen] address", config.listen, error))?;
+        let admin = match config.admin {
+            Some(address) => Some(Admin::bind(address).await?),
+            None => None,
+        };
+        let warehouse = open_warehouse(config).await?;
+        let router = Arc::new(Router::new(Arc::clone(&warehouse), config.cache, config.freshness));
+        let (stop, stopped) = watch::channel(false);
+        let upkeep = vec![tokio::spawn(keep_gauges(Arc::clone(&router)))];
+        let mut proxy = Proxy { address, warehouse, router, stop, sessions: tokio::spawn(async {}), upkeep };
+        if let Some(admin) = admin {
+            proxy.upkeep.push(proxy.serve_admin(admin, stopped.clone()));
+        }
+        let shared = Arc::new(Shared::new(upstream(config), Arc::clone(&proxy.router), limits(config)));
+        proxy.sessions = tokio::spawn(async move { listener::serve(listener, shared, until_stopped(stopped)).await });
+        info!(%address, upstream = %config.upstream, rollups = config.rollups.len(), "Accepting connections.");
+        Ok(proxy)
+    }
+
+    /// Where clients connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The database behind it.
+    pub fn warehouse(&self) -> &Arc<Warehouse> {
+        &self.warehouse
+    }
+
+    /// Builds missing rollups and follows the catalog in the background until the proxy is dropped.
+    fn keep_rollups(&self) {
+        let warehouse = Arc::clone(&self.warehouse);
+        let keep = tokio::spawn(async move { warehouse.keep_current(&log_progress).await });
+        // Ends with the process or with this handle's abort; see `Drop`.
+        self.detach(keep);
+    }
+
+    fn detach(&self, task: JoinHandle<()>) {
+        let stopped = self.stop.subscribe();
+        let guard = async move {
+            until_stopped(stopped).await;
+            task.abort();
+        };
+        tokio::spawn(guard);
+    }
+
+    fn serve_admin(&self, admin: Admin, stopped: watch::Receiver<bool>) -> JoinHandle<()> {
+        let readiness = Readiness::new();
+        readiness.met(Condition::Upstream);
+        readiness.met(Condition::Rollups);
+        info!(address = %admin.address(), "Serving /metrics, /healthz and /readyz.");
+        let watching = watch_upstream(Arc::clone(&self.warehouse), readiness.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                served = admin.serve(readiness, until_stopped(stopped)) => {
+                    if let Err(error) = served {
+                        error!(%error, "The admin pages ended.");
+                    }
+                }
+                () = watching => {}
+            }
+        })
+    }
+
+    /// Reads the file again. Rollups follow it at once; the rest needs a restart, and is said to.
+    fn reload(&self, running: &Config) {
+        let reloaded = match Config::from_file(&running.file) {
+            Ok(reloaded) => reloaded,
+            Err(problems) => {
+                error!("The configuration was not reloaded:\n{problems}");
+                return;
+            }
+        };
+        let needs_restart = reloaded.listen != running.listen
+            || reloaded.upstream.to_string() != running.upstream.to_string()
+            || reloaded.admin != running.admin
+            || reloaded.cache != running.cache
+            || reloaded.freshness != running.freshness
+            || reloaded.limits != running.limits;
+        if needs_restart {
+            warn!("Only [[rollup]] follows a reload; the other sections need a restart.");
+        }
+        info!(rollups = reloaded.rollups.len(), "Reloading.");
+        self.warehouse.declare(reloaded.rollups);
+        self.router.forget();
+    }
+
+    /// Stops accepting, lets sessions finish within the drain timeout, and ends everything.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        if let Err(error) = (&mut self.sessions).await {
+            error!(%error, "Sessions ended badly.");
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        self.sessions.abort();
+        self.upkeep.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|error| BindError::new("[listen] address", address, error))
+}
+
+/// The database with its catalog read, all rollups fitting.
+pub(crate) async fn open_warehouse(config: &Config) -> Result<Arc<Warehouse>, Failure> {
+    let reading = || format!("read the catalog of {}", config.upstream);
+    let warehouse = Warehouse::new(config.upstream.connection(), config.rollups.clone()).map_err(|error| Failure::while_doing(reading(), error))?;
+    let misfits = warehouse.refresh().await.map_err(|error| Failure::while_doing(reading(), error))?;
+    match misfit::problems(config, &misfits, &warehouse.snapshot()) {
+        Some(problems) => Err(Failure::Mismatch(problems)),
+        None => Ok(Arc::new(warehouse)),
+    }
+}
+
+fn upstream(config: &Config) -> Upstream {
+    match config.upstream.address() {
+        UpstreamAddress::Tcp { host, port } => Upstream::new(host, *port),
+        UpstreamAddress::Unix { directory, port } => Upstream::new(&directory.to_string_lossy(), *port),
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        connections_max: config.limits.connections,
+        statement_bytes_max: usize::try_from(config.limits.statement.bytes()).unwrap_or(usize::MAX),
+        startup_timeout: config.limits.login_timeout,
+        drain_timeout: config.limits.drain_timeout,
+        ..Limits::default()
+    }
+}
+
+async fn until_stopped(mut stopped: watch::Receiver<bool>) {
+    // An error means that the proxy itself is gone, which is a stop too.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn keep_gauges(router: Arc<Router>) {
+    loop {
+        router.tell_metrics();
+        tokio::time::sleep(GAUGE_PERIOD).await;
+    }
+}
+
+async fn watch_upstream(warehouse: Arc<Warehouse>, readiness: Readiness) {
+    loop {
+        tokio::time::sleep(GAUGE_PERIOD).await;
+        match warehouse.connector().shared().await {
+            Ok(_) => readiness.met(Condition::Upstream),
+            Err(error) => readiness.unmet(Condition::Upstream, error.to_string()),
+        }
+    }
+}
+
+fn log_progress(rollup: &str, progress: BuildProgress) {
+    match progress {
+        BuildProgress::Waiting { holder } => info!(rollup, holder, "Waiting for another build."),
+        BuildProgress::Scanning { elapsed } if elapsed.is_zero() => info!(rollup, "Building."),
+        BuildProgress::Scanning { elapsed } if elapsed.as_secs().is_multiple_of(30) => {
+            info!(rollup, seconds = elapsed.as_secs(), "Still reading the base tables.");
+        }
+        BuildProgress::Scanning { .. } => {}
+        BuildProgress::Analyzing => info!(rollup, "Gathering statistics."),
+        BuildProgress::Indexing { column } => info!(rollup, column, "Indexing."),
+        BuildProgress::Done { rows } => info!(rollup, rows, "Built."),
+    }
 }

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub(crate) use problem::did_you_mean;
 pub use problem::{Complaint, Position, Problem, Problems};
 pub use rollup::{ROLLUP_NAME_BYTES_MAX, RollupConfig, RollupName};
 pub use upstream::{Upstream, UpstreamAddress};

@@ -151,7 +151,7 @@ pub(super) fn quoted(value: &str) -> String {
 }
 
 /// The known name that was probably meant, as advice; `None` when none is close.
-pub(super) fn did_you_mean<'k>(
+pub(crate) fn did_you_mean<'k>(
     typed: &str,
     known: impl IntoIterator<Item = &'k str>,
 ) -> Option<String> {

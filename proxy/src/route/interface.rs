@@ -1,10 +1,9 @@
-//! The one place that decides what serves a statement: the cache, a rollup, pgstar itself, or PostgreSQL.
-//!
-//! Sessions call [`Router::route`] and obey; nothing below this module reads SQL again.
+//! What a session asks the router, and what it is told. Knows nothing of how that is decided.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pgstar_cache::Answer;
 
 /// What a session knows of itself when it asks for a route, as PostgreSQL reported it.
 ///
@@ -47,15 +46,6 @@ pub struct Binding {
     pub bind: Bytes,
     /// How many parameters Bind carries.
     pub parameter_count: usize,
-}
-
-/// A whole answer as PostgreSQL framed it.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// One RowDescription frame.
-    pub row_description: Bytes,
-    /// Every DataRow frame and the CommandComplete frame.
-    pub rows: Bytes,
 }
 
 /// Where a rewritten answer goes when it is complete.
@@ -128,25 +118,4 @@ pub enum Candidate {
     No,
     /// Worth asking [`Router::route`].
     Yes,
-}
-
-/// Decides for every session; shared by all of them.
-#[derive(Debug, Default)]
-pub struct Router;
-
-impl Router {
-    /// A cheap look at the first words, before the session's facts are asked for.
-    pub fn candidate(&self, _sql: &[u8]) -> Candidate {
-        Candidate::No
-    }
-
-    /// What serves this statement for this session, now.
-    ///
-    /// Never fails: whatever cannot be proved passes through.
-    pub async fn route(&self, _facts: &SessionFacts, _sql: &str, _binding: Option<&Binding>) -> Route {
-        Route::Passthrough { clean: false }
-    }
-
-    /// The session fell back to PostgreSQL after a rewritten statement failed with this SQLSTATE; do not offer it again.
-    pub fn rewritten_failed(&self, _facts: &SessionFacts, _sql: &str, _sqlstate: &str) {}
 }

@@ -1,0 +1,122 @@
+//! Decisions kept by statement text, so that a repeated statement is parsed and proved once.
+//!
+//! A decision depends on the text, the search path, the time zone, the parameters' types and the
+//! snapshot; all of them are in its key. What may change without them (freshness, roles,
+//! transactions) is asked each time by `gate`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use moka::sync::Cache;
+use pgstar_cache::Key;
+use pgstar_rewriter::{Code, Context, Decision, Reason, decide};
+use tokio::sync::OnceCell;
+
+use super::parity::Parity;
+use super::{Binding, SessionFacts};
+use crate::warehouse::Snapshot;
+
+/// Memory for kept decisions, in bytes of statement text and rewritten text.
+const DECISION_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// A number that only goes up.
+#[derive(Debug, Default)]
+pub(super) struct Count(AtomicU64);
+
+impl Count {
+    pub(super) fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How often a statement was served by what.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) rollup: Count,
+    pub(super) cache: Count,
+    pub(super) passthrough: Count,
+}
+
+/// A decision with what was learnt of it since.
+#[derive(Debug)]
+pub(super) struct Decided {
+    /// The statement as first sent.
+    pub(super) sql: String,
+    pub(super) decision: Decision,
+    /// For each match, what PostgreSQL says of its columns, once asked.
+    pub(super) parity: Vec<OnceCell<Parity>>,
+    pub(super) counts: Counts,
+}
+
+impl Decided {
+    fn new(sql: &str, decision: Decision) -> Self {
+        let parity = decision.matches.iter().map(|_| OnceCell::new()).collect();
+        Decided { sql: sql.to_owned(), decision, parity, counts: Counts::default() }
+    }
+
+    fn size(&self) -> usize {
+        let rewritten: usize = self.decision.matches.iter().map(|found| 2 * found.sql.len()).sum();
+        let reasons: usize = self.decision.reasons.iter().map(|reason| reason.detail.len() + 64).sum();
+        2 * self.sql.len() + rewritten + reasons + 512
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Decisions {
+    kept: Cache<Key, Arc<Decided>>,
+}
+
+impl Decisions {
+    pub(super) fn new() -> Self {
+        let weigh = |_: &Key, decided: &Arc<Decided>| u32::try_from(decided.size()).unwrap_or(u32::MAX);
+        Decisions { kept: Cache::builder().max_capacity(DECISION_BYTES_MAX).weigher(weigh).build() }
+    }
+
+    pub(super) fn decide(&self, snapshot: &Snapshot, facts: &SessionFacts, sql: &str, binding: Option<&Binding>) -> Arc<Decided> {
+        let key = key(snapshot, facts, sql, binding);
+        self.kept.get_with(key, || {
+            let context = Context {
+                catalog: &snapshot.catalog,
+                rollups: &snapshot.rollups,
+                search_path: &facts.search_path,
+                time_zone: &facts.time_zone,
+            };
+            let mut decision = decide(sql, context);
+            let absent = snapshot.absent.iter();
+            decision.reasons.extend(absent.map(|absent| Reason::new(Code::NotBuilt, &absent.because).of_rollup(&absent.name)));
+            Arc::new(Decided::new(sql, decision))
+        })
+    }
+
+    /// The statement's rewritten form failed: it is not offered again under this snapshot.
+    pub(super) fn mark_failed(&self, snapshot: &Snapshot, facts: &SessionFacts, sql: &str, sqlstate: &str) {
+        let reason = Reason::new(Code::RewriteFailed, format!("SQLSTATE {sqlstate}"));
+        let decision = Decision { reasons: vec![reason], ..Decision::default() };
+        // Without its parameters' types the key is that of the simple protocol; a prepared statement
+        // that fails is tried once for each new text, which costs one fallback.
+        self.kept.insert(key(snapshot, facts, sql, None), Arc::new(Decided::new(sql, decision)));
+    }
+
+    /// The decisions kept, the most used first.
+    pub(super) fn by_use(&self) -> Vec<Arc<Decided>> {
+        let mut all: Vec<Arc<Decided>> = self.kept.iter().map(|(_, decided)| decided).collect();
+        let uses = |decided: &Decided| decided.counts.rollup.get() + decided.counts.cache.get() + decided.counts.passthrough.get();
+        all.sort_by_key(|decided| std::cmp::Reverse(uses(decided)));
+        all
+    }
+
+    pub(super) fn clear(&self) {
+        self.kept.invalidate_all();
+    }
+}
+
+fn key(snapshot: &Snapshot, facts: &SessionFacts, sql: &str, binding: Option<&Binding>) -> Key {
+    let types: Vec<u8> = binding.iter().flat_map(|binding| &binding.parameter_types).flat_map(|oid| oid.to_be_bytes()).collect();
+    let path = facts.search_path.join("\0");
+    let protocol: &[u8] = if binding.is_some() { b"extended" } else { b"simple" };
+    Key::of(&[&snapshot.version.to_be_bytes(), sql.as_bytes(), path.as_bytes(), facts.time_zone.as_bytes(), protocol, &types])
+}

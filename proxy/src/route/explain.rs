@@ -1,0 +1,133 @@
+//! What `EXPLAIN (PGSTAR)` and `pgstar explain` say: the decision, and why.
+
+use pgstar_rewriter::{Reason, Step};
+use serde::Serialize;
+
+use super::{Requested, Verdict};
+use crate::warehouse::Snapshot;
+
+/// A decision with everything that led to it.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    decision: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rollup: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sql: Option<String>,
+    reasons: Vec<ReasonLine>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    proof: Vec<ProofLine>,
+    freshness: FreshnessLine,
+}
+
+#[derive(Debug, Serialize)]
+struct ReasonLine {
+    rollup: Option<String>,
+    code: &'static str,
+    detail: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ProofLine {
+    rule: &'static str,
+    detail: String,
+}
+
+#[derive(Debug, Serialize)]
+struct FreshnessLine {
+    requested: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    built_seconds_ago: Option<u64>,
+}
+
+impl Explanation {
+    pub(super) fn of(verdict: &Verdict, is_cached: bool, requested: &Requested) -> Self {
+        let found = match (&verdict.outcome, &verdict.decided) {
+            (Ok(answering), Some(decided)) => decided.decision.matches.get(answering.position),
+            _ => None,
+        };
+        let ready = found.and_then(|found| verdict.snapshot.ready.get(found.rollup));
+        let decision = match (found, is_cached) {
+            (None, _) => "passthrough",
+            (Some(_), true) => "cache",
+            (Some(_), false) => "rollup",
+        };
+        let reasons = match (&verdict.outcome, &verdict.decided) {
+            (Err(reasons), _) => reasons.as_slice(),
+            (Ok(_), Some(decided)) => decided.decision.reasons.as_slice(),
+            (Ok(_), None) => &[],
+        };
+        Explanation {
+            decision,
+            rollup: ready.map(|ready| ready.built.name.clone()),
+            sql: found.map(|found| found.sql.clone()),
+            reasons: reasons.iter().map(ReasonLine::of).collect(),
+            proof: found.iter().flat_map(|found| &found.proof).map(ProofLine::of).collect(),
+            freshness: FreshnessLine {
+                requested: requested.freshness.to_string(),
+                built_seconds_ago: ready.map(|ready| Snapshot::age(&ready.built).as_secs()),
+            },
+        }
+    }
+
+    /// One JSON object, as DESIGN fixes it.
+    pub fn json(&self) -> String {
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// The lines of the answer.
+    pub fn lines(&self, json: bool) -> Vec<String> {
+        if json { vec![self.json()] } else { self.text() }
+    }
+
+    /// The explanation for people.
+    pub fn text(&self) -> Vec<String> {
+        let mut lines = vec![self.headline()];
+        lines.extend(self.sql.iter().map(|sql| format!("  SQL: {sql}")));
+        lines.push(self.freshness.text());
+        if !self.proof.is_empty() {
+            lines.push("  Proof:".to_owned());
+            lines.extend(self.proof.iter().map(|step| format!("    {}: {}", step.rule, step.detail)));
+        }
+        if !self.reasons.is_empty() {
+            lines.push(if self.sql.is_some() { "  Not used:" } else { "  Reasons:" }.to_owned());
+            lines.extend(self.reasons.iter().map(|reason| format!("    {}", reason.text())));
+        }
+        lines
+    }
+
+    fn headline(&self) -> String {
+        match (&self.rollup, self.decision) {
+            (Some(rollup), "cache") => format!("Answered from the cache, kept from rollup {rollup}"),
+            (Some(rollup), _) => format!("Answered from rollup {rollup}"),
+            (None, _) => "Passed through to PostgreSQL".to_owned(),
+        }
+    }
+}
+
+impl ReasonLine {
+    fn of(reason: &Reason) -> Self {
+        ReasonLine { rollup: reason.rollup.clone(), code: reason.code.as_str(), detail: reason.detail.clone() }
+    }
+
+    fn text(&self) -> String {
+        let rollup = self.rollup.as_ref().map(|rollup| format!("{rollup}: ")).unwrap_or_default();
+        let detail = if self.detail.is_empty() { String::new() } else { format!(": {}", self.detail) };
+        format!("{rollup}{}{detail}", self.code)
+    }
+}
+
+impl ProofLine {
+    fn of(step: &Step) -> Self {
+        ProofLine { rule: step.rule, detail: step.detail.clone() }
+    }
+}
+
+impl FreshnessLine {
+    fn text(&self) -> String {
+        match self.built_seconds_ago {
+            Some(age) => format!("  Freshness: asked for {}; built {age} s ago", self.requested),
+            None => format!("  Freshness: asked for {}", self.requested),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Describe parity: a rewritten statement is used only if PostgreSQL itself gives both statements the
+//! same columns: count, names, types and modifiers (and the same parameters).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pgstar_postgres::connect::Connection;
+use pgstar_postgres::describe::{DescribeError, Description, describe};
+use pgstar_rewriter::{Code, Reason};
+use tokio::sync::Semaphore;
+
+use super::decisions::Decided;
+use super::{Binding, ColumnOrigin, SessionFacts};
+use crate::warehouse::Warehouse;
+
+/// Connections that statements are described on; more questions than that wait.
+const CONNECTIONS_MAX: usize = 4;
+
+/// What PostgreSQL says of one match: where the original's columns come from, or why the rewritten
+/// statement may not stand for it.
+pub(super) type Parity = Result<Arc<[ColumnOrigin]>, Reason>;
+
+/// Asks PostgreSQL, on connections of pgstar's own.
+#[derive(Debug)]
+pub(super) struct Describer {
+    warehouse: Arc<Warehouse>,
+    idle: Mutex<Vec<Connection>>,
+    permits: Semaphore,
+}
+
+impl Describer {
+    pub(super) fn new(warehouse: Arc<Warehouse>) -> Self {
+        Describer { warehouse, idle: Mutex::default(), permits: Semaphore::new(CONNECTIONS_MAX) }
+    }
+
+    /// The origins of the original's columns, if the match has the same columns. Asked once for each
+    /// decision; trouble with the connection is not remembered.
+    pub(super) async fn origins(&self, decided: &Decided, position: usize, facts: &SessionFacts, binding: Option<&Binding>) -> Parity {
+        let (Some(cell), Some(found)) = (decided.parity.get(position), decided.decision.matches.get(position)) else {
+            return Err(Reason::new(Code::NotBuilt, ""));
+        };
+        let ask = || self.compare(&decided.sql, &found.sql, facts, binding);
+        match cell.get_or_try_init(ask).await {
+            Ok(parity) => parity.clone(),
+            Err(trouble) => Err(Reason::new(Code::DescribeMismatch, trouble.to_string())),
+        }
+    }
+
+    async fn compare(&self, original: &str, rewritten: &str, facts: &SessionFacts, binding: Option<&Binding>) -> Result<Parity, DescribeTrouble> {
+        let types: &[u32] = binding.map_or(&[], |binding| &binding.parameter_types);
+        let _permit = self.permits.acquire().await.map_err(|_| DescribeTrouble::Closed)?;
+        let mut connection = self.connection().await?;
+        let original = match describe(&mut connection, original, &facts.search_path, types).await {
+            Ok(description) => description,
+            Err(error) => return self.refused(error, Code::StatementRefused),
+        };
+        let rewritten = match describe(&mut connection, rewritten, &facts.search_path, types).await {
+            Ok(description) => description,
+            Err(error) => return self.refused(error, Code::DescribeMismatch),
+        };
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        Ok(parity(&original, &rewritten))
+    }
+
+    async fn connection(&self) -> Result<Connection, DescribeTrouble> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match idle.filter(|connection| !connection.is_closed()) {
+            Some(connection) => Ok(connection),
+            None => Ok(self.warehouse.connector().connect().await?),
+        }
+    }
+
+    fn refused(&self, error: DescribeError, code: Code) -> Result<Parity, DescribeTrouble> {
+        match error {
+            DescribeError::Refused { sqlstate, message } => Ok(Err(Reason::new(code, format!("{message} (SQLSTATE {sqlstate})")))),
+            DescribeError::TemporarySchema(_) => Ok(Err(Reason::new(Code::TemporaryObjects, ""))),
+            error @ DescribeError::Unavailable(_) => Err(DescribeTrouble::Describe(error)),
+        }
+    }
+}
+
+/// The question could not be put; it is put again for the next statement.
+#[derive(Debug, thiserror::Error)]
+enum DescribeTrouble {
+    #[error(transparent)]
+    Connect(#[from] pgstar_postgres::connect::Error),
+    #[error(transparent)]
+    Describe(DescribeError),
+    #[error("pgstar is stopping")]
+    Closed,
+}
+
+fn parity(original: &Description, rewritten: &Description) -> Parity {
+    let refuse = |detail: String| Err(Reason::new(Code::DescribeMismatch, detail));
+    if original.columns.len() != rewritten.columns.len() {
+        return refuse(format!("{} columns instead of {}", rewritten.columns.len(), original.columns.len()));
+    }
+    if original.parameters != rewritten.parameters {
+        return refuse("the parameters have other types".to_owned());
+    }
+    for (mine, theirs) in original.columns.iter().zip(&rewritten.columns) {
+        let is_same = mine.name == theirs.name && mine.type_oid == theirs.type_oid && mine.typmod == theirs.typmod;
+        if !is_same {
+            let show = |column: &pgstar_postgres::describe::DescribedColumn| format!("\"{}\" type {} modifier {}", column.name, column.type_oid.0, column.typmod);
+            return refuse(format!("column {} became {}", show(mine), show(theirs)));
+        }
+    }
+    Ok(original.columns.iter().map(|column| ColumnOrigin { table: column.table_oid.0, attnum: column.attnum }).collect())
+}

@@ -1,0 +1,317 @@
+//! What is known of the database behind the proxy: its catalog and the rollups that are built.
+//!
+//! Routing reads a [`Snapshot`]; one background task replaces it when the catalog changes or a
+//! rollup is built. It must not know what a session or a statement is.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use pgstar_postgres::catalog::{catalog_fingerprint, load_catalog};
+use pgstar_postgres::connect::{Connector, Error as ConnectError};
+use pgstar_postgres::rollups::{BuildPlan, BuildProgress, BuiltRollup, Readers, RollupError, RollupStore};
+use pgstar_rewriter::catalog::Catalog;
+use pgstar_rewriter::{Reason, Rollup, RollupDefinition};
+use tokio_postgres::{Client, SimpleQueryMessage};
+use tracing::warn;
+
+use crate::config::RollupConfig;
+use crate::telemetry;
+
+/// How often the catalog is asked whether it has changed. A change of privileges, keys or policies
+/// is noticed at the latest this long after its commit; dropped or revoked tables are noticed by
+/// PostgreSQL itself, because every rewritten statement names them.
+pub const CATALOG_POLL: Duration = Duration::from_secs(1);
+
+/// A rollup that can answer, with what decides for whom.
+#[derive(Debug, Clone)]
+pub struct ReadyRollup {
+    /// Its table and what the table cost.
+    pub built: BuiltRollup,
+    /// Who may read all of its base tables.
+    pub readers: Readers,
+}
+
+/// A declared rollup that cannot answer.
+#[derive(Debug, Clone)]
+pub struct AbsentRollup {
+    /// Its name.
+    pub name: String,
+    /// Why, for people.
+    pub because: String,
+}
+
+/// The database at one instant.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Distinguishes snapshots: what was decided under one number holds for that number only.
+    pub version: u64,
+    /// The database's name.
+    pub database: String,
+    /// Relations, keys, row security.
+    pub catalog: Catalog,
+    /// What the rewriter may use.
+    pub rollups: Vec<Rollup>,
+    /// Pairwise with `rollups`.
+    pub ready: Vec<ReadyRollup>,
+    /// Declared, but not usable.
+    pub absent: Vec<AbsentRollup>,
+    /// The names of the tables that usable rollups are built from, in lower case: a statement that
+    /// names none of them cannot be answered.
+    pub base_tables: Vec<String>,
+}
+
+/// Why the database could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum WarehouseError {
+    /// pgstar's own connection.
+    #[error(transparent)]
+    Connection(#[from] ConnectError),
+    /// The upkeep of rollups.
+    #[error(transparent)]
+    Rollup(#[from] RollupError),
+}
+
+/// A rollup's definition that does not fit the database.
+#[derive(Debug, Clone)]
+pub struct Misfit {
+    /// The rollup.
+    pub rollup: RollupConfig,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// The database behind the proxy, kept current.
+#[derive(Debug)]
+pub struct Warehouse {
+    connector: Connector,
+    store: RollupStore,
+    declared: RwLock<Vec<RollupConfig>>,
+    snapshot: RwLock<Arc<Snapshot>>,
+    building: Mutex<HashMap<String, &'static str>>,
+}
+
+/// Definitions read against one catalog.
+struct Definitions {
+    fitting: Vec<RollupDefinition>,
+    misfits: Vec<Misfit>,
+}
+
+impl Warehouse {
+    /// The database that this configuration connects to; nothing is opened yet.
+    pub fn new(upstream: &tokio_postgres::Config, declared: Vec<RollupConfig>) -> Result<Self, WarehouseError> {
+        Ok(Warehouse {
+            connector: Connector::new(upstream.clone())?,
+            store: RollupStore::new(upstream.clone())?,
+            declared: RwLock::new(declared),
+            snapshot: RwLock::default(),
+            building: Mutex::default(),
+        })
+    }
+
+    /// What is known now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The upkeep of rollup tables.
+    pub fn store(&self) -> &RollupStore {
+        &self.store
+    }
+
+    /// Opens connections of pgstar's own.
+    pub fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// What a rollup that is not ready is doing, if anything.
+    pub fn building(&self, rollup: &str) -> Option<&'static str> {
+        self.building.lock().unwrap_or_else(PoisonError::into_inner).get(rollup).copied()
+    }
+
+    /// Replaces the declarations, as a reload of the configuration does; the next refresh acts on it.
+    pub fn declare(&self, declared: Vec<RollupConfig>) {
+        *self.declared.write().unwrap_or_else(PoisonError::into_inner) = declared;
+    }
+
+    fn declared(&self) -> Vec<RollupConfig> {
+        self.declared.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the catalog and the rollups that are there, and publishes them. Builds nothing.
+    ///
+    /// Returns the definitions that do not fit the database.
+    pub async fn refresh(&self) -> Result<Vec<Misfit>, WarehouseError> {
+        let client = self.connector.shared().await?;
+        let catalog = load_catalog(&client).await?;
+        let (database, search_path) = own_session(&client).await?;
+        let Definitions { fitting, misfits } = read_definitions(&self.declared(), &catalog, &search_path);
+        let plans: Vec<BuildPlan> = fitting.iter().map(plan).collect();
+        let built = if plans.is_empty() { vec![] } else { self.store.list().await? };
+        let is_current = |plan: &BuildPlan| built.iter().any(|built| built.name == plan.name && built.fingerprint == plan.fingerprint);
+        let any_current = plans.iter().any(is_current);
+        let readers = if any_current { self.store.sync_grants(&plans).await? } else { HashMap::new() };
+        let mut snapshot = Snapshot { database, catalog, version: self.snapshot().version + 1, ..Snapshot::default() };
+        for misfit in &misfits {
+            let because = format!("its definition does not fit the database: {}", misfit.reason);
+            snapshot.absent.push(AbsentRollup { name: misfit.rollup.name.to_string(), because });
+        }
+        for (definition, plan) in fitting.into_iter().zip(plans) {
+            snapshot.add(definition, &plan, &built, &readers);
+        }
+        snapshot.base_tables = snapshot.tables_of_rollups();
+        snapshot.tell_metrics();
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        Ok(misfits)
+    }
+
+    /// Builds every declared rollup that is missing or was built from another definition, one after
+    /// the other, publishing each as it is ready.
+    ///
+    /// `progress` is told the rollup's name. Returns how many were built.
+    pub async fn build_missing(&self, progress: &(dyn Fn(&str, BuildProgress) + Sync)) -> Result<usize, WarehouseError> {
+        let declared = self.declared();
+        if declared.is_empty() {
+            return Ok(0);
+        }
+        self.store.ensure_schema().await?;
+        let mut built = 0;
+        for rollup in &declared {
+            if self.build_one(rollup, false, progress).await? {
+                built += 1;
+            }
+        }
+        Ok(built)
+    }
+
+    /// Builds one declared rollup from the base tables as they are now. False when its definition does not fit.
+    pub async fn build_one(&self, rollup: &RollupConfig, again: bool, progress: &(dyn Fn(&str, BuildProgress) + Sync)) -> Result<bool, WarehouseError> {
+        let name = rollup.name.to_string();
+        let client = self.connector.shared().await?;
+        let snapshot = self.snapshot();
+        let (_, search_path) = own_session(&client).await?;
+        let Ok(definition) = RollupDefinition::parse(&name, &rollup.query, &snapshot.catalog, &search_path) else {
+            return Ok(false);
+        };
+        let plan = plan(&definition);
+        let is_ready = snapshot.rollups.iter().any(|ready| ready.definition.fingerprint == plan.fingerprint && ready.definition.name == name);
+        if is_ready && !again {
+            return Ok(false);
+        }
+        let tell = |step: BuildProgress| {
+            self.note_building(&name, &step);
+            progress(&name, step);
+        };
+        let result = if again { self.store.rebuild(&plan, &tell).await } else { self.store.ensure(&plan, &tell).await };
+        self.building.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        result?;
+        self.refresh().await?;
+        Ok(true)
+    }
+
+    fn note_building(&self, name: &str, step: &BuildProgress) {
+        let doing = match step {
+            BuildProgress::Waiting { .. } => "waiting",
+            BuildProgress::Scanning { .. } | BuildProgress::Analyzing | BuildProgress::Indexing { .. } => "building",
+            BuildProgress::Done { .. } => "done",
+        };
+        self.building.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), doing);
+    }
+
+    /// Keeps the snapshot current for as long as it is polled: refreshes when the catalog changed, and
+    /// builds rollups whose definition is not built. Trouble is logged and tried again; meanwhile the
+    /// last snapshot stands, and what it says of dropped tables PostgreSQL refuses by itself.
+    pub async fn keep_current(&self, progress: &(dyn Fn(&str, BuildProgress) + Sync)) {
+        let mut known = String::new();
+        loop {
+            tokio::time::sleep(CATALOG_POLL).await;
+            if let Err(error) = self.follow(&mut known, progress).await {
+                warn!(%error, "Could not look after the rollups; trying again.");
+            }
+        }
+    }
+
+    async fn follow(&self, known: &mut String, progress: &(dyn Fn(&str, BuildProgress) + Sync)) -> Result<(), WarehouseError> {
+        let client = self.connector.shared().await?;
+        let fingerprint = format!("{} {:?}", catalog_fingerprint(&client).await?, self.declared());
+        if fingerprint == *known {
+            return Ok(());
+        }
+        for misfit in self.refresh().await? {
+            warn!(rollup = %misfit.rollup.name, reason = %misfit.reason, "A rollup does not fit the database.");
+        }
+        self.build_missing(progress).await?;
+        *known = fingerprint;
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    fn add(&mut self, definition: RollupDefinition, plan: &BuildPlan, built: &[BuiltRollup], readers: &HashMap<String, Readers>) {
+        let found = built.iter().find(|built| built.name == plan.name);
+        match (found, readers.get(&plan.name)) {
+            (Some(built), Some(readers)) if built.fingerprint == plan.fingerprint => {
+                self.rollups.push(Rollup { definition, schema: built.schema.clone(), table: built.table.clone(), rows: built.rows });
+                self.ready.push(ReadyRollup { built: built.clone(), readers: readers.clone() });
+            }
+            (Some(_), _) => self.absent.push(AbsentRollup { name: plan.name.clone(), because: "it was built from another definition".to_owned() }),
+            (None, _) => self.absent.push(AbsentRollup { name: plan.name.clone(), because: "it has not been built yet".to_owned() }),
+        }
+    }
+
+    fn tables_of_rollups(&self) -> Vec<String> {
+        let relations = self.rollups.iter().flat_map(|rollup| &rollup.definition.base_relations);
+        let names = relations.filter_map(|oid| self.catalog.relation_by_oid(*oid)).map(|relation| relation.name.to_ascii_lowercase());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn tell_metrics(&self) {
+        for ReadyRollup { built, readers: _ } in &self.ready {
+            telemetry::rollup_holds(&built.name, built.rows, built.bytes, built.built_at);
+        }
+    }
+
+    /// How long ago the rollup was true, by this machine's clock.
+    pub fn age(built: &BuiltRollup) -> Duration {
+        SystemTime::now().duration_since(built.built_at).unwrap_or_default()
+    }
+}
+
+fn plan(definition: &RollupDefinition) -> BuildPlan {
+    BuildPlan {
+        name: definition.name.clone(),
+        fingerprint: definition.fingerprint.clone(),
+        select: definition.build_select.clone(),
+        key_columns: definition.key_columns().map(str::to_owned).collect(),
+        base_relations: definition.base_relations.clone(),
+    }
+}
+
+fn read_definitions(declared: &[RollupConfig], catalog: &Catalog, search_path: &[String]) -> Definitions {
+    let mut definitions = Definitions { fitting: vec![], misfits: vec![] };
+    for rollup in declared {
+        match RollupDefinition::parse(&rollup.name.to_string(), &rollup.query, catalog, search_path) {
+            Ok(definition) => definitions.fitting.push(definition),
+            Err(reason) => definitions.misfits.push(Misfit { rollup: rollup.clone(), reason }),
+        }
+    }
+    definitions
+}
+
+/// The database, and the schemas in which names of the configuration are looked up: those that
+/// pgstar's role would search, not the short path that pgstar's own statements run under.
+async fn own_session(client: &Client) -> Result<(String, Vec<String>), WarehouseError> {
+    let question = "BEGIN; SET LOCAL search_path TO DEFAULT;
+        SELECT pg_catalog.current_database(), pg_catalog.array_to_json(pg_catalog.current_schemas(true)); COMMIT";
+    let replies = client.simple_query(question).await.map_err(ConnectError::from)?;
+    let row = replies.iter().find_map(|reply| match reply {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let column = |position| row.and_then(|row| row.get(position)).unwrap_or_default();
+    let search_path = serde_json::from_str(column(1)).unwrap_or_default();
+    Ok((column(0).to_owned(), search_path))
+}
