@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use pgstar_postgres::catalog::{catalog_fingerprint, load_catalog};
 use pgstar_postgres::connect::{Connector, Error as ConnectError};
-use pgstar_postgres::rollups::{BuildPlan, BuildProgress, BuiltRollup, Readers, RollupError, RollupStore};
+use pgstar_postgres::rollups::{self, BuildPlan, BuildProgress, BuiltRollup, Readers, RollupError, RollupStore};
 use pgstar_rewriter::catalog::Catalog;
 use pgstar_rewriter::{Reason, Rollup, RollupDefinition};
+use tokio::time::sleep;
 use tokio_postgres::{Client, SimpleQueryMessage};
 use tracing::warn;
 
@@ -22,6 +23,9 @@ use crate::telemetry;
 /// is noticed at the latest this long after its commit; dropped or revoked tables are noticed by
 /// PostgreSQL itself, because every rewritten statement names them.
 pub const CATALOG_POLL: Duration = Duration::from_secs(1);
+
+/// How long to wait after something failed: long enough that a lasting trouble does not flood the log.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(10);
 
 /// A rollup that can answer, with what decides for whom.
 #[derive(Debug, Clone)]
@@ -147,7 +151,7 @@ impl Warehouse {
         let (database, search_path) = own_session(&client).await?;
         let Definitions { fitting, misfits } = read_definitions(&self.declared(), &catalog, &search_path);
         let plans: Vec<BuildPlan> = fitting.iter().map(plan).collect();
-        let built = if plans.is_empty() { vec![] } else { self.store.list().await? };
+        let built = rollups::list(&client).await?;
         let is_current = |plan: &BuildPlan| built.iter().any(|built| built.name == plan.name && built.fingerprint == plan.fingerprint);
         let any_current = plans.iter().any(is_current);
         let readers = if any_current { self.store.sync_grants(&plans).await? } else { HashMap::new() };
@@ -218,31 +222,43 @@ impl Warehouse {
         self.building.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), doing);
     }
 
-    /// Keeps the snapshot current for as long as it is polled: refreshes when the catalog changed, and
-    /// builds rollups whose definition is not built. Trouble is logged and tried again; meanwhile the
-    /// last snapshot stands, and what it says of dropped tables PostgreSQL refuses by itself.
+    /// Keeps the snapshot current for as long as it is polled: refreshes when the catalog or the
+    /// rollups' tables changed, and builds rollups whose definition is not built. Trouble is logged and
+    /// tried again; meanwhile the last snapshot stands, and what it says of dropped tables PostgreSQL
+    /// refuses by itself.
     pub async fn keep_current(&self, progress: &(dyn Fn(&str, BuildProgress) + Sync)) {
         let mut known = String::new();
         loop {
-            tokio::time::sleep(CATALOG_POLL).await;
-            if let Err(error) = self.follow(&mut known, progress).await {
-                warn!(%error, "Could not look after the rollups; trying again.");
+            match self.follow(&mut known, progress).await {
+                Ok(()) => sleep(CATALOG_POLL).await,
+                Err(error) => {
+                    warn!(%error, "Could not look after the rollups; trying again in {} s.", TROUBLE_PAUSE.as_secs());
+                    sleep(TROUBLE_PAUSE).await;
+                }
             }
         }
     }
 
     async fn follow(&self, known: &mut String, progress: &(dyn Fn(&str, BuildProgress) + Sync)) -> Result<(), WarehouseError> {
-        let client = self.connector.shared().await?;
-        let fingerprint = format!("{} {:?}", catalog_fingerprint(&client).await?, self.declared());
-        if fingerprint == *known {
+        let now = self.fingerprint().await?;
+        if now == *known {
             return Ok(());
         }
         for misfit in self.refresh().await? {
             warn!(rollup = %misfit.rollup.name, reason = %misfit.reason, "A rollup does not fit the database.");
         }
-        self.build_missing(progress).await?;
-        *known = fingerprint;
+        // Remembered before building: what changes meanwhile, the builds included, is followed next time.
+        *known = now;
+        self.build_missing(progress).await.inspect_err(|_| known.clear())?;
         Ok(())
+    }
+
+    /// Changes whenever a refresh could come out differently.
+    async fn fingerprint(&self) -> Result<String, WarehouseError> {
+        let client = self.connector.shared().await?;
+        let catalog = catalog_fingerprint(&client).await?;
+        let tables: Vec<String> = rollups::list(&client).await?.into_iter().map(|built| built.table).collect();
+        Ok(format!("{catalog} {} {:?}", tables.join(" "), self.declared()))
     }
 }
 

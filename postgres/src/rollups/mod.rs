@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use pgstar_rewriter::catalog::Oid;
-use tokio_postgres::Config;
+use tokio_postgres::{Client, Config};
 
 pub use grants::Readers;
 
@@ -163,7 +163,7 @@ impl RollupStore {
     /// Every rollup whose table is there, by name; none when the schema is missing.
     pub async fn list(&self) -> Result<Vec<BuiltRollup>, RollupError> {
         let connection = self.maintenance_connection().await?;
-        state::list(&connection).await
+        list(&connection).await
     }
 
     /// The rollup of this name, if its table is there.
@@ -246,6 +246,11 @@ impl RollupStore {
             .await?;
         Ok(connection)
     }
+}
+
+/// Every rollup whose table is there, by name, as seen on a connection of the caller's.
+pub async fn list(client: &Client) -> Result<Vec<BuiltRollup>, RollupError> {
+    state::list(client).await
 }
 
 async fn build_and_sweep(
