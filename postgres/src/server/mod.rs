@@ -4,9 +4,9 @@
 //! It knows nothing of what runs on the server. Never for data that anyone wants to keep: writes are
 //! not flushed to disk.
 //!
-//! Life of a server: [`binaries`] finds PostgreSQL (or [`install`] fetches it), [`directory`] makes a
-//! directory that the [`account`] the server runs as can use, [`cluster`] runs initdb and writes the
-//! settings, [`process`] starts the server and waits until it is ready, and [`watchdog`] cleans up
+//! Life of a server: `binaries` finds PostgreSQL (or `install` fetches it), `directory` makes a
+//! directory that the `account` the server runs as can use, `cluster` runs initdb and writes the
+//! settings, `process` starts the server and waits until it is ready, and `watchdog` cleans up
 //! should this process be killed.
 
 mod account;

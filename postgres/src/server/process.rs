@@ -44,7 +44,7 @@ impl Postmaster {
         directory: &ServerDirectory,
         timeout: Duration,
     ) -> Result<Self, ServerError> {
-        for _ in 1..PORT_ATTEMPTS_MAX {
+        for _ in 0..PORT_ATTEMPTS_MAX {
             match Self::start_on(free_port()?, binaries, account, directory, timeout) {
                 Err(Failed::PortTaken) => {}
                 Err(Failed::Otherwise(error)) => return Err(error),
