@@ -1,5 +1,7 @@
 //! The directory of one throw-away server: data, socket and log.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
