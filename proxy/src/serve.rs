@@ -103,7 +103,7 @@ impl Proxy {
     }
 
     /// Builds missing rollups and follows the catalog in the background until the proxy is dropped.
-    fn keep_rollups(&self) {
+    pub fn keep_rollups(&self) {
         let warehouse = Arc::clone(&self.warehouse);
         let keep = tokio::spawn(async move { warehouse.keep_current(&log_progress).await });
         // Ends with the process or with this handle's abort; see `Drop`.
