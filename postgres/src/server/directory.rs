@@ -28,8 +28,10 @@ pub(super) struct ServerDirectory {
 impl ServerDirectory {
     pub(super) fn create(account: &Account) -> Result<Self, ServerError> {
         let parent = parent_for(account)?;
+        let private = Permissions::from_mode(0o700);
         let created = tempfile::Builder::new()
             .prefix("pgstar-")
+            .permissions(private)
             .tempdir_in(&parent);
         let doing = format!("create a directory in {}", parent.display());
         let directory = created.map_err(ServerError::io(doing))?;
