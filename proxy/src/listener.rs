@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::session::{Phase, Routing, Shared, run};
 
@@ -51,7 +51,7 @@ async fn accept_all<R: Routing>(
     loop {
         tokio::select! {
             biased;
-            Some(_over) = sessions.join_next() => {}
+            Some(over) = sessions.join_next() => note_panic(over),
             accepted = listener.accept(), if sessions.len() < tasks_max => match accepted.and_then(|(stream, _)| prepare(stream)) {
                 Ok(stream) => {
                     sessions.spawn(run(stream, shared.clone(), slots.clone(), phases.clone()));
@@ -89,5 +89,14 @@ async fn drain(mut sessions: JoinSet<()>, phase: &watch::Sender<Phase>, drain_ti
 }
 
 async fn all_over(sessions: &mut JoinSet<()>) {
-    while sessions.join_next().await.is_some() {}
+    while let Some(over) = sessions.join_next().await {
+        note_panic(over);
+    }
+}
+
+/// A session that panicked took nobody with it, but it is a bug.
+fn note_panic(over: Result<(), JoinError>) {
+    if let Err(error) = over {
+        error!(%error, "A session stopped on a bug of pgstar's; its client was disconnected.");
+    }
 }
