@@ -10,9 +10,7 @@ use crate::warehouse::Snapshot;
 #[derive(Debug, Serialize)]
 pub struct Explanation {
     decision: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     rollup: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     sql: Option<String>,
     reasons: Vec<ReasonLine>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
