@@ -1,0 +1,367 @@
+//! What the end-to-end tests share: one throw-away PostgreSQL per test binary, databases on it, pgstar in
+//! front of them, and ways to ask both sides the same thing.
+//!
+//! It must not judge anything but that two answers are the same: the tests do.
+
+#![allow(dead_code, unused_imports, clippy::unwrap_used)] // Not every test file needs all of it.
+
+#[path = "../wire_support/mod.rs"]
+pub mod frames;
+pub mod process;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use pgstar::config::Config;
+use pgstar::serve::Proxy;
+use pgstar::wire;
+use pgstar_loadtest::ssb;
+use pgstar_postgres::server::{InstallPolicy, Server, ServerOptions};
+use tokio::sync::OnceCell;
+
+pub use frames::{Client, Frame, PATIENCE, tags};
+
+/// A static is never dropped; the server's watchdog clears up when the test binary ends.
+static SERVER: OnceCell<Server> = OnceCell::const_new();
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+static SSB: OnceCell<Database> = OnceCell::const_new();
+
+/// The example configuration, whose rollups are those of the Star Schema Benchmark.
+pub const EXAMPLE: &str = include_str!("../../../pgstar.toml");
+
+/// The server that all tests of one binary share.
+pub async fn server() -> &'static Server {
+    let start = || async {
+        let options = ServerOptions {
+            install: InstallPolicy::Never,
+            max_connections: Some(200),
+            synchronous_commit: false,
+            ..ServerOptions::default()
+        };
+        Server::start(options).await.unwrap()
+    };
+    SERVER.get_or_init(start).await
+}
+
+/// A database on the shared server.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pub name: String,
+    pub port: u16,
+}
+
+impl Database {
+    /// A new database in which `sql` has been run.
+    pub async fn with(sql: &str) -> Database {
+        let database = Database::create("template0").await;
+        database.run(sql).await;
+        database
+    }
+
+    async fn create(template: &str) -> Database {
+        let server = server().await;
+        let name = format!("e2e_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+        let create = format!("CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'");
+        let database = Database { name, port: server.port() };
+        let postgres = Database { name: "postgres".to_owned(), ..database.clone() };
+        postgres.run(&create).await;
+        database
+    }
+
+    /// The Star Schema Benchmark at scale 0.01, loaded once for the test binary: not to be written to.
+    pub async fn ssb() -> &'static Database {
+        let load = || async {
+            let database = Database::create("template0").await;
+            let config = server().await.config(&database.name);
+            let scale = ssb::Scale::try_from(0.01).unwrap();
+            ssb::load(&config, scale, 1, &|_| ()).await.unwrap();
+            database
+        };
+        SSB.get_or_init(load).await
+    }
+
+    /// A session straight to PostgreSQL.
+    pub async fn direct(&self) -> Client {
+        self.session(self.port, &[]).await
+    }
+
+    pub async fn direct_as(&self, role: &str) -> Client {
+        self.session(self.port, &[("user", role)]).await
+    }
+
+    async fn session(&self, port: u16, parameters: &[(&str, &str)]) -> Client {
+        // The first of two equal names would lose: PostgreSQL takes the last.
+        let own = [("user", "postgres"), ("database", self.name.as_str())];
+        let rest = own.into_iter().filter(|(name, _)| parameters.iter().all(|(other, _)| other != name));
+        let all: Vec<_> = rest.chain(parameters.iter().copied()).collect();
+        Client::connect_with(port, &all).await
+    }
+
+    /// Runs statements as the superuser, straight on PostgreSQL; each must succeed.
+    pub async fn run(&self, sql: &str) {
+        let mut session = self.direct().await;
+        ok(&mut session, sql).await;
+    }
+
+    pub fn url(&self) -> String {
+        format!("postgresql://postgres@127.0.0.1:{}/{}", self.port, self.name)
+    }
+
+    /// A configuration file's text: this database, free ports, these sections and rollups.
+    pub fn toml(&self, more: &str, rollups: &[(&str, &str)]) -> String {
+        let rollups: String = rollups.iter().map(|(name, query)| rollup_toml(name, query)).collect();
+        format!(
+            "[listen]\naddress = \"127.0.0.1:0\"\n\n[upstream]\nurl = \"{}\"\n\n{more}\n{rollups}",
+            self.url()
+        )
+    }
+
+    pub fn config(&self, more: &str, rollups: &[(&str, &str)]) -> Config {
+        let admin = if more.contains("[admin]") { "" } else { "[admin]\naddress = \"off\"\n" };
+        let text = self.toml(&format!("{admin}{more}"), rollups);
+        Config::from_text(Path::new("e2e.toml"), &text).unwrap_or_else(|problems| panic!("{problems}\n{text}"))
+    }
+}
+
+pub fn rollup_toml(name: &str, query: &str) -> String {
+    format!("\n[[rollup]]\nname = \"{name}\"\nquery = \"\"\"\n{query}\n\"\"\"\n")
+}
+
+/// What most tests want of the configuration: rollups answer however old they are.
+pub const ANY: &str = "[freshness]\ndefault = \"any\"\n";
+
+/// pgstar in this process, before one database, with its rollups built.
+pub struct Lab {
+    pub database: Database,
+    pub proxy: Proxy,
+}
+
+impl Lab {
+    pub async fn start(database: &Database, more: &str, rollups: &[(&str, &str)]) -> Lab {
+        Lab::with_config(database, &database.config(more, rollups)).await
+    }
+
+    pub async fn with_config(database: &Database, config: &Config) -> Lab {
+        let proxy = Proxy::start(config).await.unwrap_or_else(|failure| panic!("{}", failure.report()));
+        proxy.warehouse().build_missing(&|_, _| ()).await.unwrap();
+        proxy.keep_rollups();
+        Lab { database: database.clone(), proxy }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.proxy.address().port()
+    }
+
+    /// A session through pgstar.
+    pub async fn session(&self) -> Client {
+        self.session_with(&[]).await
+    }
+
+    pub async fn session_with(&self, parameters: &[(&str, &str)]) -> Client {
+        self.database.session(self.port(), parameters).await
+    }
+
+    pub async fn session_as(&self, role: &str) -> Client {
+        self.session_with(&[("user", role)]).await
+    }
+
+    /// A session straight to PostgreSQL and one through pgstar.
+    pub async fn pair(&self) -> Pair {
+        Pair { direct: self.database.direct().await, through: self.session().await }
+    }
+
+    pub async fn pair_with(&self, parameters: &[(&str, &str)]) -> Pair {
+        let direct = self.database.session(self.database.port, parameters).await;
+        Pair { direct, through: self.session_with(parameters).await }
+    }
+}
+
+/// Two sessions that are told the same.
+pub struct Pair {
+    pub direct: Client,
+    pub through: Client,
+}
+
+impl Pair {
+    /// Runs the statement on both sides and asserts that pgstar's frames are PostgreSQL's.
+    pub async fn same(&mut self, sql: &str) -> Vec<Frame> {
+        self.same_bytes(&frames::query(sql), sql).await
+    }
+
+    /// The same for any frames that end with a ReadyForQuery.
+    pub async fn same_bytes(&mut self, bytes: &[u8], what: &str) -> Vec<Frame> {
+        let direct = self.direct.exchange(bytes).await;
+        let through = self.through.exchange(bytes).await;
+        assert_eq!(comparable(&direct, what), comparable(&through, what), "{what}");
+        direct
+    }
+
+    /// Runs the statement on both sides, asserts the same answer, and says what served it.
+    pub async fn served(&mut self, sql: &str) -> Served {
+        let before = Counted::of(&mut self.through, sql).await;
+        self.same(sql).await;
+        Counted::of(&mut self.through, sql).await.since(&before)
+    }
+
+    /// Runs something on both sides that may answer differently, such as a SET of pgstar's.
+    pub async fn both(&mut self, sql: &str) {
+        ok(&mut self.direct, sql).await;
+        ok(&mut self.through, sql).await;
+    }
+}
+
+/// Frames in an order that does not depend on what ORDER BY leaves open.
+fn comparable(frames: &[Frame], sql: &str) -> Vec<Frame> {
+    let mut frames = frames.to_vec();
+    if !sql.contains("/* total order */") {
+        let first = frames.iter().position(|frame| frame.tag() == 'D');
+        let last = frames.iter().rposition(|frame| frame.tag() == 'D');
+        if let (Some(first), Some(last)) = (first, last) {
+            frames[first..=last].sort_by(|one, other| one.0.cmp(&other.0));
+        }
+    }
+    frames
+}
+
+/// What served a statement, by pgstar's own count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    Rollup,
+    Cache,
+    /// PostgreSQL, with the client's own statement.
+    Passthrough,
+}
+
+/// How often a statement was served by what.
+#[derive(Debug, Default)]
+struct Counted {
+    rollup: u64,
+    cache: u64,
+}
+
+impl Counted {
+    async fn of(through: &mut Client, sql: &str) -> Counted {
+        let mut counted = Counted::default();
+        for row in table(&through.query("SHOW pgstar.queries").await) {
+            if row[0].as_deref() == Some(sql) {
+                counted.rollup += row[1].as_ref().unwrap().parse::<u64>().unwrap();
+                counted.cache += row[2].as_ref().unwrap().parse::<u64>().unwrap();
+            }
+        }
+        counted
+    }
+
+    fn since(&self, before: &Counted) -> Served {
+        match (self.rollup - before.rollup, self.cache - before.cache) {
+            (0, 0) => Served::Passthrough,
+            (1, 0) => Served::Rollup,
+            (0, 1) => Served::Cache,
+            both => panic!("one statement was counted {both:?}"),
+        }
+    }
+}
+
+/// What served the statement on this session, by pgstar's own count.
+pub async fn served(through: &mut Client, sql: &str) -> (Served, Vec<Frame>) {
+    let before = Counted::of(through, sql).await;
+    let frames = through.query(sql).await;
+    (Counted::of(through, sql).await.since(&before), frames)
+}
+
+/// Runs statements that must succeed.
+pub async fn ok(session: &mut Client, sql: &str) -> Vec<Frame> {
+    let frames = session.query(sql).await;
+    if let Some(error) = frames.iter().find(|frame| frame.tag() == 'E') {
+        panic!("{sql}: {error:?}");
+    }
+    assert_eq!(frames.last().map(Frame::tag), Some('Z'), "{sql}: {frames:?}");
+    frames
+}
+
+/// The rows as text.
+pub fn table(frames: &[Frame]) -> Vec<Vec<Option<String>>> {
+    let rows = frames.iter().filter(|frame| frame.tag() == 'D');
+    let text = |value: Option<&[u8]>| value.map(|value| String::from_utf8_lossy(value).into_owned());
+    rows.map(|row| wire::data_row_values(&row.0).unwrap().into_iter().map(text).collect()).collect()
+}
+
+/// The rows as psql -At shows them.
+pub fn rows(frames: &[Frame]) -> Vec<String> {
+    let row = |row: Vec<Option<String>>| row.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>().join("|");
+    table(frames).into_iter().map(row).collect()
+}
+
+/// The fields of the first ErrorResponse, by their letter.
+pub fn error(frames: &[Frame]) -> Option<std::collections::BTreeMap<char, String>> {
+    let frame = frames.iter().find(|frame| frame.tag() == 'E')?;
+    let fields = frame.body().split(|byte| *byte == 0).filter(|field| !field.is_empty());
+    let field = |field: &[u8]| (field[0] as char, String::from_utf8_lossy(&field[1..]).into_owned());
+    Some(fields.map(field).collect())
+}
+
+/// The SQLSTATE of the first ErrorResponse.
+pub fn sqlstate(frames: &[Frame]) -> Option<String> {
+    error(frames).map(|fields| fields[&'C'].clone())
+}
+
+/// The object of `EXPLAIN (PGSTAR, FORMAT JSON)`.
+pub async fn explain(session: &mut Client, sql: &str) -> serde_json::Value {
+    let frames = ok(session, &format!("EXPLAIN (PGSTAR, FORMAT JSON) {sql}")).await;
+    serde_json::from_str(table(&frames)[0][0].as_ref().unwrap()).unwrap()
+}
+
+/// `rollup`, `cache`, or the code of the first reason for which the statement passes through.
+pub async fn decision(session: &mut Client, sql: &str) -> String {
+    let explained = explain(session, sql).await;
+    match explained["decision"].as_str().unwrap() {
+        "passthrough" => explained["reasons"][0]["code"].as_str().unwrap().to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// Waits until the statement's decision is this one, as it is within a poll of the catalog.
+pub async fn until_decision(session: &mut Client, sql: &str, wanted: &str, within: Duration) -> Duration {
+    let began = Instant::now();
+    loop {
+        let now = decision(session, sql).await;
+        if now == wanted {
+            return began.elapsed();
+        }
+        assert!(began.elapsed() < within, "{sql}: still {now} instead of {wanted} after {within:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// How long a change of the catalog may take to be noticed: the poll of one second, and slack for a busy machine.
+pub const NOTICED: Duration = Duration::from_secs(4);
+
+/// An unnamed batch with text parameters, asking for these result formats (0 text, 1 binary).
+pub fn batch(sql: &str, types: &[u32], parameters: &[Option<&str>], result_format: i16, describes: &str) -> Vec<u8> {
+    let mut parse = format!("\0{sql}\0").into_bytes();
+    parse.extend((types.len() as u16).to_be_bytes());
+    types.iter().for_each(|oid| parse.extend(oid.to_be_bytes()));
+    let mut bind = b"\0\0\0\0".to_vec();
+    bind.extend((parameters.len() as u16).to_be_bytes());
+    for parameter in parameters {
+        match parameter {
+            None => bind.extend((-1_i32).to_be_bytes()),
+            Some(text) => {
+                bind.extend((text.len() as i32).to_be_bytes());
+                bind.extend(text.as_bytes());
+            }
+        }
+    }
+    bind.extend(1_u16.to_be_bytes());
+    bind.extend(result_format.to_be_bytes());
+    let describe = |target| if describes.contains(target) { frames::describe(target, "") } else { vec![] };
+    [
+        frames::frame('P', &parse),
+        describe('S'),
+        frames::frame('B', &bind),
+        describe('P'),
+        frames::execute("", 0),
+        frames::sync(),
+    ]
+    .concat()
+}
