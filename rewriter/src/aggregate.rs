@@ -4,6 +4,7 @@
 //! what is emitted prints the same bytes as PostgreSQL's own aggregate over the base rows.
 
 use crate::derive::{Deriver, stored_column};
+use crate::exact::prints_exactly;
 use crate::expr::{Aggregate, AggregateFunction, BinaryOp, Literal, Scalar, TypeName};
 use crate::reason::{Code, Reason};
 use crate::types;
@@ -26,7 +27,7 @@ impl AggregateDeriver<'_> {
             (AggregateFunction::Count, argument) => self.count(argument.as_ref(), aggregate),
             (AggregateFunction::Sum, Some(argument)) => {
                 let result = self.result_type(aggregate, argument)?;
-                let sum = self.sum(argument, aggregate)?;
+                let sum = self.partial(AggregateFunction::Sum, Some(argument), aggregate)?;
                 Ok(if result == types::INT8 {
                     sum.cast(TypeName::plain("bigint", result))
                 } else {
@@ -35,20 +36,17 @@ impl AggregateDeriver<'_> {
             }
             (AggregateFunction::Avg, Some(argument)) => {
                 self.result_type(aggregate, argument)?;
-                let rows = self.row_sum(Some(argument), aggregate)?;
+                let rows = self.partial(AggregateFunction::Count, Some(argument), aggregate)?;
                 let divisor = Scalar::Call {
                     name: "nullif",
-                    arguments: vec![rows, Scalar::Literal(Literal::Number("0".to_owned()))],
+                    arguments: vec![rows, number("0")],
                 };
-                Ok(Scalar::binary(
-                    BinaryOp::Divide,
-                    self.sum(argument, aggregate)?,
-                    divisor,
-                ))
+                let sum = self.partial(AggregateFunction::Sum, Some(argument), aggregate)?;
+                Ok(Scalar::binary(BinaryOp::Divide, sum, divisor))
             }
             (function, Some(argument)) => {
                 self.result_type(aggregate, argument)?;
-                self.extreme(function, argument, aggregate)
+                self.partial(function, Some(argument), aggregate)
             }
             (_, None) => Err(self.unsupported(aggregate)),
         }
@@ -56,26 +54,21 @@ impl AggregateDeriver<'_> {
 
     /// `f(DISTINCT key)`: the rollup holds each value of the key, as often as it likes.
     fn distinct(&self, aggregate: &Aggregate) -> Result<Scalar, Reason> {
-        let derived = |scalar: &Option<Scalar>| {
-            scalar
-                .as_ref()
-                .map(|scalar| self.deriver.derive(scalar))
-                .transpose()
+        let Some(argument) = &aggregate.argument else {
+            return Err(self.unsupported(aggregate));
         };
-        if let Some(argument) = &aggregate.argument
-            && aggregate.function != AggregateFunction::Count
-        {
+        if aggregate.function != AggregateFunction::Count {
             self.result_type(aggregate, argument)?;
+            // Of equal values any one is taken: 1.0 or 1.00.
+            if !prints_exactly(argument, &self.deriver.tables) {
+                return Err(self.unsupported(aggregate));
+            }
         }
         Ok(Scalar::Aggregate(Box::new(Aggregate {
             function: aggregate.function,
-            argument: derived(&aggregate.argument)?,
+            argument: Some(self.deriver.derive(argument)?),
             distinct: true,
-            filter: aggregate
-                .filter
-                .as_ref()
-                .map(|filter| self.deriver.predicate(filter))
-                .transpose()?,
+            filter: self.filter(aggregate)?,
         })))
     }
 
@@ -94,118 +87,158 @@ impl AggregateDeriver<'_> {
 
     /// `count` as bigint: 0 and not NULL where no row counts.
     fn count(&self, argument: Option<&Scalar>, aggregate: &Aggregate) -> Result<Scalar, Reason> {
-        let sum = self.row_sum(argument, aggregate)?;
-        let may_be_null = self.is_scalar
-            || sum.any(&|node| matches!(node, Scalar::Aggregate(inner) if inner.filter.is_some()));
+        let sum = self.partial(AggregateFunction::Count, argument, aggregate)?;
+        let is_filtered = matches!(&sum, Scalar::Aggregate(inner) if inner.filter.is_some());
         let count = sum.cast(TypeName::plain("bigint", types::INT8));
-        let zero = Scalar::Literal(Literal::Number("0".to_owned()));
-        Ok(if may_be_null {
+        Ok(if self.is_scalar || is_filtered {
             Scalar::Call {
                 name: "coalesce",
-                arguments: vec![count, zero],
+                arguments: vec![count, number("0")],
             }
         } else {
             count
         })
     }
 
-    /// The number of base rows whose argument is not NULL, as numeric; NULL over no rows.
-    fn row_sum(&self, argument: Option<&Scalar>, aggregate: &Aggregate) -> Result<Scalar, Reason> {
-        let Some(argument) =
-            argument.filter(|argument| !types::is_not_null(argument, &self.deriver.tables))
-        else {
-            return self.stored_sum(AggregateFunction::Count, None, aggregate);
-        };
-        self.stored_sum(AggregateFunction::Count, Some(argument), aggregate)
-            .or_else(|missing| {
-                let key = self.deriver.derive(argument).map_err(|_| missing)?;
-                let rows = self.stored_sum(AggregateFunction::Count, None, aggregate)?;
-                Ok(with_condition(rows, key.is_not_null()))
-            })
-    }
-
-    /// The sum of the argument, as what SUM over the partials gives.
-    fn sum(&self, argument: &Scalar, aggregate: &Aggregate) -> Result<Scalar, Reason> {
-        self.stored_sum(AggregateFunction::Sum, Some(argument), aggregate)
-            .or_else(|missing| {
-                let key = self.deriver.derive(argument).map_err(|_| missing)?;
-                let numeric = key.cast(TypeName::plain("numeric", types::NUMERIC));
-                let weigh = |rows: &Scalar| {
-                    Scalar::binary(BinaryOp::Multiply, numeric.clone(), rows.clone())
-                };
-                Ok(map_argument(
-                    self.stored_sum(AggregateFunction::Count, None, aggregate)?,
-                    &weigh,
-                ))
-            })
-    }
-
-    /// `sum(partial)` over the stored partial, under the aggregate's own filter.
-    fn stored_sum(
+    /// The aggregate over all rows of the rollup: SUM for sums and counts (as numeric; NULL over no
+    /// rows), the function itself for the others.
+    fn partial(
         &self,
         function: AggregateFunction,
         argument: Option<&Scalar>,
         aggregate: &Aggregate,
     ) -> Result<Scalar, Reason> {
-        let (position, filter) = self.stored(function, argument, aggregate)?;
-        Ok(Scalar::aggregate(
-            AggregateFunction::Sum,
-            stored_column(position),
-            filter,
-        ))
+        let outer = match function {
+            AggregateFunction::Count => AggregateFunction::Sum,
+            other => other,
+        };
+        // A count of what is never NULL is a count of rows.
+        let argument = argument.filter(|argument| {
+            function != AggregateFunction::Count
+                || !types::is_not_null(argument, &self.deriver.tables)
+        });
+        let filter = aggregate.filter.as_ref();
+        if filter.is_some()
+            && let Some(position) = self.stored(function, argument, filter)
+        {
+            return Ok(Scalar::aggregate(outer, stored_column(position), None));
+        }
+        let value = self.row_value(function, argument, aggregate)?;
+        Ok(Scalar::aggregate(outer, value, self.filter(aggregate)?))
     }
 
-    /// min, max, bool_and and bool_or: over their own partial, or over a key.
-    fn extreme(
+    fn filter(&self, aggregate: &Aggregate) -> Result<Option<Scalar>, Reason> {
+        let filter = aggregate.filter.as_ref();
+        filter.map(|filter| self.deriver.predicate(filter)).transpose()
+    }
+
+    /// What one row of the rollup contributes for the base rows behind it.
+    fn row_value(
         &self,
         function: AggregateFunction,
-        argument: &Scalar,
+        argument: Option<&Scalar>,
         aggregate: &Aggregate,
     ) -> Result<Scalar, Reason> {
-        let derived = match self.stored(function, Some(argument), aggregate) {
-            Ok((position, filter)) => (stored_column(position), filter),
-            Err(missing) => {
-                let key = self.deriver.derive(argument).map_err(|_| missing)?;
-                (
-                    key,
-                    aggregate
-                        .filter
-                        .as_ref()
-                        .map(|filter| self.deriver.predicate(filter))
-                        .transpose()?,
-                )
-            }
-        };
-        Ok(Scalar::aggregate(function, derived.0, derived.1))
+        if let Some(position) = self.stored(function, argument, None) {
+            return Ok(stored_column(position));
+        }
+        let missing = || Reason::new(Code::MeasureMissing, self.label(aggregate));
+        let argument = argument.ok_or_else(missing)?;
+        if let Ok(key) = self.deriver.derive(argument) {
+            return self.key_value(function, argument, key).ok_or_else(missing);
+        }
+        match argument {
+            Scalar::Case {
+                operand: None,
+                branches,
+                otherwise,
+            } => self.case_value(function, branches, otherwise.as_deref(), aggregate),
+            _ => Err(missing()),
+        }
     }
 
-    /// Where the partial is stored, and the filter that remains: none when the partial was stored under it.
+    /// What a row contributes whose argument has the same value in all base rows behind it.
+    fn key_value(&self, function: AggregateFunction, argument: &Scalar, key: Scalar) -> Option<Scalar> {
+        let rows = || self.stored(AggregateFunction::Count, None, None).map(stored_column);
+        match function {
+            AggregateFunction::Sum => {
+                let numeric = key.cast(TypeName::plain("numeric", types::NUMERIC));
+                Some(Scalar::binary(BinaryOp::Multiply, numeric, rows()?))
+            }
+            AggregateFunction::Count if types::is_not_null(argument, &self.deriver.tables) => rows(),
+            AggregateFunction::Count => Some(Scalar::Case {
+                operand: None,
+                branches: vec![(key.is_not_null(), rows()?)],
+                otherwise: Some(Box::new(number("0"))),
+            }),
+            _ => Some(key),
+        }
+    }
+
+    /// A CASE whose conditions are over keys chooses the same branch for all base rows behind a row.
+    fn case_value(
+        &self,
+        function: AggregateFunction,
+        branches: &[(Scalar, Scalar)],
+        otherwise: Option<&Scalar>,
+        aggregate: &Aggregate,
+    ) -> Result<Scalar, Reason> {
+        let value = |result: &Scalar| self.branch_value(function, result, aggregate);
+        let branch = |(condition, result): &(Scalar, Scalar)| {
+            Ok((self.deriver.predicate(condition)?, value(result)?))
+        };
+        let otherwise = match (otherwise, function) {
+            (Some(otherwise), _) => Some(Box::new(value(otherwise)?)),
+            (None, AggregateFunction::Count) => Some(Box::new(number("0"))),
+            (None, _) => None,
+        };
+        Ok(Scalar::Case {
+            operand: None,
+            branches: branches.iter().map(branch).collect::<Result<_, Reason>>()?,
+            otherwise,
+        })
+    }
+
+    fn branch_value(
+        &self,
+        function: AggregateFunction,
+        result: &Scalar,
+        aggregate: &Aggregate,
+    ) -> Result<Scalar, Reason> {
+        match (function, result) {
+            (AggregateFunction::Count, Scalar::Literal(Literal::Null)) => Ok(number("0")),
+            (_, Scalar::Literal(Literal::Null)) => Ok(Scalar::Literal(Literal::Null)),
+            // Zero times any number of rows.
+            (AggregateFunction::Sum, Scalar::Literal(Literal::Number(digits))) if digits == "0" => {
+                Ok(number("0"))
+            }
+            (AggregateFunction::Count, result) => {
+                let counted = Some(result).filter(|result| {
+                    !types::is_not_null(result, &self.deriver.tables)
+                });
+                self.row_value(function, counted, aggregate)
+            }
+            (_, result) => self.row_value(function, Some(result), aggregate),
+        }
+    }
+
+    /// Where the partial is stored that was computed under this very filter.
     fn stored(
         &self,
         function: AggregateFunction,
         argument: Option<&Scalar>,
-        aggregate: &Aggregate,
-    ) -> Result<(usize, Option<Scalar>), Reason> {
+        filter: Option<&Scalar>,
+    ) -> Option<usize> {
         let classes = &self.deriver.rollup.classes;
         let canonical = |scalar: Option<&Scalar>| scalar.map(|scalar| classes.canonical(scalar));
-        let find = |filter: Option<&Scalar>| {
-            self.deriver.rollup.partials().find(|(_, partial)| {
-                partial.function == function
-                    && canonical(partial.argument.as_ref()) == canonical(argument)
-                    && canonical(partial.filter.as_ref()) == canonical(filter)
-            })
+        let (argument, filter) = (canonical(argument), canonical(filter));
+        let is_wanted = |partial: &Aggregate| {
+            partial.function == function
+                && canonical(partial.argument.as_ref()) == argument
+                && canonical(partial.filter.as_ref()) == filter
         };
-        if let Some((position, _)) = find(aggregate.filter.as_ref()) {
-            return Ok((position, None));
-        }
-        let missing = || Reason::new(Code::MeasureMissing, self.label(aggregate));
-        let (position, _) = find(None).ok_or_else(missing)?;
-        let filter = aggregate
-            .filter
-            .as_ref()
-            .map(|filter| self.deriver.predicate(filter))
-            .transpose()?;
-        Ok((position, filter))
+        let mut partials = self.deriver.rollup.partials();
+        partials.find(|(_, partial)| is_wanted(partial)).map(|(position, _)| position)
     }
 
     fn unsupported(&self, aggregate: &Aggregate) -> Reason {
@@ -218,26 +251,6 @@ impl AggregateDeriver<'_> {
     }
 }
 
-/// The aggregate over only those rows that also satisfy the condition.
-fn with_condition(aggregate: Scalar, condition: Scalar) -> Scalar {
-    match aggregate {
-        Scalar::Aggregate(mut inner) => {
-            inner.filter = Some(match inner.filter.take() {
-                Some(filter) => Scalar::And(vec![filter, condition]),
-                None => condition,
-            });
-            Scalar::Aggregate(inner)
-        }
-        other => other,
-    }
-}
-
-fn map_argument(aggregate: Scalar, change: &dyn Fn(&Scalar) -> Scalar) -> Scalar {
-    match aggregate {
-        Scalar::Aggregate(mut inner) => {
-            inner.argument = inner.argument.as_ref().map(change);
-            Scalar::Aggregate(inner)
-        }
-        other => other,
-    }
+fn number(digits: &str) -> Scalar {
+    Scalar::Literal(Literal::Number(digits.to_owned()))
 }

@@ -76,6 +76,14 @@ impl Block {
         self.is_aggregated && self.group_by.is_empty()
     }
 
+    /// The conjuncts of every left join's condition.
+    pub(crate) fn left_conditions(&self) -> impl Iterator<Item = &Scalar> {
+        self.occurrences.iter().flat_map(|occurrence| match &occurrence.attachment {
+            Attachment::Left(condition) => condition.as_slice(),
+            Attachment::Inner => &[],
+        })
+    }
+
     /// Every expression outside the join: predicates, keys, HAVING, outputs and ORDER BY.
     pub(crate) fn scalars(&self) -> impl Iterator<Item = &Scalar> {
         let outputs = self.outputs.iter().map(|output| &output.value);
@@ -168,5 +176,9 @@ impl ColumnTypes for Tables<'_> {
             .and_then(|relation| relation.column_at(column.attnum))
             .is_some_and(|column| column.not_null);
         always_joined && enforced
+    }
+
+    fn is_enum(&self, oid: u32) -> bool {
+        self.catalog.user_names().enum_types.contains(&Oid(oid))
     }
 }

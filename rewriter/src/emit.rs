@@ -106,18 +106,10 @@ fn privilege_guard(query: &Block, catalog: &Catalog) -> String {
         catalog,
     };
     let aliases = table_aliases(tables);
-    let left_conditions =
-        query
-            .occurrences
-            .iter()
-            .flat_map(|occurrence| match &occurrence.attachment {
-                crate::block::Attachment::Left(condition) => condition.as_slice(),
-                crate::block::Attachment::Inner => &[],
-            });
     let mut used: BTreeMap<(OccurrenceId, AttNum), ColumnRef> = BTreeMap::new();
     for column in query
         .scalars()
-        .chain(left_conditions)
+        .chain(query.left_conditions())
         .flat_map(Scalar::columns)
     {
         used.insert((column.occurrence, column.attnum), column);

@@ -471,10 +471,30 @@ impl Scalar {
         !self.any(&|scalar| matches!(scalar, Scalar::Column(_) | Scalar::Aggregate(_)))
     }
 
+    /// The same test with NOT taken into it: alike for TRUE, FALSE and NULL.
+    fn opposite(&self) -> Option<Scalar> {
+        let mut opposite = self.clone();
+        match &mut opposite {
+            Scalar::IsNull { negated, .. }
+            | Scalar::IsTruth { negated, .. }
+            | Scalar::IsDistinct { negated, .. }
+            | Scalar::In { negated, .. }
+            | Scalar::Like { negated, .. } => *negated = !*negated,
+            Scalar::Not(operand) => return Some((**operand).clone()),
+            _ => return None,
+        }
+        Some(opposite)
+    }
+
     /// A form in which operands that commute stand in one order and repetitions are gone, so that
     /// equal meanings that differ only in that compare equal.
     pub fn canonical(&self) -> Scalar {
         let mut canonical = infallible(self.try_map_children(&mut |child| Ok(child.canonical())));
+        if let Scalar::Not(operand) = &mut canonical
+            && let Some(opposite) = operand.opposite()
+        {
+            return opposite;
+        }
         match &mut canonical {
             Scalar::And(parts) | Scalar::Or(parts) => {
                 parts.sort();
@@ -485,9 +505,11 @@ impl Scalar {
                 list,
                 negated,
             } => {
+                // PostgreSQL reads a list of one as a comparison, but types longer lists as a whole.
+                let is_comparison = list.len() == 1;
                 list.sort();
                 list.dedup();
-                if let [only] = list.as_slice() {
+                if let ([only], true) = (list.as_slice(), is_comparison) {
                     let op = if *negated {
                         BinaryOp::NotEqual
                     } else {
@@ -522,4 +544,6 @@ pub trait ColumnTypes {
     fn column_type(&self, column: ColumnRef) -> Option<ColumnType>;
     /// Whether the column can never be NULL where the expression is evaluated.
     fn is_not_null(&self, column: ColumnRef) -> bool;
+    /// Whether the type is an enum.
+    fn is_enum(&self, oid: u32) -> bool;
 }

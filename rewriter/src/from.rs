@@ -6,14 +6,15 @@ use sqlparser::ast::{
     WildcardAdditionalOptions, With,
 };
 
-use crate::block::{Attachment, Occurrence};
+use crate::block::{Attachment, Occurrence, Tables};
 use crate::catalog::{Catalog, Relation, RelationKind};
-use crate::expr::{BinaryOp, ColumnRef, OccurrenceId, Scalar};
+use crate::expr::{BinaryOp, ColumnRef, ColumnTypes, OccurrenceId, Scalar};
 use crate::names::figure_column_name;
 use crate::reason::{Code, Reason};
 use crate::scalar::{Aggregates, Resolver, quoted};
 use crate::scope::{Entry, Scope, fold};
 use crate::select::PlainSelect;
+use crate::volatility::may_raise;
 
 /// The catalog, and the schemas in which unqualified names are looked up, first one first.
 #[derive(Clone, Copy)]
@@ -28,12 +29,15 @@ pub(crate) struct CommonTable<'a> {
     name: String,
     query: &'a Query,
     visible: usize,
+    /// Where it is in the list.
+    position: usize,
 }
 
 /// Collects what FROM and WHERE say while scopes are built.
 pub(crate) struct FromBuilder<'a> {
     names: Names<'a>,
     common_tables: Vec<CommonTable<'a>>,
+    used_common_tables: Vec<bool>,
     pub(crate) occurrences: Vec<Occurrence>,
     pub(crate) predicates: Vec<Scalar>,
 }
@@ -43,6 +47,7 @@ impl<'a> FromBuilder<'a> {
         FromBuilder {
             names,
             common_tables: vec![],
+            used_common_tables: vec![],
             occurrences: vec![],
             predicates: vec![],
         }
@@ -64,7 +69,24 @@ impl<'a> FromBuilder<'a> {
     pub(crate) fn read(&mut self, select: &PlainSelect<'a>) -> Result<Scope, Reason> {
         let visible = self.common_tables.len();
         self.read_with(select.with, visible)?;
-        self.read_from_where(select, self.common_tables.len())
+        let scope = self.read_from_where(select, self.common_tables.len())?;
+        self.every_common_table_is_used()?;
+        Ok(scope)
+    }
+
+    /// One that nobody names was not looked at, and PostgreSQL may run it all the same: it may write.
+    fn every_common_table_is_used(&self) -> Result<(), Reason> {
+        let unused = self
+            .common_tables
+            .iter()
+            .find(|common| self.used_common_tables.get(common.position) != Some(&true));
+        match unused {
+            Some(common) => Err(Reason::new(
+                Code::UnsupportedClause,
+                format!("WITH {} is not used", common.name),
+            )),
+            None => Ok(()),
+        }
     }
 
     fn read_with(&mut self, with: Option<&'a With>, outer: usize) -> Result<(), Reason> {
@@ -95,7 +117,9 @@ impl<'a> FromBuilder<'a> {
                 name,
                 query,
                 visible: outer + position,
+                position: outer + position,
             });
+            self.used_common_tables.push(false);
         }
         Ok(())
     }
@@ -176,6 +200,7 @@ impl<'a> FromBuilder<'a> {
                             .ok_or_else(|| Reason::new(Code::UnknownColumn, name.clone()))
                     };
                     let (left, right) = (operand(&left)?, operand(&right)?);
+                    self.is_mergeable(&name, &left, &right)?;
                     self.predicates
                         .push(Scalar::binary(BinaryOp::Equal, left.clone(), right));
                     scope.merge(name, left);
@@ -185,6 +210,28 @@ impl<'a> FromBuilder<'a> {
             JoinConstraint::Natural | JoinConstraint::None => {
                 Err(Reason::new(Code::UnsupportedJoin, quoted(relation)))
             }
+        }
+    }
+
+    /// USING makes one column of two. Where their types differ PostgreSQL gives it a third one.
+    fn is_mergeable(&self, name: &str, left: &Scalar, right: &Scalar) -> Result<(), Reason> {
+        let user_names = self.names.catalog.user_names();
+        if user_names.operators.contains("=") {
+            return Err(Reason::new(Code::ShadowedName, "operator ="));
+        }
+        let tables = Tables {
+            occurrences: &self.occurrences,
+            catalog: self.names.catalog,
+        };
+        let column_type = |scalar: &Scalar| match scalar {
+            Scalar::Column(column) => tables.column_type(*column),
+            _ => None,
+        };
+        if column_type(left).is_some() && column_type(left) == column_type(right) {
+            Ok(())
+        } else {
+            let detail = format!("USING ({name}) over unlike types");
+            Err(Reason::new(Code::UnsupportedJoin, detail))
         }
     }
 
@@ -233,7 +280,7 @@ impl<'a> FromBuilder<'a> {
                         let name = alias
                             .as_ref()
                             .map_or_else(|| Ok(common.name.clone()), alias_name)?;
-                        let columns = self.merge_query(common.query, common.visible)?;
+                        let columns = self.merge_common_table(&common)?;
                         scope.add(Entry {
                             name,
                             schema: None,
@@ -357,6 +404,50 @@ impl<'a> FromBuilder<'a> {
         })
     }
 
+    /// Merges a WITH item. It may be computed as a whole, columns that nobody reads included.
+    fn merge_common_table(
+        &mut self,
+        common: &CommonTable<'a>,
+    ) -> Result<Vec<(String, Scalar)>, Reason> {
+        if let Some(used) = self.used_common_tables.get_mut(common.position) {
+            *used = true;
+        }
+        let columns = self.merge_query(common.query, common.visible)?;
+        match columns.iter().find(|(_, value)| self.may_raise(value)) {
+            Some((name, _)) => Err(Reason::new(
+                Code::MayRaise,
+                format!("column \"{name}\" of {}", common.name),
+            )),
+            None => Ok(columns),
+        }
+    }
+
+    fn may_raise(&self, scalar: &Scalar) -> bool {
+        let tables = Tables {
+            occurrences: &self.occurrences,
+            catalog: self.names.catalog,
+        };
+        may_raise(scalar, &tables)
+    }
+
+    /// Without a limit the order of a sub-select's rows decides nothing that is supported, but
+    /// sorting them must not do anything else either.
+    fn order_has_no_effect(&self, select: &PlainSelect<'a>, scope: &Scope) -> Result<(), Reason> {
+        let resolver = self.resolver(scope, Aggregates::Refused);
+        for item in select.order_by {
+            let is_output = match without_parentheses(&item.expr) {
+                Expr::Value(_) => true,
+                // Perhaps an output's name: an output is computed anyway, or not at all.
+                Expr::Identifier(ident) => scope.unqualified(&fold(ident)?)?.is_none(),
+                _ => false,
+            };
+            if !is_output && self.may_raise(&resolver.scalar(&item.expr)?) {
+                return Err(Reason::new(Code::MayRaise, quoted(item)));
+            }
+        }
+        Ok(())
+    }
+
     /// Merges a sub-select that neither groups nor limits into this block, and returns its columns.
     fn merge_query(
         &mut self,
@@ -386,7 +477,12 @@ impl<'a> FromBuilder<'a> {
         if columns.iter().any(|(_, value)| value.has_aggregate()) {
             return Err(Reason::new(Code::NestedBlock, quoted(query)));
         }
-        // Without a limit the order of a sub-select's rows decides nothing that is supported here.
+        if !select.order_by.is_empty() {
+            self.order_has_no_effect(&select, &scope)?;
+            if let Some((name, _)) = columns.iter().find(|(_, value)| self.may_raise(value)) {
+                return Err(Reason::new(Code::MayRaise, format!("sorted column \"{name}\"")));
+            }
+        }
         Ok(columns)
     }
 
@@ -445,6 +541,13 @@ impl<'a> Names<'a> {
                 return Err(Reason::new(
                     Code::NotATable,
                     format!("\"{table}\" is a system relation"),
+                ));
+            }
+            // The snapshot leaves out information_schema, so a name that may be found there is not known.
+            [_] if self.search_path.iter().any(|schema| schema == "information_schema") => {
+                return Err(Reason::new(
+                    Code::SessionSetting,
+                    "information_schema is in search_path",
                 ));
             }
             [table] => self
@@ -540,9 +643,18 @@ fn single_name(name: &ObjectName) -> Result<String, Reason> {
     }
 }
 
+/// What stands inside parentheses. PostgreSQL's grammar drops them, so that `ORDER BY (a)` and
+/// `GROUP BY (1)` are a name and a position like any other.
+pub(crate) fn without_parentheses(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Nested(inner) => without_parentheses(inner),
+        other => other,
+    }
+}
+
 /// Whether an expression is a bare integer, which ORDER BY and GROUP BY read as a position.
 pub(crate) fn position(expr: &Expr) -> Option<usize> {
-    match expr {
+    match without_parentheses(expr) {
         Expr::Value(value) => match &value.value {
             sqlparser::ast::Value::Number(digits, false) => digits.parse().ok(),
             _ => None,

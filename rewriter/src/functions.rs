@@ -83,6 +83,11 @@ const FUNCTIONS: &[Function] = &[
     function("upper", Immutable, false, Some(types::TEXT)),
 ];
 
+/// Functions that are written without parentheses.
+pub(crate) fn has_no_parentheses(name: &str) -> bool {
+    matches!(name, "current_date" | "current_timestamp" | "localtimestamp")
+}
+
 /// The function of this (lower-case) name, if it is one of those that pgstar knows.
 pub(crate) fn lookup(name: &str) -> Option<&'static Function> {
     let index = FUNCTIONS

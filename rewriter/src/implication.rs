@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::equivalence::Equivalence;
+use crate::equivalence::{Equivalence, column_equality};
 use crate::expr::{BinaryOp, ColumnTypes, Literal, Scalar};
 use crate::time;
 use crate::types;
@@ -15,19 +15,22 @@ pub(crate) fn implies(
     classes: &Equivalence,
     columns: &dyn ColumnTypes,
 ) -> bool {
-    let wanted = classes.canonical(conclusion);
-    if is_trivial(&wanted) {
+    if is_made_equal(conclusion, classes) {
         return true;
     }
+    let wanted = classes.canonical(conclusion);
     premises.iter().any(|premise| {
         let premise = classes.canonical(premise);
         premise == wanted || narrower(&premise, &wanted, columns)
     })
 }
 
-/// `x = x` over a class: some premise made its members equal, so none of them is NULL.
-fn is_trivial(scalar: &Scalar) -> bool {
-    matches!(scalar, Scalar::Binary { op: BinaryOp::Equal, left, right } if left == right)
+/// `x = y` over one class: some premise made its members equal, so none of them is NULL. One column
+/// by itself (`x = x`) is no class: it says that the column is not NULL.
+pub(crate) fn is_made_equal(scalar: &Scalar, classes: &Equivalence) -> bool {
+    column_equality(scalar).is_some_and(|(left, right)| {
+        left != right && classes.representative(left) == classes.representative(right)
+    })
 }
 
 /// A comparison of an expression with a constant.
@@ -59,7 +62,7 @@ fn as_bound(scalar: &Scalar) -> Option<Bound<'_>> {
 
 fn narrower(premise: &Scalar, conclusion: &Scalar, columns: &dyn ColumnTypes) -> bool {
     let Some(wanted) = as_bound(conclusion) else {
-        return in_list_covers(premise, conclusion);
+        return in_list_covers(premise, conclusion, columns);
     };
     match premise {
         Scalar::In {
@@ -79,7 +82,7 @@ fn narrower(premise: &Scalar, conclusion: &Scalar, columns: &dyn ColumnTypes) ->
 }
 
 /// `x = 1` and `x IN (1, 2)` imply `x IN (1, 2, 3)`: the constants are the very same ones.
-fn in_list_covers(premise: &Scalar, conclusion: &Scalar) -> bool {
+fn in_list_covers(premise: &Scalar, conclusion: &Scalar, columns: &dyn ColumnTypes) -> bool {
     let Scalar::In {
         operand,
         list: allowed,
@@ -88,6 +91,9 @@ fn in_list_covers(premise: &Scalar, conclusion: &Scalar) -> bool {
     else {
         return false;
     };
+    if !reads_items_alone(operand, allowed, columns) {
+        return false;
+    }
     match premise {
         Scalar::In {
             operand: mine,
@@ -100,6 +106,17 @@ fn in_list_covers(premise: &Scalar, conclusion: &Scalar) -> bool {
                 && allowed.contains(known.constant)
         }),
     }
+}
+
+/// Whether each item of the list means the same as it would alone. PostgreSQL gives all of them one
+/// type: beside a numeric or a text, an item may be read as something else.
+fn reads_items_alone(operand: &Scalar, list: &[Scalar], columns: &dyn ColumnTypes) -> bool {
+    let Some(ty) = types::type_of(operand, columns) else {
+        return false;
+    };
+    let is_integer = types::is_integer(ty.oid) && list.iter().all(|item| integer(item).is_some());
+    let is_string = |item: &Scalar| matches!(item, Scalar::Literal(Literal::String(_)));
+    is_integer || (!types::is_float(ty.oid) && list.iter().all(is_string))
 }
 
 /// Whether `x op constant` implies the wanted bound on the same `x`.

@@ -6,7 +6,8 @@
 use crate::block::{Attachment, Block, Occurrence, Tables};
 use crate::catalog::{AttNum, Catalog};
 use crate::equivalence::column_equality;
-use crate::expr::{ColumnRef, OccurrenceId, Scalar};
+use crate::expr::{ColumnRef, ColumnTypes, OccurrenceId, Scalar};
+use crate::types;
 
 /// Why one join may be left out, for people.
 #[derive(Debug, Clone)]
@@ -71,7 +72,7 @@ impl Joins<'_> {
     fn inner_removal(&self, occurrence: OccurrenceId, touching: Vec<usize>) -> Option<Removal> {
         let pairs = touching
             .iter()
-            .map(|position| equated(self.predicates.get(*position)?, occurrence))
+            .map(|position| self.key_equality(self.predicates.get(*position)?, occurrence))
             .collect::<Option<Vec<_>>>()?;
         let other = pairs.first()?.1.occurrence;
         if pairs.iter().any(|(_, theirs)| theirs.occurrence != other) {
@@ -100,7 +101,7 @@ impl Joins<'_> {
         })?;
         let is_total = pairs
             .iter()
-            .all(|(_, theirs)| crate::expr::ColumnTypes::is_not_null(&self.tables, *theirs));
+            .all(|(_, theirs)| self.tables.is_not_null(*theirs));
         let columns: Vec<&str> = key
             .columns
             .iter()
@@ -121,10 +122,26 @@ impl Joins<'_> {
         })
     }
 
+    /// `mine = theirs` under the key's own notion of equality. Between unlike types the parser may
+    /// choose another one (a varchar beside a char(n) ignores trailing blanks, a numeric beside a float
+    /// loses digits), under which several keys can be equal.
+    fn key_equality(
+        &self,
+        conjunct: &Scalar,
+        occurrence: OccurrenceId,
+    ) -> Option<(ColumnRef, ColumnRef)> {
+        let (mine, theirs) = equated(conjunct, occurrence)?;
+        let (my_type, their_type) =
+            (self.tables.column_type(mine)?, self.tables.column_type(theirs)?);
+        let is_same = my_type.oid == their_type.oid && my_type.collation == their_type.collation;
+        let are_integers = types::is_integer(my_type.oid) && types::is_integer(their_type.oid);
+        (is_same || are_integers).then_some((mine, theirs))
+    }
+
     fn left_removal(&self, occurrence: OccurrenceId, condition: &[Scalar]) -> Option<Removal> {
         let pairs = condition
             .iter()
-            .map(|conjunct| equated(conjunct, occurrence))
+            .map(|conjunct| self.key_equality(conjunct, occurrence))
             .collect::<Option<Vec<_>>>()?;
         let relation = self.tables.relation(occurrence)?;
         let is_equated = |column: &AttNum| pairs.iter().any(|(mine, _)| mine.attnum == *column);
@@ -191,8 +208,9 @@ fn redundant(block: &Block, occurrence: OccurrenceId, catalog: &Catalog) -> Opti
     };
     let removal = joins.removal(occurrence)?;
     let same_type = |(mine, theirs): &(ColumnRef, ColumnRef)| {
-        crate::expr::ColumnTypes::column_type(&tables, *mine)
-            == crate::expr::ColumnTypes::column_type(&tables, *theirs)
+        let (mine, theirs) = (tables.column_type(*mine), tables.column_type(*theirs));
+        // Equal values of some types print differently: 1.0 and 1.00 of an unconstrained numeric.
+        mine == theirs && mine.is_some_and(|ty| types::is_byte_exact(ty, catalog.user_names()))
     };
     let replaceable = |column: &ColumnRef| {
         removal
@@ -200,8 +218,13 @@ fn redundant(block: &Block, occurrence: OccurrenceId, catalog: &Catalog) -> Opti
             .iter()
             .any(|pair| pair.0 == *column && same_type(pair))
     };
+    let is_join = |scalar: &&Scalar| {
+        let joins = removal.join_predicates.iter();
+        joins.filter_map(|position| block.predicates.get(*position)).any(|join| std::ptr::eq(join, *scalar))
+    };
     let is_unused = block
         .scalars()
+        .filter(|scalar| !is_join(scalar))
         .flat_map(Scalar::columns)
         .filter(|column| column.occurrence == occurrence)
         .all(|column| replaceable(&column));

@@ -19,6 +19,7 @@ pub mod catalog;
 mod derive;
 mod emit;
 mod equivalence;
+mod exact;
 pub mod expr;
 mod from;
 mod functions;
@@ -164,5 +165,6 @@ fn depends_on_clock(block: &Block, catalog: &Catalog) -> bool {
     };
     block
         .scalars()
+        .chain(block.left_conditions())
         .any(|scalar| volatility::volatility(scalar, &tables) == Volatility::Clock)
 }

@@ -8,11 +8,13 @@ use crate::block::{Attachment, Block, OrderItem, Output, Tables};
 use crate::catalog::Catalog;
 use crate::derive::Deriver;
 use crate::equivalence::{Equivalence, column_equality};
+use crate::exact::prints_exactly;
 use crate::expr::{ColumnRef, OccurrenceId, Scalar};
-use crate::implication::implies;
+use crate::implication::{implies, is_made_equal};
 use crate::joins::{Joins, Removal};
 use crate::reason::{Code, Reason};
 use crate::rollup::RollupDefinition;
+use crate::volatility::may_raise;
 
 /// Most ways to map a query's tables to a rollup's that are tried; more arise only from many self-joins.
 const MAPPINGS_MAX: usize = 24;
@@ -259,10 +261,7 @@ impl Attempt<'_, '_> {
             .collect();
         let mut compensation = vec![];
         for predicate in &self.query.predicates {
-            let is_one_class = column_equality(predicate).is_some_and(|(left, right)| {
-                classes.representative(left) == classes.representative(right)
-            });
-            if is_one_class || holds_already.contains(&classes.canonical(predicate)) {
+            if is_made_equal(predicate, classes) || holds_already.contains(&classes.canonical(predicate)) {
                 proof.push(Step {
                     rule: "holds in the rollup",
                     detail: self.deriver.label(predicate),
@@ -281,8 +280,15 @@ impl Attempt<'_, '_> {
     fn project(&self, predicates: Vec<Scalar>) -> Result<Block, Reason> {
         let mut group_by = vec![];
         for key in &self.query.group_by {
+            self.refuse_inexact(key)?;
             push_new(&mut group_by, self.deriver.derive(key)?);
         }
+        if self.query.distinct {
+            for output in &self.query.outputs {
+                self.refuse_inexact(&output.value)?;
+            }
+        }
+        self.refuse_raising_having()?;
         let mut projection = Projection {
             attempt: self,
             group_by,
@@ -325,6 +331,31 @@ impl Attempt<'_, '_> {
             limit,
             offset,
         })
+    }
+
+    fn refuse_inexact(&self, scalar: &Scalar) -> Result<(), Reason> {
+        if prints_exactly(scalar, &self.tables) {
+            return Ok(());
+        }
+        let detail = format!(
+            "equal values of {} may print differently",
+            self.deriver.label(scalar)
+        );
+        Err(Reason::new(Code::UnsupportedExpression, detail))
+    }
+
+    /// Which of several conditions is computed first is the planner's choice, and so is where one
+    /// without aggregates is computed.
+    fn refuse_raising_having(&self) -> Result<(), Reason> {
+        let having = &self.query.having;
+        let is_alone = having.len() == 1;
+        let raises = |conjunct: &&Scalar| {
+            may_raise(conjunct, &self.tables) && !(is_alone && conjunct.has_aggregate())
+        };
+        match having.iter().find(raises) {
+            Some(conjunct) => Err(Reason::new(Code::MayRaise, self.deriver.label(conjunct))),
+            None => Ok(()),
+        }
     }
 
     fn keys_used(&self, derived: &Block) -> String {

@@ -40,7 +40,10 @@ fn figure(expr: &Expr) -> Result<Name, Reason> {
         Expr::Extract { .. } => Name::Strong("extract".to_owned()),
         Expr::Ceil { .. } => Name::Strong("ceil".to_owned()),
         Expr::Floor { .. } => Name::Strong("floor".to_owned()),
-        Expr::Substring { .. } => Name::Strong("substring".to_owned()),
+        Expr::Substring { shorthand, .. } => {
+            let name = if *shorthand { "substr" } else { "substring" };
+            Name::Strong(name.to_owned())
+        }
         Expr::Trim { .. } => Name::Strong("btrim".to_owned()),
         Expr::Cast {
             expr,

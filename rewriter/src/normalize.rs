@@ -4,7 +4,7 @@ use sqlparser::ast::{Expr, OrderByExpr, OrderByOptions, OrderBySort, Query};
 
 use crate::block::{Block, OrderItem, Output};
 use crate::expr::{Literal, Scalar};
-use crate::from::{FromBuilder, Names, position};
+use crate::from::{FromBuilder, Names, position, without_parentheses};
 use crate::reason::{Code, Reason};
 use crate::scalar::{Aggregates, quoted};
 use crate::scope::{Scope, fold};
@@ -118,6 +118,7 @@ impl Clauses<'_, '_> {
         if let Some(position) = position(expr) {
             return output_at(outputs, position);
         }
+        let expr = without_parentheses(expr);
         if let Expr::Identifier(ident) = expr {
             let name = fold(ident)?;
             if self.scope.unqualified(&name)?.is_none() {
@@ -150,6 +151,8 @@ impl Clauses<'_, '_> {
             .order_by
             .iter()
             .map(|item| self.order_item(item, outputs))
+            // A constant orders nothing, and printed again it would be read as a position.
+            .filter(|item| !item.as_ref().is_ok_and(|item| item.value.is_constant()))
             .collect()
     }
 
@@ -180,6 +183,10 @@ impl Clauses<'_, '_> {
     fn order_value(&self, expr: &Expr, outputs: &[Output]) -> Result<Scalar, Reason> {
         if let Some(position) = position(expr) {
             return output_at(outputs, position);
+        }
+        let expr = without_parentheses(expr);
+        if let Expr::Value(_) = expr {
+            return Err(Reason::new(Code::UnsupportedClause, format!("ORDER BY {}", quoted(expr))));
         }
         if let Expr::Identifier(ident) = expr
             && let Some(value) = output_named(outputs, &fold(ident)?)?

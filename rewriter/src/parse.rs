@@ -34,6 +34,13 @@ fn one_statement(sql: &str) -> Result<Statement, Reason> {
             format!("{} bytes, of at most {STATEMENT_BYTES_MAX}", sql.len()),
         ));
     }
+    // Blanks to sqlparser, but letters to PostgreSQL.
+    if let Some(blank) = sql.chars().find(|c| !c.is_ascii() && c.is_whitespace()) {
+        return Err(Reason::new(
+            Code::NotParsed,
+            format!("the blank U+{:04X}", u32::from(blank)),
+        ));
+    }
     let not_parsed =
         |error: &dyn std::fmt::Display| Reason::new(Code::NotParsed, error.to_string());
     let dialect = PostgreSqlDialect {};

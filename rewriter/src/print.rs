@@ -2,6 +2,7 @@
 //!
 //! Every compound operand is put in parentheses, so no precedence is relied on.
 
+use crate::functions::has_no_parentheses;
 use crate::expr::{Aggregate, ColumnRef, Literal, Scalar, Truth};
 
 /// How a column is written where the expression is used.
@@ -62,12 +63,7 @@ pub(crate) fn expression(scalar: &Scalar, column: ColumnPrinter<'_>) -> String {
         Scalar::Column(reference) => column(*reference),
         Scalar::Literal(literal) => print_literal(literal),
         Scalar::Parameter(number) => format!("${number}"),
-        Scalar::Call { name, arguments }
-            if name.starts_with("current_") || *name == "localtimestamp" =>
-        {
-            debug_assert!(arguments.is_empty());
-            (*name).to_owned()
-        }
+        Scalar::Call { name, arguments: _ } if has_no_parentheses(name) => (*name).to_owned(),
         Scalar::Call { name, arguments } => format!("{name}({})", list(arguments, column)),
         Scalar::Binary { op, left, right } => {
             format!("{} {} {}", inner(left), op.as_str(), inner(right))

@@ -3,6 +3,7 @@
 use crate::block::{Attachment, Block, Tables};
 use crate::catalog::{Catalog, ColumnType, Oid};
 use crate::equivalence::Equivalence;
+use crate::exact::{prints_exactly, reads_loose_text};
 use crate::expr::{Aggregate, AggregateFunction, ColumnRef, Scalar};
 use crate::from::Names;
 use crate::functions::Volatility;
@@ -12,7 +13,7 @@ use crate::print::{conjunction, expression, quote_identifier, quote_qualified};
 use crate::reason::{Code, Reason};
 use crate::scalar::quoted;
 use crate::types;
-use crate::volatility::volatility;
+use crate::volatility::{may_raise, volatility};
 
 /// Changes whenever the same definition would be stored in another layout, so that rollups are rebuilt.
 const LAYOUT_VERSION: u32 = 1;
@@ -89,6 +90,7 @@ impl RollupDefinition {
         };
         refuse_clauses(&block)?;
         refuse_session_dependence(&block, tables)?;
+        refuse_raising_filters(&block, tables)?;
         let columns = stored_columns(&block, tables)?;
         let build_select = build_select(&block, &columns, tables);
         let types: Vec<String> = columns
@@ -167,13 +169,7 @@ fn refuse_clauses(block: &Block) -> Result<(), Reason> {
 
 /// A rollup is built in one session and read in others: nothing in it may depend on settings or time.
 fn refuse_session_dependence(block: &Block, tables: Tables<'_>) -> Result<(), Reason> {
-    let conditions = block
-        .occurrences
-        .iter()
-        .flat_map(|occurrence| match &occurrence.attachment {
-            Attachment::Left(condition) => condition.as_slice(),
-            Attachment::Inner => &[],
-        });
+    let conditions = block.left_conditions();
     let outputs = block.outputs.iter().map(|output| &output.value);
     for scalar in block
         .predicates
@@ -197,6 +193,15 @@ fn refuse_session_dependence(block: &Block, tables: Tables<'_>) -> Result<(), Re
         }
     }
     Ok(())
+}
+
+/// Upkeep would stop at rows that a query with another filter does not look at.
+fn refuse_raising_filters(block: &Block, tables: Tables<'_>) -> Result<(), Reason> {
+    let mut filters = block.predicates.iter().chain(block.left_conditions());
+    match filters.find(|filter| may_raise(filter, &tables)) {
+        Some(filter) => Err(Reason::new(Code::MayRaise, label(filter, tables))),
+        None => Ok(()),
+    }
 }
 
 fn label(scalar: &Scalar, tables: Tables<'_>) -> String {
@@ -242,7 +247,7 @@ impl ColumnList<'_> {
                 format!("the type of key {} is not known", label(key, self.tables)),
             )
         })?;
-        if !types::is_byte_exact(ty, self.tables.catalog.user_names()) {
+        if !prints_exactly(key, &self.tables) {
             let detail = format!(
                 "key {} has a type whose equal values may print differently",
                 label(key, self.tables)
@@ -392,6 +397,13 @@ fn partial_type(partial: &Aggregate, tables: Tables<'_>) -> Result<ColumnType, R
     let Some(ty) = types::type_of(argument, &tables) else {
         return refuse(Code::UnsupportedAggregate);
     };
+    let is_extreme = matches!(
+        partial.function,
+        AggregateFunction::Min | AggregateFunction::Max
+    );
+    if is_extreme && reads_loose_text(argument, &tables) {
+        return refuse(Code::UnsupportedAggregate);
+    }
     match types::aggregate_type(partial.function, ty) {
         Some(result) => Ok(result),
         None if types::is_float(ty.oid) => refuse(Code::FloatAggregate),

@@ -6,7 +6,7 @@
 use sqlparser::ast::{
     BinaryOperator, CaseWhen, CastKind, CeilFloorKind, CharacterLength, DataType, DateTimeField,
     DuplicateTreatment, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Interval, ObjectName, ObjectNamePart, TimezoneInfo,
+    FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName, ObjectNamePart, TimezoneInfo,
     TypedString, UnaryOperator, Value, ValueWithSpan,
 };
 
@@ -42,6 +42,7 @@ impl Resolver<'_> {
     pub(crate) fn scalar(&self, expr: &Expr) -> Resolved {
         let unsupported = || Err(unsupported(expr));
         match expr {
+            Expr::Identifier(ident) if is_special_name(ident) => unsupported(),
             Expr::Identifier(ident) => self.scope.column(std::slice::from_ref(ident)),
             Expr::CompoundIdentifier(parts) => self.scope.column(parts),
             Expr::Nested(inner) => self.scalar(inner),
@@ -470,6 +471,12 @@ impl Resolver<'_> {
         self.function_name(name)?;
         let function =
             functions::lookup(name).ok_or_else(|| Reason::new(Code::UnknownFunction, name))?;
+        if functions::has_no_parentheses(name) && !arguments.is_empty() {
+            return Err(Reason::new(Code::UnknownFunction, format!("{name} with a precision")));
+        }
+        if name == "nullif" {
+            self.operators(&["="])?;
+        }
         let arguments = arguments
             .iter()
             .map(|argument| self.scalar(argument))
@@ -514,6 +521,26 @@ pub(crate) fn quoted(node: &dyn std::fmt::Display) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
+}
+
+/// Words that PostgreSQL reads as functions without parentheses, whatever columns there are.
+fn is_special_name(ident: &Ident) -> bool {
+    const SPECIAL: &[&str] = &[
+        "current_catalog",
+        "current_date",
+        "current_role",
+        "current_schema",
+        "current_time",
+        "current_timestamp",
+        "current_user",
+        "default",
+        "localtime",
+        "localtimestamp",
+        "session_user",
+        "system_user",
+        "user",
+    ];
+    ident.quote_style.is_none() && SPECIAL.contains(&ident.value.to_ascii_lowercase().as_str())
 }
 
 /// Digits as every supported version of PostgreSQL reads them: no underscores, no hexadecimal.

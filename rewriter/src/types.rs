@@ -121,6 +121,10 @@ pub(crate) fn aggregate_type(
         (AggregateFunction::Sum, INT2 | INT4) => Some(plain(INT8)),
         (AggregateFunction::Sum, INT8 | NUMERIC) => Some(plain(NUMERIC)),
         (AggregateFunction::Avg, INT2 | INT4 | INT8 | NUMERIC) => Some(plain(NUMERIC)),
+        // Values of one scale that are equal print equal.
+        (AggregateFunction::Min | AggregateFunction::Max, NUMERIC) if argument.typmod >= 0 => {
+            Some(plain(NUMERIC))
+        }
         (AggregateFunction::Min | AggregateFunction::Max, oid) => extreme_type(argument, oid),
         (AggregateFunction::BoolAnd | AggregateFunction::BoolOr, BOOL) => Some(plain(BOOL)),
         (AggregateFunction::Sum | AggregateFunction::Avg, _) => None,
@@ -161,22 +165,53 @@ fn call_type(name: &str, arguments: &[Scalar], columns: &dyn ColumnTypes) -> Opt
         },
         "coalesce" | "greatest" | "least" => common_type(arguments.iter(), columns),
         "nullif" => type_of(arguments.first()?, columns),
+        "abs" => type_of(arguments.first()?, columns).map(|ty| plain(ty.oid.0)),
+        "ceil" | "ceiling" | "floor" | "round" => {
+            match (type_of(arguments.first()?, columns)?.oid.0, arguments.len()) {
+                (NUMERIC, 1) | (INT2 | INT4 | INT8 | NUMERIC, 2) => Some(plain(NUMERIC)),
+                // There is none for integers: PostgreSQL prefers double precision.
+                (INT2 | INT4 | INT8 | FLOAT4 | FLOAT8, 1) => Some(plain(FLOAT8)),
+                _ => None,
+            }
+        }
         _ => functions::lookup(name)
             .and_then(|function| function.returns)
             .map(plain),
     }
 }
 
-/// The type of alternatives that all have one type; anything that PostgreSQL would have to coerce is unknown here.
+/// The type of alternatives that all have one type or are numbers; anything else that PostgreSQL
+/// would have to coerce is unknown here.
 fn common_type<'a>(
-    mut of: impl Iterator<Item = &'a Scalar>,
+    of: impl Iterator<Item = &'a Scalar>,
     columns: &dyn ColumnTypes,
 ) -> Option<ColumnType> {
-    let first = type_of(of.next()?, columns)?;
-    of.all(|scalar| {
-        *scalar == Scalar::Literal(Literal::Null) || type_of(scalar, columns) == Some(first)
-    })
-    .then_some(first)
+    let is_null = |scalar: &&Scalar| **scalar == Scalar::Literal(Literal::Null);
+    let (texts, others): (Vec<&Scalar>, Vec<&Scalar>) = of
+        .filter(|scalar| !is_null(scalar))
+        .partition(|scalar| matches!(scalar, Scalar::Literal(Literal::String(_))));
+    let types = others
+        .iter()
+        .map(|scalar| type_of(scalar, columns))
+        .collect::<Option<Vec<ColumnType>>>()?;
+    let Some((first, others)) = types.split_first() else {
+        return (!texts.is_empty()).then(|| plain(TEXT));
+    };
+    if others.iter().all(|other| other == first) {
+        // A quoted constant takes the others' type, without its modifier.
+        return Some(if texts.is_empty() {
+            *first
+        } else {
+            ColumnType {
+                typmod: -1,
+                ..*first
+            }
+        });
+    }
+    others
+        .iter()
+        .try_fold(first.oid.0, |widest, other| wider_number(widest, other.oid.0))
+        .map(plain)
 }
 
 fn binary_type(
@@ -198,6 +233,19 @@ fn binary_type(
         (BinaryOp::Plus, INT2 | INT4, DATE) => DATE,
         (BinaryOp::Minus, DATE, DATE) => INT4,
         (BinaryOp::Plus | BinaryOp::Minus, TIMESTAMP | DATE, INTERVAL) => TIMESTAMP,
+        (BinaryOp::Plus, INTERVAL, TIMESTAMP | DATE) => TIMESTAMP,
+        (BinaryOp::Multiply, INTERVAL, INT2 | INT4 | INT8 | NUMERIC | FLOAT8) => INTERVAL,
+        (BinaryOp::Multiply, INT2 | INT4 | INT8 | NUMERIC | FLOAT8, INTERVAL) => INTERVAL,
+        (
+            BinaryOp::Plus | BinaryOp::Minus | BinaryOp::Multiply | BinaryOp::Divide,
+            FLOAT8 | INT2 | INT4 | INT8 | NUMERIC,
+            FLOAT8,
+        )
+        | (
+            BinaryOp::Plus | BinaryOp::Minus | BinaryOp::Multiply | BinaryOp::Divide,
+            FLOAT8,
+            INT2 | INT4 | INT8 | NUMERIC,
+        ) => FLOAT8,
         (BinaryOp::Concat, _, _) => return None,
         _ => wider_number(left, right)?,
     };

@@ -2,7 +2,7 @@
 
 use crate::expr::{BinaryOp, ColumnTypes, Literal, Scalar, TypeName};
 use crate::functions::{self, Volatility};
-use crate::time::Civil;
+use crate::time::{Civil, Unit};
 use crate::types;
 
 /// The strongest dependence in the expression.
@@ -17,50 +17,101 @@ pub(crate) fn volatility(scalar: &Scalar, columns: &dyn ColumnTypes) -> Volatili
 
 fn own_volatility(scalar: &Scalar, columns: &dyn ColumnTypes) -> Volatility {
     let type_of = |scalar: &Scalar| types::type_of(scalar, columns).map(|ty| ty.oid.0);
-    let stable_if = |condition: bool| {
-        if condition {
-            Volatility::Stable
-        } else {
-            Volatility::Immutable
-        }
-    };
     match scalar {
         Scalar::Call { name, arguments } => {
             let depends_on_zone =
                 matches!(*name, "date_trunc" | "date_part") && is_zoned_time(arguments, columns);
-            functions::lookup(name)
+            let own = functions::lookup(name)
                 .map_or(Volatility::Clock, |function| function.volatility)
-                .max(stable_if(depends_on_zone))
+                .max(stable_if(depends_on_zone));
+            match *name {
+                "coalesce" | "greatest" | "least" | "nullif" => {
+                    own.max(of_comparisons(arguments.iter(), columns))
+                }
+                _ => own,
+            }
         }
         Scalar::Extract { field: _, operand } => stable_if(!matches!(
             type_of(operand),
             Some(types::TIMESTAMP | types::DATE)
         )),
-        Scalar::Cast { operand, to } => {
-            stable_if(cast_depends_on_session(type_of(operand), operand, to.oid))
-        }
+        Scalar::Cast { operand, to } => of_cast(type_of(operand), operand, to.oid),
         Scalar::Binary { op, left, right } if op.is_comparison() => {
-            stable_if(compares_across_zones(left, right, columns))
+            of_comparisons([&**left, right].into_iter(), columns)
+        }
+        Scalar::Binary { op: BinaryOp::Concat, left, right } => {
+            // Beside a text, a value of any type is printed as the session's settings say.
+            let prints = |side: &Scalar| match (type_of(side), side) {
+                (Some(oid), _) => !is_text(oid) && !is_plain(oid),
+                (None, side) => !matches!(side, Scalar::Literal(_)),
+            };
+            stable_if(prints(left) || prints(right))
         }
         Scalar::Binary { op: _, left, right } => {
-            // timestamptz arithmetic counts days in the session's zone.
-            stable_if(
-                [left, right]
-                    .iter()
-                    .any(|side| type_of(side) == Some(types::TIMESTAMPTZ)),
-            )
+            // timestamptz arithmetic counts days in the session's zone, and so may a domain's.
+            let is_known = |side: &Scalar| match (type_of(side), side) {
+                (Some(oid), _) => is_plain(oid) || is_float(oid) || is_unzoned_time(oid),
+                (None, side) => matches!(side, Scalar::Literal(_)),
+            };
+            stable_if(!is_known(left) || !is_known(right))
         }
         Scalar::In {
             operand,
             list,
             negated: _,
-        } => stable_if(
-            list.iter()
-                .any(|item| compares_across_zones(operand, item, columns)),
-        ),
+        } => of_comparisons(std::iter::once(&**operand).chain(list), columns),
+        Scalar::IsDistinct {
+            left,
+            right,
+            negated: _,
+        } => of_comparisons([&**left, right].into_iter(), columns),
+        Scalar::Case {
+            operand,
+            branches,
+            otherwise,
+        } => {
+            let compared = operand.as_deref().into_iter();
+            let compared = match operand {
+                Some(_) => compared.chain(branches.iter().map(|(value, _)| value)).collect(),
+                None => Vec::new(),
+            };
+            let results = branches.iter().map(|(_, result)| result);
+            of_comparisons(compared.into_iter(), columns)
+                .max(of_comparisons(results.chain(otherwise.as_deref()), columns))
+        }
         Scalar::Literal(Literal::Interval(text)) => stable_if(!is_plain_interval(text)),
         _ => Volatility::Immutable,
     }
+}
+
+fn stable_if(condition: bool) -> Volatility {
+    if condition {
+        Volatility::Stable
+    } else {
+        Volatility::Immutable
+    }
+}
+
+/// Types that are read and printed alike under all settings.
+fn is_plain(oid: u32) -> bool {
+    is_text(oid)
+        || matches!(
+            oid,
+            types::BOOL | types::INT2 | types::INT4 | types::INT8 | types::NUMERIC | types::UUID
+        )
+        || matches!(oid, types::OID | types::INTERNAL_CHAR)
+}
+
+fn is_text(oid: u32) -> bool {
+    matches!(oid, types::TEXT | types::VARCHAR | types::BPCHAR)
+}
+
+fn is_float(oid: u32) -> bool {
+    types::is_float(crate::catalog::Oid(oid))
+}
+
+fn is_unzoned_time(oid: u32) -> bool {
+    matches!(oid, types::DATE | types::TIME | types::TIMESTAMP | types::INTERVAL)
 }
 
 fn is_zoned_time(arguments: &[Scalar], columns: &dyn ColumnTypes) -> bool {
@@ -71,41 +122,72 @@ fn is_zoned_time(arguments: &[Scalar], columns: &dyn ColumnTypes) -> bool {
 }
 
 /// Casts between text and time follow DateStyle; casts to and from timestamptz follow TimeZone.
-fn cast_depends_on_session(from: Option<u32>, operand: &Scalar, to: u32) -> bool {
-    let is_time = |oid| {
-        matches!(
-            oid,
-            types::DATE | types::TIME | types::TIMESTAMP | types::TIMESTAMPTZ | types::INTERVAL
-        )
-    };
-    match (from, operand) {
-        (_, Scalar::Literal(Literal::String(text))) => {
-            is_time(to) && (to == types::TIMESTAMPTZ || Civil::parse(text).is_none())
-        }
-        (Some(from), _) if from == to => false,
-        (Some(types::DATE), _) if to == types::TIMESTAMP => false,
-        (Some(types::TIMESTAMP), _) if to == types::DATE => false,
-        (Some(from), _) => {
-            is_time(from) || is_time(to) || types::is_float(crate::catalog::Oid(from))
-        }
-        (None, _) => is_time(to),
+fn of_cast(from: Option<u32>, operand: &Scalar, to: u32) -> Volatility {
+    let is_time = is_unzoned_time(to) || to == types::TIMESTAMPTZ;
+    if let Scalar::Literal(Literal::String(text)) = operand {
+        return if is_time { of_time_literal(text, to) } else { Volatility::Immutable };
     }
+    stable_if(match from {
+        Some(from) if from == to => false,
+        Some(types::DATE | types::TIMESTAMP) => !matches!(to, types::DATE | types::TIMESTAMP),
+        Some(from) if is_plain(from) => is_time,
+        Some(from) if is_float(from) => is_text(to) || is_time,
+        // Domains, intervals, arrays and whatever else: they print as they like.
+        Some(_) => true,
+        None => is_time || is_text(to),
+    })
 }
 
-fn compares_across_zones(left: &Scalar, right: &Scalar, columns: &dyn ColumnTypes) -> bool {
-    let side = |scalar: &Scalar| types::type_of(scalar, columns).map(|ty| ty.oid.0);
-    match (side(left), side(right)) {
-        (Some(types::TIMESTAMPTZ), Some(types::TIMESTAMPTZ)) => false,
-        (Some(types::TIMESTAMPTZ), _) | (_, Some(types::TIMESTAMPTZ)) => true,
-        (Some(types::DATE | types::TIMESTAMP), None) => !is_iso_literal(right),
-        (None, Some(types::DATE | types::TIMESTAMP)) => !is_iso_literal(left),
-        (Some(types::INTERVAL), None) | (None, Some(types::INTERVAL)) => true,
-        _ => false,
+/// A text read as a point of time.
+fn of_time_literal(text: &str, ty: u32) -> Volatility {
+    const CLOCK_WORDS: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
+    let lower = text.to_ascii_lowercase();
+    if CLOCK_WORDS.iter().any(|word| lower.contains(word)) {
+        return Volatility::Clock;
     }
+    stable_if(!matches!(ty, types::DATE | types::TIMESTAMP) || Civil::parse(text).is_none())
 }
 
-fn is_iso_literal(scalar: &Scalar) -> bool {
-    matches!(scalar, Scalar::Literal(Literal::String(text)) if Civil::parse(text).is_some())
+/// What comparing these values with one another, or giving them one type, depends on.
+fn of_comparisons<'a>(
+    compared: impl Iterator<Item = &'a Scalar>,
+    columns: &dyn ColumnTypes,
+) -> Volatility {
+    let compared: Vec<(Option<u32>, &Scalar)> = compared
+        .map(|scalar| (types::type_of(scalar, columns).map(|ty| ty.oid.0), scalar))
+        .collect();
+    let pairs = compared
+        .iter()
+        .enumerate()
+        .flat_map(|(position, left)| compared[position + 1..].iter().map(move |right| (left, right)));
+    pairs
+        .map(|(left, right)| of_comparison(*left, *right, columns))
+        .fold(Volatility::Immutable, Ord::max)
+}
+
+fn of_comparison(
+    left: (Option<u32>, &Scalar),
+    right: (Option<u32>, &Scalar),
+    columns: &dyn ColumnTypes,
+) -> Volatility {
+    match (left, right) {
+        ((Some(left), _), (Some(right), _)) => {
+            // Between a timestamptz and another time, and between types that are not known.
+            let are_known = [left, right]
+                .into_iter()
+                .all(|oid| is_plain(oid) || is_float(oid) || is_unzoned_time(oid));
+            stable_if(left != right && !are_known)
+        }
+        ((Some(ty), _), (None, value)) | ((None, value), (Some(ty), _)) => match value {
+            _ if is_plain(ty) || is_float(ty) || columns.is_enum(ty) => {
+                stable_if(!value.is_constant())
+            }
+            Scalar::Literal(Literal::Null) => Volatility::Immutable,
+            Scalar::Literal(Literal::String(text)) => of_time_literal(text, ty),
+            _ => Volatility::Stable,
+        },
+        ((None, left), (None, right)) => stable_if(!(left.is_constant() && right.is_constant())),
+    }
 }
 
 /// `5 minutes`: read alike under every IntervalStyle.
@@ -127,24 +209,24 @@ pub(crate) fn may_raise(scalar: &Scalar, columns: &dyn ColumnTypes) -> bool {
     if scalar.is_constant() {
         return false;
     }
+    let is_numeric = || types::type_of(scalar, columns).is_some_and(|ty| ty.oid.0 == types::NUMERIC);
     let own = match scalar {
         Scalar::Binary {
             op: BinaryOp::Divide | BinaryOp::Modulo,
             left: _,
             right,
         } => !is_nonzero_number(right),
+        // Numbers overflow, and points of time leave their range.
+        Scalar::Binary {
+            op: BinaryOp::Plus | BinaryOp::Minus | BinaryOp::Multiply,
+            left: _,
+            right: _,
+        }
+        | Scalar::Negate(_) => !is_numeric(),
+        Scalar::Like { pattern, .. } => !is_complete_pattern(pattern),
         Scalar::Call { name, arguments } => {
-            let only_one_varies = arguments
-                .iter()
-                .filter(|argument| !matches!(argument, Scalar::Literal(_)))
-                .count()
-                <= 1;
-            let is_safe_with_constants = matches!(
-                *name,
-                "date_trunc" | "date_part" | "to_char" | "substr" | "substring" | "split_part"
-            );
             let raises = functions::lookup(name).is_none_or(|function| function.raises);
-            raises && !(only_one_varies && is_safe_with_constants)
+            raises && !is_safe_call(name, arguments, columns)
         }
         Scalar::Cast { operand, to } => {
             cast_may_raise(types::type_of(operand, columns).map(|ty| ty.oid.0), to)
@@ -155,6 +237,40 @@ pub(crate) fn may_raise(scalar: &Scalar, columns: &dyn ColumnTypes) -> bool {
         .children()
         .into_iter()
         .any(|child| may_raise(child, columns))
+}
+
+/// LIKE raises an error when it reaches an escape character at the pattern's end.
+fn is_complete_pattern(pattern: &Scalar) -> bool {
+    match pattern {
+        Scalar::Literal(Literal::String(text)) => {
+            let escapes = text.bytes().rev().take_while(|byte| *byte == b'\\').count();
+            escapes.is_multiple_of(2)
+        }
+        _ => false,
+    }
+}
+
+/// Calls whose constant arguments rule out the errors that the function has.
+fn is_safe_call(name: &str, arguments: &[Scalar], columns: &dyn ColumnTypes) -> bool {
+    let is_count = |scalar: &Scalar| {
+        matches!(scalar, Scalar::Literal(Literal::Number(digits)) if digits.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let is_time = |scalar: &Scalar| {
+        types::type_of(scalar, columns)
+            .is_some_and(|ty| matches!(ty.oid.0, types::TIMESTAMP | types::TIMESTAMPTZ | types::DATE))
+    };
+    match (name, arguments) {
+        ("date_trunc", [Scalar::Literal(Literal::String(unit)), operand]) => {
+            Unit::parse(unit).is_some() && is_time(operand)
+        }
+        ("date_part", [Scalar::Literal(Literal::String(field)), operand]) => {
+            Unit::of_field(field).is_some() && is_time(operand)
+        }
+        ("to_char", [operand, Scalar::Literal(Literal::String(_))]) => is_time(operand),
+        ("substr" | "substring", [_, counts @ ..]) => counts.iter().all(is_count),
+        ("split_part", [_, Scalar::Literal(_), field]) => is_nonzero_number(field),
+        _ => false,
+    }
 }
 
 fn is_nonzero_number(scalar: &Scalar) -> bool {
