@@ -76,7 +76,10 @@ impl AnswerCache {
             u32::try_from(key.0.len() + answer.size() + ENTRY_OVERHEAD_BYTES).unwrap_or(u32::MAX)
         };
         AnswerCache {
-            answers: Cache::builder().max_capacity(bytes_max).weigher(weigh).build(),
+            answers: Cache::builder()
+                .max_capacity(bytes_max)
+                .weigher(weigh)
+                .build(),
             bytes_max,
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -86,7 +89,11 @@ impl AnswerCache {
     /// The answer kept under this key.
     pub fn get(&self, key: &Key) -> Option<Arc<Answer>> {
         let answer = self.answers.get(key);
-        let counter = if answer.is_some() { &self.hits } else { &self.misses };
+        let counter = if answer.is_some() {
+            &self.hits
+        } else {
+            &self.misses
+        };
         counter.fetch_add(1, Ordering::Relaxed);
         answer
     }
@@ -124,7 +131,10 @@ mod tests {
     use super::*;
 
     fn answer(size: usize) -> Answer {
-        Answer { row_description: Bytes::from_static(b"T"), rows: Bytes::from(vec![0; size]) }
+        Answer {
+            row_description: Bytes::from_static(b"T"),
+            rows: Bytes::from(vec![0; size]),
+        }
     }
 
     #[test]
@@ -142,7 +152,10 @@ mod tests {
         cache.insert(key.clone(), answer(10));
         assert_eq!(cache.get(&key).as_deref(), Some(&answer(10)));
         let statistics = cache.statistics();
-        assert_eq!((statistics.entries, statistics.hits, statistics.misses), (1, 1, 1));
+        assert_eq!(
+            (statistics.entries, statistics.hits, statistics.misses),
+            (1, 1, 1)
+        );
         cache.clear();
         assert_eq!(cache.get(&key), None);
     }

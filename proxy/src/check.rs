@@ -11,12 +11,22 @@ use crate::serve::open_warehouse;
 pub async fn run(config: Config) -> Result<(), Failure> {
     let warehouse = open_warehouse(&config).await?;
     let snapshot = warehouse.snapshot();
-    println!("{}: the configuration is valid and fits database \"{}\"", config.file.display(), snapshot.database);
+    println!(
+        "{}: the configuration is valid and fits database \"{}\"",
+        config.file.display(),
+        snapshot.database
+    );
     for ready in &snapshot.ready {
-        println!("  rollup {}: built, {} rows", ready.built.name, ready.built.rows);
+        println!(
+            "  rollup {}: built, {} rows",
+            ready.built.name, ready.built.rows
+        );
     }
     for absent in &snapshot.absent {
-        println!("  rollup {}: {}; pgstar serve will build it", absent.name, absent.because);
+        println!(
+            "  rollup {}: {}; pgstar serve will build it",
+            absent.name, absent.because
+        );
     }
     Ok(())
 }

@@ -19,8 +19,14 @@ pub async fn run(config: Config, statement: &str, json: bool) -> Result<(), Fail
     let warehouse = open_warehouse(&config).await?;
     let router = Router::new(Arc::clone(&warehouse), config.cache, config.freshness);
     let asking = "ask the server for a session's settings";
-    let connection = warehouse.connector().connect().await.map_err(|error| Failure::while_doing(asking, error))?;
-    let facts = new_session(&connection).await.map_err(|error| Failure::while_doing(asking, error))?;
+    let connection = warehouse
+        .connector()
+        .connect()
+        .await
+        .map_err(|error| Failure::while_doing(asking, error))?;
+    let facts = new_session(&connection)
+        .await
+        .map_err(|error| Failure::while_doing(asking, error))?;
     let facts = facts.ok_or_else(|| Failure::while_doing(asking, "the answer is not readable"))?;
     for line in router.explain(&facts, statement).await.lines(json) {
         println!("{line}");
@@ -29,12 +35,20 @@ pub async fn run(config: Config, statement: &str, json: bool) -> Result<(), Fail
 }
 
 /// What a session of this role would know of itself when it begins.
-async fn new_session(connection: &Connection) -> Result<Option<SessionFacts>, tokio_postgres::Error> {
+async fn new_session(
+    connection: &Connection,
+) -> Result<Option<SessionFacts>, tokio_postgres::Error> {
     // pgstar's own connections begin with settings of their own.
-    connection.batch_execute("RESET search_path; RESET TimeZone").await?;
+    connection
+        .batch_execute("RESET search_path; RESET TimeZone")
+        .await?;
     let replies = connection.simple_query(&probe_sql()).await?;
     Ok(replies.iter().find_map(|reply| match reply {
-        SimpleQueryMessage::Row(row) => facts_of(&(0..row.len()).map(|column| row.get(column)).collect::<Vec<_>>()),
+        SimpleQueryMessage::Row(row) => facts_of(
+            &(0..row.len())
+                .map(|column| row.get(column))
+                .collect::<Vec<_>>(),
+        ),
         _ => None,
     }))
 }

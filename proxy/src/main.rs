@@ -63,7 +63,10 @@ fn start_logging(default_level: &str) -> Result<(), Failure> {
 const THREAD_STACK_BYTES: usize = 16 * 1024 * 1024;
 
 fn run(command: Command) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(THREAD_STACK_BYTES).build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(THREAD_STACK_BYTES)
+        .build();
     let runtime = runtime.map_err(|error| Failure::while_doing("start threads", error))?;
     // Spawned, so that commands too run on a thread with the large stack.
     let outcome = runtime.block_on(async { tokio::spawn(dispatch(command)).await });

@@ -11,8 +11,13 @@ pub fn problems(config: &Config, misfits: &[Misfit], snapshot: &Snapshot) -> Opt
         .iter()
         .map(|misfit| {
             let name = named(misfit);
-            let offset = name.and_then(|name| offset_of(&misfit.rollup.query, name)).unwrap_or(0);
-            config.problem(misfit.rollup.position_of(offset), complaint(misfit, name, snapshot))
+            let offset = name
+                .and_then(|name| offset_of(&misfit.rollup.query, name))
+                .unwrap_or(0);
+            config.problem(
+                misfit.rollup.position_of(offset),
+                complaint(misfit, name, snapshot),
+            )
         })
         .collect();
     (!problems.is_empty()).then(|| Problems::new(problems))
@@ -22,14 +27,28 @@ fn complaint(misfit: &Misfit, name: Option<&str>, snapshot: &Snapshot) -> Compla
     let rollup = &misfit.rollup.name;
     let detail = &misfit.reason.detail;
     let (message, known): (String, Vec<String>) = match misfit.reason.code {
-        Code::UnknownColumn => (format!("rollup \"{rollup}\" names unknown column {detail}"), columns(snapshot)),
-        Code::UnknownRelation => (format!("rollup \"{rollup}\" names unknown table {detail}"), tables(snapshot)),
-        code => (format!("rollup \"{rollup}\" cannot be kept: {code}: {detail}"), vec![]),
+        Code::UnknownColumn => (
+            format!("rollup \"{rollup}\" names unknown column {detail}"),
+            columns(snapshot),
+        ),
+        Code::UnknownRelation => (
+            format!("rollup \"{rollup}\" names unknown table {detail}"),
+            tables(snapshot),
+        ),
+        code => (
+            format!("rollup \"{rollup}\" cannot be kept: {code}: {detail}"),
+            vec![],
+        ),
     };
-    let last = name.and_then(|name| name.rsplit('.').next()).unwrap_or_default();
+    let last = name
+        .and_then(|name| name.rsplit('.').next())
+        .unwrap_or_default();
     let suggestion = did_you_mean(last, known.iter().map(String::as_str));
     let hint = suggestion.unwrap_or_else(|| misfit.reason.code.meaning().trim().to_owned());
-    Complaint { message, hint: Some(hint) }
+    Complaint {
+        message,
+        hint: Some(hint),
+    }
 }
 
 /// The first name in quotes of the refusal's detail.
@@ -43,9 +62,17 @@ fn offset_of(query: &str, name: &str) -> Option<usize> {
 
 fn columns(snapshot: &Snapshot) -> Vec<String> {
     let relations = snapshot.catalog.relations().iter();
-    relations.flat_map(|relation| &relation.columns).map(|column| column.name.clone()).collect()
+    relations
+        .flat_map(|relation| &relation.columns)
+        .map(|column| column.name.clone())
+        .collect()
 }
 
 fn tables(snapshot: &Snapshot) -> Vec<String> {
-    snapshot.catalog.relations().iter().map(|relation| relation.name.clone()).collect()
+    snapshot
+        .catalog
+        .relations()
+        .iter()
+        .map(|relation| relation.name.clone())
+        .collect()
 }

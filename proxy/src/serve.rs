@@ -60,8 +60,13 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 type Signal = tokio::signal::unix::Signal;
 
 fn signals() -> Result<(Signal, Signal, Signal), Failure> {
-    let listen = |kind| signal(kind).map_err(|error| Failure::while_doing("listen for signals", error));
-    Ok((listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?, listen(SignalKind::hangup())?))
+    let listen =
+        |kind| signal(kind).map_err(|error| Failure::while_doing("listen for signals", error));
+    Ok((
+        listen(SignalKind::terminate())?,
+        listen(SignalKind::interrupt())?,
+        listen(SignalKind::hangup())?,
+    ))
 }
 
 impl Proxy {
@@ -73,21 +78,41 @@ impl Proxy {
     pub async fn start(config: &Config) -> Result<Proxy, Failure> {
         telemetry::install();
         let listener = bind(config.listen).await?;
-        let address = listener.local_addr().map_err(|error| BindError::new("[listen] address", config.listen, error))?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| BindError::new("[listen] address", config.listen, error))?;
         let admin = match config.admin {
             Some(address) => Some(Admin::bind(address).await?),
             None => None,
         };
         let warehouse = open_warehouse(config).await?;
-        let router = Arc::new(Router::new(Arc::clone(&warehouse), config.cache, config.freshness));
+        let router = Arc::new(Router::new(
+            Arc::clone(&warehouse),
+            config.cache,
+            config.freshness,
+        ));
         let (stop, stopped) = watch::channel(false);
         let upkeep = vec![tokio::spawn(keep_gauges(Arc::clone(&router)))];
-        let mut proxy = Proxy { address, warehouse, router, stop, sessions: tokio::spawn(async {}), upkeep };
+        let mut proxy = Proxy {
+            address,
+            warehouse,
+            router,
+            stop,
+            sessions: tokio::spawn(async {}),
+            upkeep,
+        };
         if let Some(admin) = admin {
             proxy.upkeep.push(proxy.serve_admin(admin, stopped.clone()));
         }
-        let shared = Arc::new(Shared::new(upstream(config), Arc::clone(&proxy.router), limits(config)));
-        proxy.sessions = tokio::spawn(async move { listener::serve(listener, shared, until_stopped(stopped)).await });
+        let shared = Arc::new(Shared::new(
+            upstream(config),
+            Arc::clone(&proxy.router),
+            limits(config),
+        ));
+        proxy.sessions =
+            tokio::spawn(
+                async move { listener::serve(listener, shared, until_stopped(stopped)).await },
+            );
         info!(%address, upstream = %config.upstream, rollups = config.rollups.len(), "Accepting connections.");
         Ok(proxy)
     }
@@ -178,14 +203,20 @@ impl Drop for Proxy {
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|error| BindError::new("[listen] address", address, error))
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| BindError::new("[listen] address", address, error))
 }
 
 /// The database with its catalog read, all rollups fitting.
 pub(crate) async fn open_warehouse(config: &Config) -> Result<Arc<Warehouse>, Failure> {
     let reading = || format!("read the catalog of {}", config.upstream);
-    let warehouse = Warehouse::new(config.upstream.connection(), config.rollups.clone()).map_err(|error| Failure::while_doing(reading(), error))?;
-    let misfits = warehouse.refresh().await.map_err(|error| Failure::while_doing(reading(), error))?;
+    let warehouse = Warehouse::new(config.upstream.connection(), config.rollups.clone())
+        .map_err(|error| Failure::while_doing(reading(), error))?;
+    let misfits = warehouse
+        .refresh()
+        .await
+        .map_err(|error| Failure::while_doing(reading(), error))?;
     match misfit::problems(config, &misfits, &warehouse.snapshot()) {
         Some(problems) => Err(Failure::Mismatch(problems)),
         None => Ok(Arc::new(warehouse)),
@@ -195,7 +226,9 @@ pub(crate) async fn open_warehouse(config: &Config) -> Result<Arc<Warehouse>, Fa
 fn upstream(config: &Config) -> Upstream {
     match config.upstream.address() {
         UpstreamAddress::Tcp { host, port } => Upstream::new(host, *port),
-        UpstreamAddress::Unix { directory, port } => Upstream::new(&directory.to_string_lossy(), *port),
+        UpstreamAddress::Unix { directory, port } => {
+            Upstream::new(&directory.to_string_lossy(), *port)
+        }
     }
 }
 
@@ -236,7 +269,11 @@ fn log_progress(rollup: &str, progress: BuildProgress) {
         BuildProgress::Waiting { holder } => info!(rollup, holder, "Waiting for another build."),
         BuildProgress::Scanning { elapsed } if elapsed.is_zero() => info!(rollup, "Building."),
         BuildProgress::Scanning { elapsed } if elapsed.as_secs().is_multiple_of(30) => {
-            info!(rollup, seconds = elapsed.as_secs(), "Still reading the base tables.");
+            info!(
+                rollup,
+                seconds = elapsed.as_secs(),
+                "Still reading the base tables."
+            );
         }
         BuildProgress::Scanning { .. } => {}
         BuildProgress::Analyzing => info!(rollup, "Gathering statistics."),

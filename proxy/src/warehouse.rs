@@ -9,7 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use pgstar_postgres::catalog::{catalog_fingerprint, load_catalog};
 use pgstar_postgres::connect::{Connector, Error as ConnectError};
-use pgstar_postgres::rollups::{self, BuildPlan, BuildProgress, BuiltRollup, Readers, RollupError, RollupStore};
+use pgstar_postgres::rollups::{
+    self, BuildPlan, BuildProgress, BuiltRollup, Readers, RollupError, RollupStore,
+};
 use pgstar_rewriter::catalog::Catalog;
 use pgstar_rewriter::{Reason, Rollup, RollupDefinition};
 use tokio::time::sleep;
@@ -103,7 +105,10 @@ struct Definitions {
 
 impl Warehouse {
     /// The database that this configuration connects to; nothing is opened yet.
-    pub fn new(upstream: &tokio_postgres::Config, declared: Vec<RollupConfig>) -> Result<Self, WarehouseError> {
+    pub fn new(
+        upstream: &tokio_postgres::Config,
+        declared: Vec<RollupConfig>,
+    ) -> Result<Self, WarehouseError> {
         Ok(Warehouse {
             connector: Connector::new(upstream.clone())?,
             store: RollupStore::new(upstream.clone())?,
@@ -130,16 +135,26 @@ impl Warehouse {
 
     /// What a rollup that is not ready is doing, if anything.
     pub fn building(&self, rollup: &str) -> Option<&'static str> {
-        self.building.lock().unwrap_or_else(PoisonError::into_inner).get(rollup).copied()
+        self.building
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(rollup)
+            .copied()
     }
 
     /// Replaces the declarations, as a reload of the configuration does; the next refresh acts on it.
     pub fn declare(&self, declared: Vec<RollupConfig>) {
-        *self.declared.write().unwrap_or_else(PoisonError::into_inner) = declared;
+        *self
+            .declared
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = declared;
     }
 
     fn declared(&self) -> Vec<RollupConfig> {
-        self.declared.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.declared
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Reads the catalog and the rollups that are there, and publishes them. Builds nothing.
@@ -149,23 +164,46 @@ impl Warehouse {
         let client = self.connector.shared().await?;
         let catalog = load_catalog(&client).await?;
         let (database, search_path) = own_session(&client).await?;
-        let Definitions { fitting, misfits } = read_definitions(&self.declared(), &catalog, &search_path);
+        let Definitions { fitting, misfits } =
+            read_definitions(&self.declared(), &catalog, &search_path);
         let plans: Vec<BuildPlan> = fitting.iter().map(plan).collect();
         let built = rollups::list(&client).await?;
-        let is_current = |plan: &BuildPlan| built.iter().any(|built| built.name == plan.name && built.fingerprint == plan.fingerprint);
+        let is_current = |plan: &BuildPlan| {
+            built
+                .iter()
+                .any(|built| built.name == plan.name && built.fingerprint == plan.fingerprint)
+        };
         let any_current = plans.iter().any(is_current);
-        let readers = if any_current { self.store.sync_grants(&plans).await? } else { HashMap::new() };
-        let mut snapshot = Snapshot { database, catalog, version: self.snapshot().version + 1, ..Snapshot::default() };
+        let readers = if any_current {
+            self.store.sync_grants(&plans).await?
+        } else {
+            HashMap::new()
+        };
+        let mut snapshot = Snapshot {
+            database,
+            catalog,
+            version: self.snapshot().version + 1,
+            ..Snapshot::default()
+        };
         for misfit in &misfits {
-            let because = format!("its definition does not fit the database: {}", misfit.reason);
-            snapshot.absent.push(AbsentRollup { name: misfit.rollup.name.to_string(), because });
+            let because = format!(
+                "its definition does not fit the database: {}",
+                misfit.reason
+            );
+            snapshot.absent.push(AbsentRollup {
+                name: misfit.rollup.name.to_string(),
+                because,
+            });
         }
         for (definition, plan) in fitting.into_iter().zip(plans) {
             snapshot.add(definition, &plan, &built, &readers);
         }
         snapshot.base_tables = snapshot.tables_of_rollups();
         snapshot.tell_metrics();
-        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        *self
+            .snapshot
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
         Ok(misfits)
     }
 
@@ -173,7 +211,10 @@ impl Warehouse {
     /// the other, publishing each as it is ready.
     ///
     /// `progress` is told the rollup's name. Returns how many were built.
-    pub async fn build_missing(&self, progress: &(dyn Fn(&str, BuildProgress) + Sync)) -> Result<usize, WarehouseError> {
+    pub async fn build_missing(
+        &self,
+        progress: &(dyn Fn(&str, BuildProgress) + Sync),
+    ) -> Result<usize, WarehouseError> {
         let declared = self.declared();
         if declared.is_empty() {
             return Ok(0);
@@ -189,16 +230,25 @@ impl Warehouse {
     }
 
     /// Builds one declared rollup from the base tables as they are now. False when its definition does not fit.
-    pub async fn build_one(&self, rollup: &RollupConfig, again: bool, progress: &(dyn Fn(&str, BuildProgress) + Sync)) -> Result<bool, WarehouseError> {
+    pub async fn build_one(
+        &self,
+        rollup: &RollupConfig,
+        again: bool,
+        progress: &(dyn Fn(&str, BuildProgress) + Sync),
+    ) -> Result<bool, WarehouseError> {
         let name = rollup.name.to_string();
         let client = self.connector.shared().await?;
         let snapshot = self.snapshot();
         let (_, search_path) = own_session(&client).await?;
-        let Ok(definition) = RollupDefinition::parse(&name, &rollup.query, &snapshot.catalog, &search_path) else {
+        let Ok(definition) =
+            RollupDefinition::parse(&name, &rollup.query, &snapshot.catalog, &search_path)
+        else {
             return Ok(false);
         };
         let plan = plan(&definition);
-        let is_ready = snapshot.rollups.iter().any(|ready| ready.definition.fingerprint == plan.fingerprint && ready.definition.name == name);
+        let is_ready = snapshot.rollups.iter().any(|ready| {
+            ready.definition.fingerprint == plan.fingerprint && ready.definition.name == name
+        });
         if is_ready && !again {
             return Ok(false);
         }
@@ -206,8 +256,15 @@ impl Warehouse {
             self.note_building(&name, &step);
             progress(&name, step);
         };
-        let result = if again { self.store.rebuild(&plan, &tell).await } else { self.store.ensure(&plan, &tell).await };
-        self.building.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        let result = if again {
+            self.store.rebuild(&plan, &tell).await
+        } else {
+            self.store.ensure(&plan, &tell).await
+        };
+        self.building
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&name);
         result?;
         self.refresh().await?;
         Ok(true)
@@ -216,10 +273,15 @@ impl Warehouse {
     fn note_building(&self, name: &str, step: &BuildProgress) {
         let doing = match step {
             BuildProgress::Waiting { .. } => "waiting",
-            BuildProgress::Scanning { .. } | BuildProgress::Analyzing | BuildProgress::Indexing { .. } => "building",
+            BuildProgress::Scanning { .. }
+            | BuildProgress::Analyzing
+            | BuildProgress::Indexing { .. } => "building",
             BuildProgress::Done { .. } => "done",
         };
-        self.building.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), doing);
+        self.building
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.to_owned(), doing);
     }
 
     /// Keeps the snapshot current for as long as it is polled: refreshes when the catalog or the
@@ -239,7 +301,11 @@ impl Warehouse {
         }
     }
 
-    async fn follow(&self, known: &mut String, progress: &(dyn Fn(&str, BuildProgress) + Sync)) -> Result<(), WarehouseError> {
+    async fn follow(
+        &self,
+        known: &mut String,
+        progress: &(dyn Fn(&str, BuildProgress) + Sync),
+    ) -> Result<(), WarehouseError> {
         let now = self.fingerprint().await?;
         if now == *known {
             return Ok(());
@@ -249,7 +315,9 @@ impl Warehouse {
         }
         // Remembered before building: what changes meanwhile, the builds included, is followed next time.
         *known = now;
-        self.build_missing(progress).await.inspect_err(|_| known.clear())?;
+        self.build_missing(progress)
+            .await
+            .inspect_err(|_| known.clear())?;
         Ok(())
     }
 
@@ -257,27 +325,60 @@ impl Warehouse {
     async fn fingerprint(&self) -> Result<String, WarehouseError> {
         let client = self.connector.shared().await?;
         let catalog = catalog_fingerprint(&client).await?;
-        let tables: Vec<String> = rollups::list(&client).await?.into_iter().map(|built| built.table).collect();
-        Ok(format!("{catalog} {} {:?}", tables.join(" "), self.declared()))
+        let tables: Vec<String> = rollups::list(&client)
+            .await?
+            .into_iter()
+            .map(|built| built.table)
+            .collect();
+        Ok(format!(
+            "{catalog} {} {:?}",
+            tables.join(" "),
+            self.declared()
+        ))
     }
 }
 
 impl Snapshot {
-    fn add(&mut self, definition: RollupDefinition, plan: &BuildPlan, built: &[BuiltRollup], readers: &HashMap<String, Readers>) {
+    fn add(
+        &mut self,
+        definition: RollupDefinition,
+        plan: &BuildPlan,
+        built: &[BuiltRollup],
+        readers: &HashMap<String, Readers>,
+    ) {
         let found = built.iter().find(|built| built.name == plan.name);
         match (found, readers.get(&plan.name)) {
             (Some(built), Some(readers)) if built.fingerprint == plan.fingerprint => {
-                self.rollups.push(Rollup { definition, schema: built.schema.clone(), table: built.table.clone(), rows: built.rows });
-                self.ready.push(ReadyRollup { built: built.clone(), readers: readers.clone() });
+                self.rollups.push(Rollup {
+                    definition,
+                    schema: built.schema.clone(),
+                    table: built.table.clone(),
+                    rows: built.rows,
+                });
+                self.ready.push(ReadyRollup {
+                    built: built.clone(),
+                    readers: readers.clone(),
+                });
             }
-            (Some(_), _) => self.absent.push(AbsentRollup { name: plan.name.clone(), because: "it was built from another definition".to_owned() }),
-            (None, _) => self.absent.push(AbsentRollup { name: plan.name.clone(), because: "it has not been built yet".to_owned() }),
+            (Some(_), _) => self.absent.push(AbsentRollup {
+                name: plan.name.clone(),
+                because: "it was built from another definition".to_owned(),
+            }),
+            (None, _) => self.absent.push(AbsentRollup {
+                name: plan.name.clone(),
+                because: "it has not been built yet".to_owned(),
+            }),
         }
     }
 
     fn tables_of_rollups(&self) -> Vec<String> {
-        let relations = self.rollups.iter().flat_map(|rollup| &rollup.definition.base_relations);
-        let names = relations.filter_map(|oid| self.catalog.relation_by_oid(*oid)).map(|relation| relation.name.to_ascii_lowercase());
+        let relations = self
+            .rollups
+            .iter()
+            .flat_map(|rollup| &rollup.definition.base_relations);
+        let names = relations
+            .filter_map(|oid| self.catalog.relation_by_oid(*oid))
+            .map(|relation| relation.name.to_ascii_lowercase());
         let mut names: Vec<String> = names.collect();
         names.sort();
         names.dedup();
@@ -292,7 +393,9 @@ impl Snapshot {
 
     /// How long ago the rollup was true, by this machine's clock.
     pub fn age(built: &BuiltRollup) -> Duration {
-        SystemTime::now().duration_since(built.built_at).unwrap_or_default()
+        SystemTime::now()
+            .duration_since(built.built_at)
+            .unwrap_or_default()
     }
 }
 
@@ -306,12 +409,27 @@ fn plan(definition: &RollupDefinition) -> BuildPlan {
     }
 }
 
-fn read_definitions(declared: &[RollupConfig], catalog: &Catalog, search_path: &[String]) -> Definitions {
-    let mut definitions = Definitions { fitting: vec![], misfits: vec![] };
+fn read_definitions(
+    declared: &[RollupConfig],
+    catalog: &Catalog,
+    search_path: &[String],
+) -> Definitions {
+    let mut definitions = Definitions {
+        fitting: vec![],
+        misfits: vec![],
+    };
     for rollup in declared {
-        match RollupDefinition::parse(&rollup.name.to_string(), &rollup.query, catalog, search_path) {
+        match RollupDefinition::parse(
+            &rollup.name.to_string(),
+            &rollup.query,
+            catalog,
+            search_path,
+        ) {
             Ok(definition) => definitions.fitting.push(definition),
-            Err(reason) => definitions.misfits.push(Misfit { rollup: rollup.clone(), reason }),
+            Err(reason) => definitions.misfits.push(Misfit {
+                rollup: rollup.clone(),
+                reason,
+            }),
         }
     }
     definitions
@@ -322,7 +440,10 @@ fn read_definitions(declared: &[RollupConfig], catalog: &Catalog, search_path: &
 async fn own_session(client: &Client) -> Result<(String, Vec<String>), WarehouseError> {
     let question = "BEGIN; SET LOCAL search_path TO DEFAULT;
         SELECT pg_catalog.current_database(), pg_catalog.array_to_json(pg_catalog.current_schemas(true)); COMMIT";
-    let replies = client.simple_query(question).await.map_err(ConnectError::from)?;
+    let replies = client
+        .simple_query(question)
+        .await
+        .map_err(ConnectError::from)?;
     let row = replies.iter().find_map(|reply| match reply {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,

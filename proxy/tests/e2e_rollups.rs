@@ -6,8 +6,8 @@
 mod e2e_support;
 
 use e2e_support::{
-    ANY, Database, EXAMPLE, Lab, Pair, Served, batch, decision, error, explain, frames, ok, rows, server, sqlstate, table,
-    tags,
+    ANY, Database, EXAMPLE, Lab, Pair, Served, batch, decision, error, explain, frames, ok, rows,
+    server, sqlstate, table, tags,
 };
 use pgstar::config::Config;
 use pgstar_loadtest::ssb::QUERIES;
@@ -21,14 +21,21 @@ async fn lab() -> Lab {
     static BUILT: OnceCell<()> = OnceCell::const_new();
     let database = Database::ssb().await;
     let config = config(database);
-    BUILT.get_or_init(|| async { drop(Lab::with_config(database, &config).await) }).await;
+    BUILT
+        .get_or_init(|| async { drop(Lab::with_config(database, &config).await) })
+        .await;
     Lab::with_config(database, &config).await
 }
 
 fn config(database: &Database) -> Config {
     let mut config = Config::from_text(Path::new("pgstar.toml"), EXAMPLE).unwrap();
     let own = database.config(ANY, &[]);
-    (config.upstream, config.listen, config.admin, config.freshness) = (own.upstream, own.listen, own.admin, own.freshness);
+    (
+        config.upstream,
+        config.listen,
+        config.admin,
+        config.freshness,
+    ) = (own.upstream, own.listen, own.admin, own.freshness);
     config
 }
 
@@ -61,7 +68,11 @@ async fn the_thirteen_queries_in_the_extended_protocol() {
             }
         }
         // All but the statement described before it is bound to binary results, whose formats only the portal knows.
-        assert_eq!(served_by_rollup_or_cache(&mut pair).await - before, 8, "{sql}");
+        assert_eq!(
+            served_by_rollup_or_cache(&mut pair).await - before,
+            8,
+            "{sql}"
+        );
     }
 }
 
@@ -74,26 +85,47 @@ async fn parameters_of_every_kind() {
         WHERE lo_custkey = c_custkey AND lo_suppkey = s_suppkey AND lo_orderdate = d_datekey
           AND c_region = $1 AND s_region = $2 AND d_year BETWEEN $3 AND $4 GROUP BY d_year, c_nation";
     let served_before = served_by_rollup_or_cache(&mut pair).await;
-    for types in [&[][..], &[varchar, varchar, int4, int4], &[text, text, int4, int4], &[text, varchar, int8, int4]] {
-        for (values, format) in [(["ASIA", "ASIA", "1992", "1997"], 0), (["EUROPE", "ASIA", "1995", "1995"], 1), (["NOWHERE", "ASIA", "1992", "1997"], 0)] {
+    for types in [
+        &[][..],
+        &[varchar, varchar, int4, int4],
+        &[text, text, int4, int4],
+        &[text, varchar, int8, int4],
+    ] {
+        for (values, format) in [
+            (["ASIA", "ASIA", "1992", "1997"], 0),
+            (["EUROPE", "ASIA", "1995", "1995"], 1),
+            (["NOWHERE", "ASIA", "1992", "1997"], 0),
+        ] {
             let values = values.map(Some);
             let bytes = batch(by_year, types, &values, format, "P");
-            let answer = pair.same_bytes(&bytes, &format!("{types:?} {values:?}")).await;
+            let answer = pair
+                .same_bytes(&bytes, &format!("{types:?} {values:?}"))
+                .await;
             assert!(error(&answer).is_none(), "{answer:?}");
         }
     }
     // A NULL, a value that is no number, and too few values.
-    for values in [&[Some("ASIA"), Some("ASIA"), None, Some("1997")][..], &[Some("ASIA"), Some("ASIA"), Some("x"), Some("1997")], &[Some("ASIA")]] {
-        pair.same_bytes(&batch(by_year, &[], values, 0, "P"), &format!("{values:?}")).await;
+    for values in [
+        &[Some("ASIA"), Some("ASIA"), None, Some("1997")][..],
+        &[Some("ASIA"), Some("ASIA"), Some("x"), Some("1997")],
+        &[Some("ASIA")],
+    ] {
+        pair.same_bytes(&batch(by_year, &[], values, 0, "P"), &format!("{values:?}"))
+            .await;
     }
-    assert!(served_by_rollup_or_cache(&mut pair).await > served_before, "no statement with parameters was served");
+    assert!(
+        served_by_rollup_or_cache(&mut pair).await > served_before,
+        "no statement with parameters was served"
+    );
     pair.same("SELECT 1").await;
 }
 
 async fn served_by_rollup_or_cache(pair: &mut Pair) -> u64 {
     let rows = table(&ok(&mut pair.through, "SHOW pgstar.queries").await);
     let number = |text: &Option<String>| text.as_ref().unwrap().parse::<u64>().unwrap();
-    rows.iter().map(|row| number(&row[1]) + number(&row[2])).sum()
+    rows.iter()
+        .map(|row| number(&row[1]) + number(&row[2]))
+        .sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,7 +138,10 @@ async fn the_thirteen_queries_within_a_transaction() {
             pair.same(sql).await;
             pair.same_bytes(&batch(sql, &[], &[], 1, "P"), sql).await;
         }
-        assert_eq!(decision(&mut pair.through, queries().next().unwrap()).await, "cache");
+        assert_eq!(
+            decision(&mut pair.through, queries().next().unwrap()).await,
+            "cache"
+        );
         pair.same(end).await;
     }
 }
@@ -152,9 +187,20 @@ async fn explain_tells_the_decision_as_text_and_as_json() {
     let lab = lab().await;
     let mut session = lab.session().await;
     let text = rows(&ok(&mut session, &format!("EXPLAIN (PGSTAR) {YEARS}")).await);
-    assert!(text[0].starts_with("Answered from rollup ssb_"), "{text:#?}");
-    assert!(text.iter().any(|line| line.contains("SQL: SELECT") && line.contains("pgstar.")), "{text:#?}");
-    assert!(text.iter().any(|line| line.contains("Freshness: asked for any")), "{text:#?}");
+    assert!(
+        text[0].starts_with("Answered from rollup ssb_"),
+        "{text:#?}"
+    );
+    assert!(
+        text.iter()
+            .any(|line| line.contains("SQL: SELECT") && line.contains("pgstar.")),
+        "{text:#?}"
+    );
+    assert!(
+        text.iter()
+            .any(|line| line.contains("Freshness: asked for any")),
+        "{text:#?}"
+    );
 
     let described = ok(&mut session, &format!("EXPLAIN (PGSTAR) {YEARS}")).await;
     assert!(described[0].contains("QUERY PLAN"), "{described:?}");
@@ -162,24 +208,48 @@ async fn explain_tells_the_decision_as_text_and_as_json() {
 
     let json = explain(&mut session, YEARS).await;
     assert_eq!(json["decision"], "rollup");
-    assert!(json["rollup"].as_str().unwrap().starts_with("ssb_"), "{json}");
-    assert!(json["sql"].as_str().unwrap().contains("FROM pgstar."), "{json}");
-    assert!(json["reasons"].is_array() && json["freshness"]["requested"] == "any", "{json}");
+    assert!(
+        json["rollup"].as_str().unwrap().starts_with("ssb_"),
+        "{json}"
+    );
+    assert!(
+        json["sql"].as_str().unwrap().contains("FROM pgstar."),
+        "{json}"
+    );
+    assert!(
+        json["reasons"].is_array() && json["freshness"]["requested"] == "any",
+        "{json}"
+    );
 
     ok(&mut session, YEARS).await;
     assert_eq!(explain(&mut session, YEARS).await["decision"], "cache");
 
-    let refused = explain(&mut session, "SELECT lo_tax, sum(lo_revenue) FROM lineorder GROUP BY 1").await;
+    let refused = explain(
+        &mut session,
+        "SELECT lo_tax, sum(lo_revenue) FROM lineorder GROUP BY 1",
+    )
+    .await;
     assert_eq!(refused["decision"], "passthrough");
-    assert!(refused["rollup"].is_null() && refused["sql"].is_null(), "{refused}");
+    assert!(
+        refused["rollup"].is_null() && refused["sql"].is_null(),
+        "{refused}"
+    );
     let reasons = refused["reasons"].as_array().unwrap();
     assert!(reasons.len() >= 7, "one for each rollup: {refused}");
     for reason in reasons {
-        assert!(reason["rollup"].is_string() && reason["code"].is_string() && reason["detail"].is_string(), "{reason}");
+        assert!(
+            reason["rollup"].is_string()
+                && reason["code"].is_string()
+                && reason["detail"].is_string(),
+            "{reason}"
+        );
     }
     // An object of the contract has all of its keys, whatever the decision.
     for key in ["decision", "rollup", "sql", "reasons", "freshness"] {
-        assert!(refused.as_object().unwrap().contains_key(key), "{key} is missing in {refused}");
+        assert!(
+            refused.as_object().unwrap().contains_key(key),
+            "{key} is missing in {refused}"
+        );
     }
 }
 
@@ -190,13 +260,24 @@ async fn explain_in_the_extended_protocol_and_of_what_is_no_query() {
     let sql = format!("EXPLAIN (PGSTAR) {YEARS}");
     let frames = session.exchange(&batch(&sql, &[], &[], 0, "P")).await;
     assert_eq!(tags(&frames).replace('D', ""), "12TCZ", "{frames:?}");
-    assert!(rows(&frames)[0].starts_with("Answered from rollup"), "{frames:?}");
-    for (sql, code) in [("SELECT (", "not-parsed"), ("INSERT INTO date DEFAULT VALUES", "not-a-select"), ("SELECT 1 FROM date FOR UPDATE", "locking")] {
+    assert!(
+        rows(&frames)[0].starts_with("Answered from rollup"),
+        "{frames:?}"
+    );
+    for (sql, code) in [
+        ("SELECT (", "not-parsed"),
+        ("INSERT INTO date DEFAULT VALUES", "not-a-select"),
+        ("SELECT 1 FROM date FOR UPDATE", "locking"),
+    ] {
         assert_eq!(decision(&mut session, sql).await, code, "{sql}");
     }
     // Options that are not pgstar's are PostgreSQL's to judge.
     let mut pair = lab.pair().await;
-    for sql in ["EXPLAIN (COSTS OFF) SELECT 1", "EXPLAIN (PGSTAR, ANALYZE) SELECT 1", "EXPLAIN (NONSENSE) SELECT 1"] {
+    for sql in [
+        "EXPLAIN (COSTS OFF) SELECT 1",
+        "EXPLAIN (PGSTAR, ANALYZE) SELECT 1",
+        "EXPLAIN (NONSENSE) SELECT 1",
+    ] {
         pair.same(sql).await;
     }
 }
@@ -207,25 +288,55 @@ async fn show_tells_what_pgstar_knows() {
     let mut session = lab.session().await;
     ok(&mut session, YEARS).await;
     ok(&mut session, YEARS).await;
-    ok(&mut session, "SELECT lo_tax, sum(lo_revenue) FROM lineorder GROUP BY 1").await;
+    ok(
+        &mut session,
+        "SELECT lo_tax, sum(lo_revenue) FROM lineorder GROUP BY 1",
+    )
+    .await;
 
     let rollups = table(&ok(&mut session, "SHOW pgstar.rollups").await);
     assert_eq!(rollups.len(), 7, "{rollups:?}");
-    assert!(rollups.iter().all(|row| row[1].as_deref() == Some("ready")), "{rollups:?}");
+    assert!(
+        rollups.iter().all(|row| row[1].as_deref() == Some("ready")),
+        "{rollups:?}"
+    );
 
     let queries = table(&ok(&mut session, "SHOW pgstar.queries").await);
-    let years = queries.iter().find(|row| row[0].as_deref() == Some(YEARS)).unwrap();
-    assert_eq!(years[1..4], ["1", "1", "0"].map(|n| Some(n.to_owned())), "{queries:?}");
-    assert!(queries.iter().any(|row| row[0].as_deref().unwrap().contains("lo_tax") && row[5].is_some()), "{queries:?}");
+    let years = queries
+        .iter()
+        .find(|row| row[0].as_deref() == Some(YEARS))
+        .unwrap();
+    assert_eq!(
+        years[1..4],
+        ["1", "1", "0"].map(|n| Some(n.to_owned())),
+        "{queries:?}"
+    );
+    assert!(
+        queries
+            .iter()
+            .any(|row| row[0].as_deref().unwrap().contains("lo_tax") && row[5].is_some()),
+        "{queries:?}"
+    );
 
     let cache = rows(&ok(&mut session, "SHOW pgstar.cache").await);
-    assert!(cache.contains(&"entries|1".to_owned()) && cache.contains(&"hits|1".to_owned()), "{cache:?}");
+    assert!(
+        cache.contains(&"entries|1".to_owned()) && cache.contains(&"hits|1".to_owned()),
+        "{cache:?}"
+    );
     let stats = rows(&ok(&mut session, "show PGSTAR.Stats;").await);
-    assert!(stats.iter().any(|row| row.starts_with("pgstar_")), "{stats:?}");
-    assert_eq!(rows(&ok(&mut session, "SHOW pgstar.freshness").await), ["any"]);
+    assert!(
+        stats.iter().any(|row| row.starts_with("pgstar_")),
+        "{stats:?}"
+    );
+    assert_eq!(
+        rows(&ok(&mut session, "SHOW pgstar.freshness").await),
+        ["any"]
+    );
     assert_eq!(rows(&ok(&mut session, "SHOW pgstar.rewrite").await), ["on"]);
 
-    let extended = session.exchange(&batch("SHOW pgstar.rollups", &[], &[], 0, "SP")).await;
+    let extended = session
+        .exchange(&batch("SHOW pgstar.rollups", &[], &[], 0, "SP"))
+        .await;
     assert_eq!(tags(&extended).replace('D', ""), "1tT2TCZ", "{extended:?}");
     assert_eq!(table(&extended).len(), 7);
 }
@@ -236,10 +347,19 @@ async fn an_unknown_show_is_an_error_and_fails_a_transaction_like_any() {
     let mut session = lab.session().await;
     let frames = session.query("SHOW pgstar.nonsense").await;
     assert_eq!(sqlstate(&frames).as_deref(), Some("42704"), "{frames:?}");
-    assert!(error(&frames).unwrap()[&'H'].contains("pgstar.rollups"), "{frames:?}");
+    assert!(
+        error(&frames).unwrap()[&'H'].contains("pgstar.rollups"),
+        "{frames:?}"
+    );
     assert_eq!(tags(&frames), "EZ");
-    let extended = session.exchange(&batch("SHOW pgstar.nonsense", &[], &[], 0, "P")).await;
-    assert_eq!(sqlstate(&extended).as_deref(), Some("42704"), "{extended:?}");
+    let extended = session
+        .exchange(&batch("SHOW pgstar.nonsense", &[], &[], 0, "P"))
+        .await;
+    assert_eq!(
+        sqlstate(&extended).as_deref(),
+        Some("42704"),
+        "{extended:?}"
+    );
     assert_eq!(rows(&ok(&mut session, "SELECT 1").await), ["1"]);
     // A setting's own value is told as PostgreSQL tells it.
     let mut pair = lab.pair().await;
@@ -255,11 +375,17 @@ async fn rewriting_and_the_cache_can_be_switched_off() {
     assert_eq!(pair.served(YEARS).await, Served::Rollup);
     pair.both("SET pgstar.cache = off").await;
     assert_eq!(pair.served(YEARS).await, Served::Rollup);
-    assert_eq!(rows(&ok(&mut pair.through, "SHOW pgstar.rewrite").await), ["on"]);
+    assert_eq!(
+        rows(&ok(&mut pair.through, "SHOW pgstar.rewrite").await),
+        ["on"]
+    );
     pair.both("SET pgstar.rewrite = off").await;
     assert_eq!(decision(&mut pair.through, YEARS).await, "rewrite-off");
     assert_eq!(pair.served(YEARS).await, Served::Passthrough);
-    assert_eq!(rows(&ok(&mut pair.through, "SHOW pgstar.rewrite").await), ["off"]);
+    assert_eq!(
+        rows(&ok(&mut pair.through, "SHOW pgstar.rewrite").await),
+        ["off"]
+    );
     pair.both("RESET pgstar.rewrite").await;
     pair.both("SET pgstar.cache TO 'on'").await;
     assert_eq!(pair.served(YEARS).await, Served::Cache);
@@ -292,7 +418,15 @@ async fn a_statement_beside_others_is_left_alone() {
         session.send(&two).await;
         assert_eq!(rows(&session.until_ready().await).len(), 7);
         assert_eq!(rows(&session.until_ready().await), ["2"]);
-        session.send(&[batch(YEARS, &[], &[], 0, "P"), batch("SELECT 3", &[], &[], 0, "P")].concat()).await;
+        session
+            .send(
+                &[
+                    batch(YEARS, &[], &[], 0, "P"),
+                    batch("SELECT 3", &[], &[], 0, "P"),
+                ]
+                .concat(),
+            )
+            .await;
         assert_eq!(rows(&session.until_ready().await).len(), 7);
         assert_eq!(rows(&session.until_ready().await), ["3"]);
     }

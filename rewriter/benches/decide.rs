@@ -29,16 +29,24 @@ fn first_sight(criterion: &mut Criterion) {
             .find(|entry| entry.name.contains(name))
             .expect("the benchmark's queries are cases");
         for count in ROLLUP_COUNTS {
-            let rollups: Vec<Rollup> = file.rollups(&catalog).into_iter().cycle().take(count).collect();
+            let rollups: Vec<Rollup> = file
+                .rollups(&catalog)
+                .into_iter()
+                .cycle()
+                .take(count)
+                .collect();
             let context = Context {
                 catalog: &catalog,
                 rollups: &rollups,
                 search_path: &search_path,
                 time_zone: "UTC",
             };
-            group.bench_function(BenchmarkId::new(name, format!("{count} rollups")), |bencher| {
-                bencher.iter(|| decide(black_box(&statement.sql), context));
-            });
+            group.bench_function(
+                BenchmarkId::new(name, format!("{count} rollups")),
+                |bencher| {
+                    bencher.iter(|| decide(black_box(&statement.sql), context));
+                },
+            );
         }
     }
     group.finish();

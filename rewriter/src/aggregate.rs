@@ -129,7 +129,9 @@ impl AggregateDeriver<'_> {
 
     fn filter(&self, aggregate: &Aggregate) -> Result<Option<Scalar>, Reason> {
         let filter = aggregate.filter.as_ref();
-        filter.map(|filter| self.deriver.predicate(filter)).transpose()
+        filter
+            .map(|filter| self.deriver.predicate(filter))
+            .transpose()
     }
 
     /// What one row of the rollup contributes for the base rows behind it.
@@ -158,14 +160,24 @@ impl AggregateDeriver<'_> {
     }
 
     /// What a row contributes whose argument has the same value in all base rows behind it.
-    fn key_value(&self, function: AggregateFunction, argument: &Scalar, key: Scalar) -> Option<Scalar> {
-        let rows = || self.stored(AggregateFunction::Count, None, None).map(stored_column);
+    fn key_value(
+        &self,
+        function: AggregateFunction,
+        argument: &Scalar,
+        key: Scalar,
+    ) -> Option<Scalar> {
+        let rows = || {
+            self.stored(AggregateFunction::Count, None, None)
+                .map(stored_column)
+        };
         match function {
             AggregateFunction::Sum => {
                 let numeric = key.cast(TypeName::plain("numeric", types::NUMERIC));
                 Some(Scalar::binary(BinaryOp::Multiply, numeric, rows()?))
             }
-            AggregateFunction::Count if types::is_not_null(argument, &self.deriver.tables) => rows(),
+            AggregateFunction::Count if types::is_not_null(argument, &self.deriver.tables) => {
+                rows()
+            }
             AggregateFunction::Count => Some(Scalar::Case {
                 operand: None,
                 branches: vec![(key.is_not_null(), rows()?)],
@@ -213,9 +225,8 @@ impl AggregateDeriver<'_> {
                 Ok(number("0"))
             }
             (AggregateFunction::Count, result) => {
-                let counted = Some(result).filter(|result| {
-                    !types::is_not_null(result, &self.deriver.tables)
-                });
+                let counted =
+                    Some(result).filter(|result| !types::is_not_null(result, &self.deriver.tables));
                 self.row_value(function, counted, aggregate)
             }
             (_, result) => self.row_value(function, Some(result), aggregate),
@@ -238,7 +249,9 @@ impl AggregateDeriver<'_> {
                 && canonical(partial.filter.as_ref()) == filter
         };
         let mut partials = self.deriver.rollup.partials();
-        partials.find(|(_, partial)| is_wanted(partial)).map(|(position, _)| position)
+        partials
+            .find(|(_, partial)| is_wanted(partial))
+            .map(|(position, _)| position)
     }
 
     fn unsupported(&self, aggregate: &Aggregate) -> Reason {

@@ -78,10 +78,12 @@ impl Block {
 
     /// The conjuncts of every left join's condition.
     pub(crate) fn left_conditions(&self) -> impl Iterator<Item = &Scalar> {
-        self.occurrences.iter().flat_map(|occurrence| match &occurrence.attachment {
-            Attachment::Left(condition) => condition.as_slice(),
-            Attachment::Inner => &[],
-        })
+        self.occurrences
+            .iter()
+            .flat_map(|occurrence| match &occurrence.attachment {
+                Attachment::Left(condition) => condition.as_slice(),
+                Attachment::Inner => &[],
+            })
     }
 
     /// Every expression outside the join: predicates, keys, HAVING, outputs and ORDER BY.

@@ -44,7 +44,9 @@ fn scale(scalar: &Scalar, tables: &Tables<'_>) -> Option<i64> {
     match scalar {
         Scalar::Column(_) => declared_scale(ty),
         Scalar::Literal(Literal::Number(digits)) if !digits.contains(['e', 'E']) => {
-            let fraction = digits.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+            let fraction = digits
+                .split_once('.')
+                .map_or(0, |(_, fraction)| fraction.len());
             i64::try_from(fraction).ok()
         }
         Scalar::Negate(operand) => scale(operand, tables),
@@ -80,7 +82,9 @@ fn scale_of_call(name: &str, arguments: &[Scalar], tables: &Tables<'_>) -> Optio
         ("abs", [operand]) | ("nullif", [operand, _]) => scale(operand, tables),
         ("coalesce" | "greatest" | "least", [first, others @ ..]) => {
             let first = scale(first, tables)?;
-            let agree = others.iter().all(|other| scale(other, tables) == Some(first));
+            let agree = others
+                .iter()
+                .all(|other| scale(other, tables) == Some(first));
             agree.then_some(first)
         }
         _ => None,
@@ -98,9 +102,7 @@ fn is_whole_float(scalar: &Scalar, tables: &Tables<'_>) -> bool {
     let is_integer = |scalar: &Scalar| {
         types::type_of(scalar, tables).is_some_and(|ty| types::is_integer(ty.oid))
     };
-    let is_positive = |scalar: &Scalar| {
-        matches!(scalar, Scalar::Literal(Literal::Number(digits)) if digits.bytes().any(|byte| (b'1'..=b'9').contains(&byte)))
-    };
+    let is_positive = |scalar: &Scalar| matches!(scalar, Scalar::Literal(Literal::Number(digits)) if digits.bytes().any(|byte| (b'1'..=b'9').contains(&byte)));
     match scalar {
         Scalar::Call {
             name: "ceil" | "ceiling" | "floor" | "round",

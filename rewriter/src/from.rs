@@ -480,7 +480,10 @@ impl<'a> FromBuilder<'a> {
         if !select.order_by.is_empty() {
             self.order_has_no_effect(&select, &scope)?;
             if let Some((name, _)) = columns.iter().find(|(_, value)| self.may_raise(value)) {
-                return Err(Reason::new(Code::MayRaise, format!("sorted column \"{name}\"")));
+                return Err(Reason::new(
+                    Code::MayRaise,
+                    format!("sorted column \"{name}\""),
+                ));
             }
         }
         Ok(columns)
@@ -544,7 +547,11 @@ impl<'a> Names<'a> {
                 ));
             }
             // The snapshot leaves out information_schema, so a name that may be found there is not known.
-            [_] if self.search_path.iter().any(|schema| schema == "information_schema") => {
+            [_] if self
+                .search_path
+                .iter()
+                .any(|schema| schema == "information_schema") =>
+            {
                 return Err(Reason::new(
                     Code::SessionSetting,
                     "information_schema is in search_path",

@@ -85,7 +85,10 @@ const FUNCTIONS: &[Function] = &[
 
 /// Functions that are written without parentheses.
 pub(crate) fn has_no_parentheses(name: &str) -> bool {
-    matches!(name, "current_date" | "current_timestamp" | "localtimestamp")
+    matches!(
+        name,
+        "current_date" | "current_timestamp" | "localtimestamp"
+    )
 }
 
 /// The function of this (lower-case) name, if it is one of those that pgstar knows.

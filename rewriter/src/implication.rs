@@ -61,6 +61,13 @@ fn as_bound(scalar: &Scalar) -> Option<Bound<'_>> {
 }
 
 fn narrower(premise: &Scalar, conclusion: &Scalar, columns: &dyn ColumnTypes) -> bool {
+    if let Scalar::IsNull {
+        operand,
+        negated: true,
+    } = conclusion
+    {
+        return rejects_null(premise, operand);
+    }
     let Some(wanted) = as_bound(conclusion) else {
         return in_list_covers(premise, conclusion, columns);
     };
@@ -79,6 +86,33 @@ fn narrower(premise: &Scalar, conclusion: &Scalar, columns: &dyn ColumnTypes) ->
             known.operand == wanted.operand && satisfies(known.op, known.constant, &wanted, columns)
         }),
     }
+}
+
+/// Whether the condition is never TRUE where the operand is NULL, because it compares the operand itself.
+pub(crate) fn rejects_null(condition: &Scalar, wanted: &Scalar) -> bool {
+    match condition {
+        Scalar::Binary { op, left, right } => {
+            op.is_comparison() && (**left == *wanted || **right == *wanted)
+        }
+        Scalar::In { operand, .. } | Scalar::Like { operand, .. } => **operand == *wanted,
+        Scalar::IsNull { operand, negated } => *negated && **operand == *wanted,
+        Scalar::IsTruth {
+            operand,
+            truth: _,
+            negated: false,
+        }
+        | Scalar::Not(operand) => **operand == *wanted || is_null_for_null(operand, wanted),
+        _ => condition == wanted,
+    }
+}
+
+/// Whether the condition is NULL where the operand is, so that its opposite is not TRUE either.
+fn is_null_for_null(condition: &Scalar, wanted: &Scalar) -> bool {
+    let is_comparison = matches!(
+        condition,
+        Scalar::Binary { .. } | Scalar::In { .. } | Scalar::Like { .. }
+    );
+    is_comparison && rejects_null(condition, wanted)
 }
 
 /// `x = 1` and `x IN (1, 2)` imply `x IN (1, 2, 3)`: the constants are the very same ones.

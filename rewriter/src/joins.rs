@@ -131,8 +131,10 @@ impl Joins<'_> {
         occurrence: OccurrenceId,
     ) -> Option<(ColumnRef, ColumnRef)> {
         let (mine, theirs) = equated(conjunct, occurrence)?;
-        let (my_type, their_type) =
-            (self.tables.column_type(mine)?, self.tables.column_type(theirs)?);
+        let (my_type, their_type) = (
+            self.tables.column_type(mine)?,
+            self.tables.column_type(theirs)?,
+        );
         let is_same = my_type.oid == their_type.oid && my_type.collation == their_type.collation;
         let are_integers = types::is_integer(my_type.oid) && types::is_integer(their_type.oid);
         (is_same || are_integers).then_some((mine, theirs))
@@ -220,7 +222,9 @@ fn redundant(block: &Block, occurrence: OccurrenceId, catalog: &Catalog) -> Opti
     };
     let is_join = |scalar: &&Scalar| {
         let joins = removal.join_predicates.iter();
-        joins.filter_map(|position| block.predicates.get(*position)).any(|join| std::ptr::eq(join, *scalar))
+        joins
+            .filter_map(|position| block.predicates.get(*position))
+            .any(|join| std::ptr::eq(join, *scalar))
     };
     let is_unused = block
         .scalars()

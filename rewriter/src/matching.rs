@@ -261,7 +261,9 @@ impl Attempt<'_, '_> {
             .collect();
         let mut compensation = vec![];
         for predicate in &self.query.predicates {
-            if is_made_equal(predicate, classes) || holds_already.contains(&classes.canonical(predicate)) {
+            if is_made_equal(predicate, classes)
+                || holds_already.contains(&classes.canonical(predicate))
+            {
                 proof.push(Step {
                     rule: "holds in the rollup",
                     detail: self.deriver.label(predicate),

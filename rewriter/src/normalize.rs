@@ -186,7 +186,10 @@ impl Clauses<'_, '_> {
         }
         let expr = without_parentheses(expr);
         if let Expr::Value(_) = expr {
-            return Err(Reason::new(Code::UnsupportedClause, format!("ORDER BY {}", quoted(expr))));
+            return Err(Reason::new(
+                Code::UnsupportedClause,
+                format!("ORDER BY {}", quoted(expr)),
+            ));
         }
         if let Expr::Identifier(ident) = expr
             && let Some(value) = output_named(outputs, &fold(ident)?)?

@@ -2,8 +2,8 @@
 //!
 //! Every compound operand is put in parentheses, so no precedence is relied on.
 
-use crate::functions::has_no_parentheses;
 use crate::expr::{Aggregate, ColumnRef, Literal, Scalar, Truth};
+use crate::functions::has_no_parentheses;
 
 /// How a column is written where the expression is used.
 pub(crate) type ColumnPrinter<'a> = &'a dyn Fn(ColumnRef) -> String;

@@ -6,8 +6,8 @@
 use sqlparser::ast::{
     BinaryOperator, CaseWhen, CastKind, CeilFloorKind, CharacterLength, DataType, DateTimeField,
     DuplicateTreatment, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName, ObjectNamePart, TimezoneInfo,
-    TypedString, UnaryOperator, Value, ValueWithSpan,
+    FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName, ObjectNamePart,
+    TimezoneInfo, TypedString, UnaryOperator, Value, ValueWithSpan,
 };
 
 use crate::catalog::UserNames;
@@ -472,7 +472,10 @@ impl Resolver<'_> {
         let function =
             functions::lookup(name).ok_or_else(|| Reason::new(Code::UnknownFunction, name))?;
         if functions::has_no_parentheses(name) && !arguments.is_empty() {
-            return Err(Reason::new(Code::UnknownFunction, format!("{name} with a precision")));
+            return Err(Reason::new(
+                Code::UnknownFunction,
+                format!("{name} with a precision"),
+            ));
         }
         if name == "nullif" {
             self.operators(&["="])?;

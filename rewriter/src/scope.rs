@@ -18,7 +18,10 @@ pub(crate) fn fold(ident: &Ident) -> Result<String, Reason> {
     let name = match quote_style {
         // Databases of one-byte encodings fold more than ASCII.
         None if !value.is_ascii() && value.to_lowercase() != *value => {
-            return Err(Reason::new(Code::NotParsed, format!("unquoted name {value}")));
+            return Err(Reason::new(
+                Code::NotParsed,
+                format!("unquoted name {value}"),
+            ));
         }
         None => value.to_ascii_lowercase(),
         Some('"') => value.clone(),

@@ -210,7 +210,9 @@ fn common_type<'a>(
     }
     others
         .iter()
-        .try_fold(first.oid.0, |widest, other| wider_number(widest, other.oid.0))
+        .try_fold(first.oid.0, |widest, other| {
+            wider_number(widest, other.oid.0)
+        })
         .map(plain)
 }
 

@@ -39,7 +39,11 @@ fn own_volatility(scalar: &Scalar, columns: &dyn ColumnTypes) -> Volatility {
         Scalar::Binary { op, left, right } if op.is_comparison() => {
             of_comparisons([&**left, right].into_iter(), columns)
         }
-        Scalar::Binary { op: BinaryOp::Concat, left, right } => {
+        Scalar::Binary {
+            op: BinaryOp::Concat,
+            left,
+            right,
+        } => {
             // Beside a text, a value of any type is printed as the session's settings say.
             let prints = |side: &Scalar| match (type_of(side), side) {
                 (Some(oid), _) => !is_text(oid) && !is_plain(oid),
@@ -72,7 +76,9 @@ fn own_volatility(scalar: &Scalar, columns: &dyn ColumnTypes) -> Volatility {
         } => {
             let compared = operand.as_deref().into_iter();
             let compared = match operand {
-                Some(_) => compared.chain(branches.iter().map(|(value, _)| value)).collect(),
+                Some(_) => compared
+                    .chain(branches.iter().map(|(value, _)| value))
+                    .collect(),
                 None => Vec::new(),
             };
             let results = branches.iter().map(|(_, result)| result);
@@ -111,7 +117,10 @@ fn is_float(oid: u32) -> bool {
 }
 
 fn is_unzoned_time(oid: u32) -> bool {
-    matches!(oid, types::DATE | types::TIME | types::TIMESTAMP | types::INTERVAL)
+    matches!(
+        oid,
+        types::DATE | types::TIME | types::TIMESTAMP | types::INTERVAL
+    )
 }
 
 fn is_zoned_time(arguments: &[Scalar], columns: &dyn ColumnTypes) -> bool {
@@ -125,7 +134,11 @@ fn is_zoned_time(arguments: &[Scalar], columns: &dyn ColumnTypes) -> bool {
 fn of_cast(from: Option<u32>, operand: &Scalar, to: u32) -> Volatility {
     let is_time = is_unzoned_time(to) || to == types::TIMESTAMPTZ;
     if let Scalar::Literal(Literal::String(text)) = operand {
-        return if is_time { of_time_literal(text, to) } else { Volatility::Immutable };
+        return if is_time {
+            of_time_literal(text, to)
+        } else {
+            Volatility::Immutable
+        };
     }
     stable_if(match from {
         Some(from) if from == to => false,
@@ -156,10 +169,11 @@ fn of_comparisons<'a>(
     let compared: Vec<(Option<u32>, &Scalar)> = compared
         .map(|scalar| (types::type_of(scalar, columns).map(|ty| ty.oid.0), scalar))
         .collect();
-    let pairs = compared
-        .iter()
-        .enumerate()
-        .flat_map(|(position, left)| compared[position + 1..].iter().map(move |right| (left, right)));
+    let pairs = compared.iter().enumerate().flat_map(|(position, left)| {
+        compared[position + 1..]
+            .iter()
+            .map(move |right| (left, right))
+    });
     pairs
         .map(|(left, right)| of_comparison(*left, *right, columns))
         .fold(Volatility::Immutable, Ord::max)
@@ -209,7 +223,8 @@ pub(crate) fn may_raise(scalar: &Scalar, columns: &dyn ColumnTypes) -> bool {
     if scalar.is_constant() {
         return false;
     }
-    let is_numeric = || types::type_of(scalar, columns).is_some_and(|ty| ty.oid.0 == types::NUMERIC);
+    let is_numeric =
+        || types::type_of(scalar, columns).is_some_and(|ty| ty.oid.0 == types::NUMERIC);
     let own = match scalar {
         Scalar::Binary {
             op: BinaryOp::Divide | BinaryOp::Modulo,
@@ -252,12 +267,14 @@ fn is_complete_pattern(pattern: &Scalar) -> bool {
 
 /// Calls whose constant arguments rule out the errors that the function has.
 fn is_safe_call(name: &str, arguments: &[Scalar], columns: &dyn ColumnTypes) -> bool {
-    let is_count = |scalar: &Scalar| {
-        matches!(scalar, Scalar::Literal(Literal::Number(digits)) if digits.bytes().all(|byte| byte.is_ascii_digit()))
-    };
+    let is_count = |scalar: &Scalar| matches!(scalar, Scalar::Literal(Literal::Number(digits)) if digits.bytes().all(|byte| byte.is_ascii_digit()));
     let is_time = |scalar: &Scalar| {
-        types::type_of(scalar, columns)
-            .is_some_and(|ty| matches!(ty.oid.0, types::TIMESTAMP | types::TIMESTAMPTZ | types::DATE))
+        types::type_of(scalar, columns).is_some_and(|ty| {
+            matches!(
+                ty.oid.0,
+                types::TIMESTAMP | types::TIMESTAMPTZ | types::DATE
+            )
+        })
     };
     match (name, arguments) {
         ("date_trunc", [Scalar::Literal(Literal::String(unit)), operand]) => {

@@ -47,7 +47,12 @@ fn check(file: &CaseFile, failures: &mut String) {
         if entry.kind != *kind {
             let place = file.path.file_name().unwrap().to_string_lossy();
             let (wanted, got) = (entry.kind.keyword(), kind.keyword());
-            writeln!(failures, "{place}: {} should be {wanted}, not {got}", entry.name).unwrap();
+            writeln!(
+                failures,
+                "{place}: {} should be {wanted}, not {got}",
+                entry.name
+            )
+            .unwrap();
         }
     }
     if std::env::var_os("UPDATE_CASES").is_some() {
@@ -59,7 +64,12 @@ fn check(file: &CaseFile, failures: &mut String) {
         if entry.expected != *actual {
             let place = file.path.file_name().unwrap().to_string_lossy();
             let difference = difference(&entry.expected, actual);
-            writeln!(failures, "{place}: {}\n{}\n{difference}", entry.name, entry.sql).unwrap();
+            writeln!(
+                failures,
+                "{place}: {}\n{}\n{difference}",
+                entry.name, entry.sql
+            )
+            .unwrap();
         }
     }
 }
@@ -78,7 +88,11 @@ fn names_of_cases_are_unique() {
     let mut seen = BTreeSet::new();
     for file in case_files() {
         for entry in file.entries() {
-            assert!(seen.insert(entry.name.clone()), "{} occurs twice", entry.name);
+            assert!(
+                seen.insert(entry.name.clone()),
+                "{} occurs twice",
+                entry.name
+            );
         }
     }
 }
@@ -101,12 +115,17 @@ fn there_are_at_least_as_many_refusals_as_rewrites() {
 fn every_code_of_the_rewriter_has_a_case() {
     let expectations: Vec<String> = case_files()
         .iter()
-        .flat_map(|file| file.entries().map(|entry| entry.expected.clone()).collect::<Vec<_>>())
+        .flat_map(|file| {
+            file.entries()
+                .map(|entry| entry.expected.clone())
+                .collect::<Vec<_>>()
+        })
         .collect();
     let has_case = |code: &Code| {
-        expectations.iter().flat_map(|text| text.lines()).any(|line| {
-            line.split(": ").take(2).any(|word| word == code.as_str())
-        })
+        expectations
+            .iter()
+            .flat_map(|text| text.lines())
+            .any(|line| line.split(": ").take(2).any(|word| word == code.as_str()))
     };
     let without: Vec<&str> = Code::ALL
         .iter()
@@ -131,8 +150,16 @@ fn every_rollup_answers_its_own_defining_query() {
                     time_zone: "UTC",
                 },
             );
-            let answers = decision.matches.iter().any(|found| found.rollup == position);
-            assert!(answers, "{name} of {}: {:?}", file.path.display(), decision.reasons);
+            let answers = decision
+                .matches
+                .iter()
+                .any(|found| found.rollup == position);
+            assert!(
+                answers,
+                "{name} of {}: {:?}",
+                file.path.display(),
+                decision.reasons
+            );
         }
     }
 }

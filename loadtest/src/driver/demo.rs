@@ -99,8 +99,9 @@ impl Demo {
     fn stop(&mut self) -> String {
         if self.ended_within(Duration::ZERO).is_none() {
             // A failure to ask shows in the wait that follows.
-            let pid = self.child.id().to_string();
-            let _ = Command::new("kill").args(["-TERM", &pid]).status();
+            // The shell's own kill: a minimal system has no program of that name.
+            let kill = format!("kill -TERM {}", self.child.id());
+            let _ = Command::new("/bin/sh").args(["-c", &kill]).status();
         }
         match self.ended_within(STOP_MAX) {
             Some(status) => status.to_string(),

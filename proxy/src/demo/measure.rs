@@ -31,27 +31,47 @@ pub(super) struct Measured {
 /// An answer as text, in an order of its own so that rows that compare equal under ORDER BY may swap.
 type Rows = Vec<Vec<Option<String>>>;
 
-pub(super) async fn all(direct: &str, through: &str, steps: &Steps) -> Result<Vec<Measured>, Failure> {
+pub(super) async fn all(
+    direct: &str,
+    through: &str,
+    steps: &Steps,
+) -> Result<Vec<Measured>, Failure> {
     let direct = session(direct).await?;
     let through = session(through).await?;
     let mut measured = vec![];
     for query in &QUERIES {
         steps.measuring(query.name);
         let one = measure(query, &direct, &through).await;
-        measured.push(one.map_err(|error| Failure::while_doing(format!("run {}", query.name), error))?);
+        measured
+            .push(one.map_err(|error| Failure::while_doing(format!("run {}", query.name), error))?);
     }
     Ok(measured)
 }
 
 async fn session(url: &str) -> Result<Connection, Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure::while_doing("connect for the queries", error.to_string());
-    let config = url.parse().map_err(|error: tokio_postgres::Error| failed(&error))?;
-    let connection = Connector::new(config).map_err(|error| failed(&error))?.connect().await.map_err(|error| failed(&error))?;
-    connection.batch_execute("RESET search_path; RESET TimeZone").await.map_err(|error| failed(&error))?;
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::while_doing("connect for the queries", error.to_string())
+    };
+    let config = url
+        .parse()
+        .map_err(|error: tokio_postgres::Error| failed(&error))?;
+    let connection = Connector::new(config)
+        .map_err(|error| failed(&error))?
+        .connect()
+        .await
+        .map_err(|error| failed(&error))?;
+    connection
+        .batch_execute("RESET search_path; RESET TimeZone")
+        .await
+        .map_err(|error| failed(&error))?;
     Ok(connection)
 }
 
-async fn measure(query: &Query, direct: &Connection, through: &Connection) -> Result<Measured, tokio_postgres::Error> {
+async fn measure(
+    query: &Query,
+    direct: &Connection,
+    through: &Connection,
+) -> Result<Measured, tokio_postgres::Error> {
     let (direct_ms, expected) = timed(direct, query.sql, DIRECT_RUNS).await?;
     through.batch_execute("SET pgstar.cache = off").await?;
     let rollup = answered_by(through, query.sql).await?;
@@ -60,11 +80,22 @@ async fn measure(query: &Query, direct: &Connection, through: &Connection) -> Re
     let (cached_ms, from_cache) = timed(through, query.sql, CACHED_RUNS).await?;
     let same_rows = from_rollup == expected && from_cache == expected;
     let same_columns = columns(direct, query.sql).await? == columns(through, query.sql).await?;
-    Ok(Measured { query: query.name, direct_ms, rollup_ms, cached_ms, rollup, same: same_rows && same_columns })
+    Ok(Measured {
+        query: query.name,
+        direct_ms,
+        rollup_ms,
+        cached_ms,
+        rollup,
+        same: same_rows && same_columns,
+    })
 }
 
 /// The median time in milliseconds, and the rows of the last run.
-async fn timed(session: &Connection, sql: &str, runs: usize) -> Result<(f64, Rows), tokio_postgres::Error> {
+async fn timed(
+    session: &Connection,
+    sql: &str,
+    runs: usize,
+) -> Result<(f64, Rows), tokio_postgres::Error> {
     session.simple_query(sql).await?;
     let mut times = vec![];
     let mut replies = vec![];
@@ -81,7 +112,11 @@ async fn timed(session: &Connection, sql: &str, runs: usize) -> Result<(f64, Row
 
 fn rows(replies: &[SimpleQueryMessage]) -> Rows {
     let row = |reply: &SimpleQueryMessage| match reply {
-        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect()),
+        SimpleQueryMessage::Row(row) => Some(
+            (0..row.len())
+                .map(|column| row.get(column).map(str::to_owned))
+                .collect(),
+        ),
         _ => None,
     };
     let mut rows: Rows = replies.iter().filter_map(row).collect();
@@ -90,18 +125,36 @@ fn rows(replies: &[SimpleQueryMessage]) -> Rows {
 }
 
 /// The names and types of the columns as served in the extended protocol.
-async fn columns(session: &Connection, sql: &str) -> Result<Vec<(String, u32)>, tokio_postgres::Error> {
+async fn columns(
+    session: &Connection,
+    sql: &str,
+) -> Result<Vec<(String, u32)>, tokio_postgres::Error> {
     let rows = session.query_typed(sql, &[]).await?;
-    let columns = rows.first().map(|row| row.columns().iter().map(|column| (column.name().to_owned(), column.type_().oid())).collect());
+    let columns = rows.first().map(|row| {
+        row.columns()
+            .iter()
+            .map(|column| (column.name().to_owned(), column.type_().oid()))
+            .collect()
+    });
     Ok(columns.unwrap_or_default())
 }
 
-async fn answered_by(session: &Connection, sql: &str) -> Result<Option<String>, tokio_postgres::Error> {
-    let replies = session.simple_query(&format!("EXPLAIN (PGSTAR, FORMAT JSON) {sql}")).await?;
+async fn answered_by(
+    session: &Connection,
+    sql: &str,
+) -> Result<Option<String>, tokio_postgres::Error> {
+    let replies = session
+        .simple_query(&format!("EXPLAIN (PGSTAR, FORMAT JSON) {sql}"))
+        .await?;
     let text = replies.iter().find_map(|reply| match reply {
         SimpleQueryMessage::Row(row) => row.get(0),
         _ => None,
     });
-    let explanation: serde_json::Value = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    Ok(explanation.get("rollup").and_then(|rollup| rollup.as_str()).map(str::to_owned))
+    let explanation: serde_json::Value = text
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
+    Ok(explanation
+        .get("rollup")
+        .and_then(|rollup| rollup.as_str())
+        .map(str::to_owned))
 }

@@ -38,8 +38,12 @@ const SEED: u64 = 1;
 /// PostgreSQL can neither be found nor installed, a step fails, an answer differs from
 /// PostgreSQL's, or a query was not answered from a rollup.
 pub async fn run(options: Demo) -> Result<(), Failure> {
-    let listen = |kind| signal(kind).map_err(|error| Failure::while_doing("listen for signals", error));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let listen =
+        |kind| signal(kind).map_err(|error| Failure::while_doing("listen for signals", error));
+    let (mut terminate, mut interrupt) = (
+        listen(SignalKind::terminate())?,
+        listen(SignalKind::interrupt())?,
+    );
     // Whatever has started is owned by this future: dropping it takes everything down.
     tokio::select! {
         outcome = show(&options) => outcome,
@@ -62,12 +66,20 @@ async fn show(options: &Demo) -> Result<(), Failure> {
     }
     if options.keep {
         addresses.print();
-        println!("\nServing until Ctrl-C. Sessions ask for freshness \"any\" unless they set pgstar.freshness. Try");
-        println!("  psql '{}' -c \"EXPLAIN (PGSTAR) SELECT d_year, sum(lo_revenue) FROM lineorder, date WHERE lo_orderdate = d_datekey GROUP BY 1\"", addresses.through);
+        println!(
+            "\nServing until Ctrl-C. Sessions ask for freshness \"any\" unless they set pgstar.freshness. Try"
+        );
+        println!(
+            "  psql '{}' -c \"EXPLAIN (PGSTAR) SELECT d_year, sum(lo_revenue) FROM lineorder, date WHERE lo_orderdate = d_datekey GROUP BY 1\"",
+            addresses.through
+        );
         std::future::pending::<()>().await;
     }
     proxy.stop().await;
-    server.stop().await.map_err(|error| Failure::while_doing("stop PostgreSQL", error))?;
+    server
+        .stop()
+        .await
+        .map_err(|error| Failure::while_doing("stop PostgreSQL", error))?;
     println!("\nTo keep PostgreSQL and pgstar serving, and connect with psql: pgstar demo --keep");
     verdict(&measured)
 }
@@ -80,7 +92,10 @@ struct Addresses {
 impl Addresses {
     fn of(server: &Server, proxy: &Proxy) -> Self {
         let direct = server.url(DATABASE);
-        let through = direct.replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.address().port()));
+        let through = direct.replace(
+            &format!(":{}/", server.port()),
+            &format!(":{}/", proxy.address().port()),
+        );
         Addresses { direct, through }
     }
 
@@ -92,47 +107,88 @@ impl Addresses {
 }
 
 async fn start_server(steps: &Steps) -> Result<Server, Failure> {
-    let settings = [("max_wal_size", "8GB"), ("work_mem", "64MB"), ("maintenance_work_mem", "256MB"), ("jit", "off")];
+    let settings = [
+        ("max_wal_size", "8GB"),
+        ("work_mem", "64MB"),
+        ("maintenance_work_mem", "256MB"),
+        ("jit", "off"),
+    ];
     let options = ServerOptions {
         shared_buffers: Some("1GB".to_owned()),
         synchronous_commit: false,
-        settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+        settings: settings
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
         progress: steps.server_progress(),
         ..ServerOptions::default()
     };
-    let server = Server::start(options).await.map_err(|error| Failure::while_doing("start PostgreSQL", error))?;
-    steps.done(&format!("PostgreSQL {} started on port {}", server.version(), server.port()));
+    let server = Server::start(options)
+        .await
+        .map_err(|error| Failure::while_doing("start PostgreSQL", error))?;
+    steps.done(&format!(
+        "PostgreSQL {} started on port {}",
+        server.version(),
+        server.port()
+    ));
     Ok(server)
 }
 
 async fn load(server: &Server, options: &Demo, steps: &Steps) -> Result<(), Failure> {
     let creating = "create the demo's database";
-    let connector = pgstar_postgres::connect::Connector::new(server.config("postgres")).map_err(|error| Failure::while_doing(creating, error))?;
-    let connection = connector.connect().await.map_err(|error| Failure::while_doing(creating, error))?;
-    connection.batch_execute(&format!("CREATE DATABASE {DATABASE}")).await.map_err(|error| Failure::while_doing(creating, error))?;
-    let scale = ssb::Scale::try_from(options.scale.factor()).map_err(|error| Failure::BadUsage(error.to_string()))?;
-    let loaded = ssb::load(&server.config(DATABASE), scale, SEED, &|step| steps.loading(&step)).await;
-    let loaded = loaded.map_err(|error| Failure::while_doing("load the Star Schema Benchmark", error))?;
-    steps.done(&format!("Star Schema Benchmark loaded at scale {}: {} lineorder rows", options.scale, loaded.lineorder));
+    let connector = pgstar_postgres::connect::Connector::new(server.config("postgres"))
+        .map_err(|error| Failure::while_doing(creating, error))?;
+    let connection = connector
+        .connect()
+        .await
+        .map_err(|error| Failure::while_doing(creating, error))?;
+    connection
+        .batch_execute(&format!("CREATE DATABASE {DATABASE}"))
+        .await
+        .map_err(|error| Failure::while_doing(creating, error))?;
+    let scale = ssb::Scale::try_from(options.scale.factor())
+        .map_err(|error| Failure::BadUsage(error.to_string()))?;
+    let loaded = ssb::load(&server.config(DATABASE), scale, SEED, &|step| {
+        steps.loading(&step)
+    })
+    .await;
+    let loaded =
+        loaded.map_err(|error| Failure::while_doing("load the Star Schema Benchmark", error))?;
+    steps.done(&format!(
+        "Star Schema Benchmark loaded at scale {}: {} lineorder rows",
+        options.scale, loaded.lineorder
+    ));
     Ok(())
 }
 
 async fn start_proxy(server: &Server, steps: &Steps) -> Result<Proxy, Failure> {
     let config = config(server)?;
     let proxy = Proxy::start(&config).await?;
-    let built = proxy.warehouse().build_missing(&|rollup, step| steps.building(rollup, &step)).await;
+    let built = proxy
+        .warehouse()
+        .build_missing(&|rollup, step| steps.building(rollup, &step))
+        .await;
     let built = built.map_err(|error| Failure::while_doing("build the rollups", error))?;
     let snapshot = proxy.warehouse().snapshot();
     let bytes: u64 = snapshot.ready.iter().map(|ready| ready.built.bytes).sum();
-    steps.done(&format!("{built} rollups built, {} MiB with their indexes", bytes >> 20));
+    steps.done(&format!(
+        "{built} rollups built, {} MiB with their indexes",
+        bytes >> 20
+    ));
     Ok(proxy)
 }
 
 /// The example configuration, on free ports and for the demo's server. The change stream that strict
 /// freshness needs is not there yet, so the demo asks for "any".
 fn config(server: &Server) -> Result<Config, Failure> {
-    let mut config = Config::from_text(Path::new("pgstar.toml"), EXAMPLE).map_err(Failure::BadConfig)?;
-    config.upstream = server.url(DATABASE).parse().map_err(|complaint: crate::config::Complaint| Failure::while_doing("name the demo's server", complaint.message))?;
+    let mut config =
+        Config::from_text(Path::new("pgstar.toml"), EXAMPLE).map_err(Failure::BadConfig)?;
+    config.upstream =
+        server
+            .url(DATABASE)
+            .parse()
+            .map_err(|complaint: crate::config::Complaint| {
+                Failure::while_doing("name the demo's server", complaint.message)
+            })?;
     config.listen.set_port(0);
     config.admin = None;
     config.freshness = Freshness::Any;
@@ -140,15 +196,28 @@ fn config(server: &Server) -> Result<Config, Failure> {
 }
 
 fn write_json(file: &Path, measured: &[Measured]) -> Result<(), Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure::while_doing(format!("write {}", file.display()), error.to_string());
-    let objects = measured.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>().map_err(|error| failed(&error))?;
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::while_doing(format!("write {}", file.display()), error.to_string())
+    };
+    let objects = measured
+        .iter()
+        .map(serde_json::to_string)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| failed(&error))?;
     std::fs::write(file, format!("[\n{}\n]\n", objects.join(",\n"))).map_err(|error| failed(&error))
 }
 
 fn verdict(measured: &[Measured]) -> Result<(), Failure> {
-    let wrong: Vec<&str> = measured.iter().filter(|query| !query.same || query.rollup.is_none()).map(|query| query.query).collect();
+    let wrong: Vec<&str> = measured
+        .iter()
+        .filter(|query| !query.same || query.rollup.is_none())
+        .map(|query| query.query)
+        .collect();
     if wrong.is_empty() {
         return Ok(());
     }
-    Err(Failure::while_doing("answer every query from a rollup with PostgreSQL's rows", format!("see {}", wrong.join(", "))))
+    Err(Failure::while_doing(
+        "answer every query from a rollup with PostgreSQL's rows",
+        format!("see {}", wrong.join(", ")),
+    ))
 }

@@ -38,7 +38,9 @@ impl Steps {
 
     pub(super) fn loading(&self, step: &ssb::Progress) {
         self.bar.set_message(match step {
-            ssb::Progress::Loading { table, rows, of } => format!("loading {table}: {rows} of about {of} rows"),
+            ssb::Progress::Loading { table, rows, of } => {
+                format!("loading {table}: {rows} of about {of} rows")
+            }
             ssb::Progress::Constraint { what } => format!("adding {what}"),
             ssb::Progress::Analyzing => "gathering statistics".to_owned(),
         });
@@ -51,13 +53,17 @@ impl Steps {
         }
         self.bar.set_message(match step {
             BuildProgress::Waiting { holder } => format!("rollup {rollup}: waiting for {holder}"),
-            BuildProgress::Scanning { .. } | BuildProgress::Done { .. } => format!("rollup {rollup}: reading the base tables"),
+            BuildProgress::Scanning { .. } | BuildProgress::Done { .. } => {
+                format!("rollup {rollup}: reading the base tables")
+            }
             BuildProgress::Analyzing => format!("rollup {rollup}: gathering statistics"),
             BuildProgress::Indexing { column } => format!("rollup {rollup}: indexing {column}"),
         });
     }
 
     pub(super) fn measuring(&self, query: &str) {
-        self.bar.set_message(format!("running {query} direct, from rollups and from the cache"));
+        self.bar.set_message(format!(
+            "running {query} direct, from rollups and from the cache"
+        ));
     }
 }

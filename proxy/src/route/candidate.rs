@@ -7,23 +7,46 @@ use super::Candidate;
 use crate::warehouse::Snapshot;
 
 /// Words of which a statement that a rollup answers has at least one.
-const AGGREGATE_WORDS: [&[u8]; 9] = [b"sum", b"count", b"group", b"avg", b"min", b"max", b"distinct", b"bool_", b"every"];
+const AGGREGATE_WORDS: [&[u8]; 9] = [
+    b"sum",
+    b"count",
+    b"group",
+    b"avg",
+    b"min",
+    b"max",
+    b"distinct",
+    b"bool_",
+    b"every",
+];
 
 pub(super) fn look(sql: &[u8], snapshot: &Snapshot) -> Candidate {
     let is_ours = contains(sql, b"pgstar") && first_word_is(sql, &[b"explain", b"show"]);
-    if is_ours || (first_word_is(sql, &[b"select", b"with"]) && may_be_answered(sql, snapshot)) { Candidate::Yes } else { Candidate::No }
+    if is_ours || (first_word_is(sql, &[b"select", b"with"]) && may_be_answered(sql, snapshot)) {
+        Candidate::Yes
+    } else {
+        Candidate::No
+    }
 }
 
 fn may_be_answered(sql: &[u8], snapshot: &Snapshot) -> bool {
-    AGGREGATE_WORDS.iter().any(|word| contains(sql, word)) && snapshot.base_tables.iter().any(|table| contains(sql, table.as_bytes()))
+    AGGREGATE_WORDS.iter().any(|word| contains(sql, word))
+        && snapshot
+            .base_tables
+            .iter()
+            .any(|table| contains(sql, table.as_bytes()))
 }
 
 /// Whether the first word after white space and comments is one of these (in lower case).
 fn first_word_is(sql: &[u8], words: &[&[u8]]) -> bool {
     let sql = skip_blank(sql);
     words.iter().any(|word| {
-        let starts = sql.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
-        starts && sql.get(word.len()).is_none_or(|next| !next.is_ascii_alphanumeric() && *next != b'_')
+        let starts = sql
+            .get(..word.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(word));
+        starts
+            && sql
+                .get(word.len())
+                .is_none_or(|next| !next.is_ascii_alphanumeric() && *next != b'_')
     })
 }
 
@@ -34,7 +57,10 @@ fn skip_blank(mut sql: &[u8]) -> &[u8] {
         sql = sql.trim_ascii_start();
         let end = match sql {
             [b'-', b'-', ..] => sql.iter().position(|byte| *byte == b'\n').map(|at| at + 1),
-            [b'/', b'*', ..] => sql.windows(2).position(|pair| pair == b"*/").map(|at| at + 2),
+            [b'/', b'*', ..] => sql
+                .windows(2)
+                .position(|pair| pair == b"*/")
+                .map(|at| at + 2),
             _ => return sql,
         };
         match end.and_then(|end| sql.get(end..)) {
@@ -46,9 +72,17 @@ fn skip_blank(mut sql: &[u8]) -> &[u8] {
 
 /// Whether the text has the (lower-case) needle, whatever the text's case.
 fn contains(text: &[u8], needle: &[u8]) -> bool {
-    let Some((first, rest)) = needle.split_first() else { return true };
-    let starts = text.iter().enumerate().filter(|(_, byte)| byte.eq_ignore_ascii_case(first));
-    starts.into_iter().any(|(at, _)| text.get(at + 1..at + needle.len()).is_some_and(|found| found.eq_ignore_ascii_case(rest)))
+    let Some((first, rest)) = needle.split_first() else {
+        return true;
+    };
+    let starts = text
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| byte.eq_ignore_ascii_case(first));
+    starts.into_iter().any(|(at, _)| {
+        text.get(at + 1..at + needle.len())
+            .is_some_and(|found| found.eq_ignore_ascii_case(rest))
+    })
 }
 
 #[cfg(test)]
@@ -56,7 +90,10 @@ mod tests {
     use super::*;
 
     fn snapshot() -> Snapshot {
-        Snapshot { base_tables: vec!["lineorder".to_owned()], ..Snapshot::default() }
+        Snapshot {
+            base_tables: vec!["lineorder".to_owned()],
+            ..Snapshot::default()
+        }
     }
 
     #[test]

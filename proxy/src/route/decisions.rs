@@ -55,12 +55,27 @@ pub(super) struct Decided {
 impl Decided {
     fn new(sql: &str, decision: Decision) -> Self {
         let parity = decision.matches.iter().map(|_| OnceCell::new()).collect();
-        Decided { sql: sql.to_owned(), decision, parity, counts: Counts::default() }
+        Decided {
+            sql: sql.to_owned(),
+            decision,
+            parity,
+            counts: Counts::default(),
+        }
     }
 
     fn size(&self) -> usize {
-        let rewritten: usize = self.decision.matches.iter().map(|found| 2 * found.sql.len()).sum();
-        let reasons: usize = self.decision.reasons.iter().map(|reason| reason.detail.len() + 64).sum();
+        let rewritten: usize = self
+            .decision
+            .matches
+            .iter()
+            .map(|found| 2 * found.sql.len())
+            .sum();
+        let reasons: usize = self
+            .decision
+            .reasons
+            .iter()
+            .map(|reason| reason.detail.len() + 64)
+            .sum();
         2 * self.sql.len() + rewritten + reasons + 512
     }
 }
@@ -72,11 +87,23 @@ pub(super) struct Decisions {
 
 impl Decisions {
     pub(super) fn new() -> Self {
-        let weigh = |_: &Key, decided: &Arc<Decided>| u32::try_from(decided.size()).unwrap_or(u32::MAX);
-        Decisions { kept: Cache::builder().max_capacity(DECISION_BYTES_MAX).weigher(weigh).build() }
+        let weigh =
+            |_: &Key, decided: &Arc<Decided>| u32::try_from(decided.size()).unwrap_or(u32::MAX);
+        Decisions {
+            kept: Cache::builder()
+                .max_capacity(DECISION_BYTES_MAX)
+                .weigher(weigh)
+                .build(),
+        }
     }
 
-    pub(super) fn decide(&self, snapshot: &Snapshot, facts: &SessionFacts, sql: &str, binding: Option<&Binding>) -> Arc<Decided> {
+    pub(super) fn decide(
+        &self,
+        snapshot: &Snapshot,
+        facts: &SessionFacts,
+        sql: &str,
+        binding: Option<&Binding>,
+    ) -> Arc<Decided> {
         let key = key(snapshot, facts, sql, binding);
         self.kept.get_with(key, || {
             let context = Context {
@@ -87,24 +114,42 @@ impl Decisions {
             };
             let mut decision = decide(sql, context);
             let absent = snapshot.absent.iter();
-            decision.reasons.extend(absent.map(|absent| Reason::new(Code::NotBuilt, &absent.because).of_rollup(&absent.name)));
+            decision.reasons.extend(absent.map(|absent| {
+                Reason::new(Code::NotBuilt, &absent.because).of_rollup(&absent.name)
+            }));
             Arc::new(Decided::new(sql, decision))
         })
     }
 
     /// The statement's rewritten form failed: it is not offered again under this snapshot.
-    pub(super) fn mark_failed(&self, snapshot: &Snapshot, facts: &SessionFacts, sql: &str, sqlstate: &str) {
+    pub(super) fn mark_failed(
+        &self,
+        snapshot: &Snapshot,
+        facts: &SessionFacts,
+        sql: &str,
+        sqlstate: &str,
+    ) {
         let reason = Reason::new(Code::RewriteFailed, format!("SQLSTATE {sqlstate}"));
-        let decision = Decision { reasons: vec![reason], ..Decision::default() };
+        let decision = Decision {
+            reasons: vec![reason],
+            ..Decision::default()
+        };
         // Without its parameters' types the key is that of the simple protocol; a prepared statement
         // that fails is tried once for each new text, which costs one fallback.
-        self.kept.insert(key(snapshot, facts, sql, None), Arc::new(Decided::new(sql, decision)));
+        self.kept.insert(
+            key(snapshot, facts, sql, None),
+            Arc::new(Decided::new(sql, decision)),
+        );
     }
 
     /// The decisions kept, the most used first.
     pub(super) fn by_use(&self) -> Vec<Arc<Decided>> {
         let mut all: Vec<Arc<Decided>> = self.kept.iter().map(|(_, decided)| decided).collect();
-        let uses = |decided: &Decided| decided.counts.rollup.get() + decided.counts.cache.get() + decided.counts.passthrough.get();
+        let uses = |decided: &Decided| {
+            decided.counts.rollup.get()
+                + decided.counts.cache.get()
+                + decided.counts.passthrough.get()
+        };
         all.sort_by_key(|decided| std::cmp::Reverse(uses(decided)));
         all
     }
@@ -115,8 +160,23 @@ impl Decisions {
 }
 
 fn key(snapshot: &Snapshot, facts: &SessionFacts, sql: &str, binding: Option<&Binding>) -> Key {
-    let types: Vec<u8> = binding.iter().flat_map(|binding| &binding.parameter_types).flat_map(|oid| oid.to_be_bytes()).collect();
+    let types: Vec<u8> = binding
+        .iter()
+        .flat_map(|binding| &binding.parameter_types)
+        .flat_map(|oid| oid.to_be_bytes())
+        .collect();
     let path = facts.search_path.join("\0");
-    let protocol: &[u8] = if binding.is_some() { b"extended" } else { b"simple" };
-    Key::of(&[&snapshot.version.to_be_bytes(), sql.as_bytes(), path.as_bytes(), facts.time_zone.as_bytes(), protocol, &types])
+    let protocol: &[u8] = if binding.is_some() {
+        b"extended"
+    } else {
+        b"simple"
+    };
+    Key::of(&[
+        &snapshot.version.to_be_bytes(),
+        sql.as_bytes(),
+        path.as_bytes(),
+        facts.time_zone.as_bytes(),
+        protocol,
+        &types,
+    ])
 }

@@ -60,7 +60,11 @@ impl Explanation {
             rollup: ready.map(|ready| ready.built.name.clone()),
             sql: found.map(|found| found.sql.clone()),
             reasons: reasons.iter().map(ReasonLine::of).collect(),
-            proof: found.iter().flat_map(|found| &found.proof).map(ProofLine::of).collect(),
+            proof: found
+                .iter()
+                .flat_map(|found| &found.proof)
+                .map(ProofLine::of)
+                .collect(),
             freshness: FreshnessLine {
                 requested: requested.freshness.to_string(),
                 built_seconds_ago: ready.map(|ready| Snapshot::age(&ready.built).as_secs()),
@@ -85,18 +89,35 @@ impl Explanation {
         lines.push(self.freshness.text());
         if !self.proof.is_empty() {
             lines.push("  Proof:".to_owned());
-            lines.extend(self.proof.iter().map(|step| format!("    {}: {}", step.rule, step.detail)));
+            lines.extend(
+                self.proof
+                    .iter()
+                    .map(|step| format!("    {}: {}", step.rule, step.detail)),
+            );
         }
         if !self.reasons.is_empty() {
-            lines.push(if self.sql.is_some() { "  Not used:" } else { "  Reasons:" }.to_owned());
-            lines.extend(self.reasons.iter().map(|reason| format!("    {}", reason.text())));
+            lines.push(
+                if self.sql.is_some() {
+                    "  Not used:"
+                } else {
+                    "  Reasons:"
+                }
+                .to_owned(),
+            );
+            lines.extend(
+                self.reasons
+                    .iter()
+                    .map(|reason| format!("    {}", reason.text())),
+            );
         }
         lines
     }
 
     fn headline(&self) -> String {
         match (&self.rollup, self.decision) {
-            (Some(rollup), "cache") => format!("Answered from the cache, kept from rollup {rollup}"),
+            (Some(rollup), "cache") => {
+                format!("Answered from the cache, kept from rollup {rollup}")
+            }
             (Some(rollup), _) => format!("Answered from rollup {rollup}"),
             (None, _) => "Passed through to PostgreSQL".to_owned(),
         }
@@ -105,26 +126,44 @@ impl Explanation {
 
 impl ReasonLine {
     fn of(reason: &Reason) -> Self {
-        ReasonLine { rollup: reason.rollup.clone(), code: reason.code.as_str(), detail: reason.detail.clone() }
+        ReasonLine {
+            rollup: reason.rollup.clone(),
+            code: reason.code.as_str(),
+            detail: reason.detail.clone(),
+        }
     }
 
     fn text(&self) -> String {
-        let rollup = self.rollup.as_ref().map(|rollup| format!("{rollup}: ")).unwrap_or_default();
-        let detail = if self.detail.is_empty() { String::new() } else { format!(": {}", self.detail) };
+        let rollup = self
+            .rollup
+            .as_ref()
+            .map(|rollup| format!("{rollup}: "))
+            .unwrap_or_default();
+        let detail = if self.detail.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", self.detail)
+        };
         format!("{rollup}{}{detail}", self.code)
     }
 }
 
 impl ProofLine {
     fn of(step: &Step) -> Self {
-        ProofLine { rule: step.rule, detail: step.detail.clone() }
+        ProofLine {
+            rule: step.rule,
+            detail: step.detail.clone(),
+        }
     }
 }
 
 impl FreshnessLine {
     fn text(&self) -> String {
         match self.built_seconds_ago {
-            Some(age) => format!("  Freshness: asked for {}; built {age} s ago", self.requested),
+            Some(age) => format!(
+                "  Freshness: asked for {}; built {age} s ago",
+                self.requested
+            ),
             None => format!("  Freshness: asked for {}", self.requested),
         }
     }

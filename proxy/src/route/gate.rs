@@ -20,22 +20,42 @@ pub struct Requested {
 /// The session's own setting, or the configuration's default.
 pub(super) fn requested(facts: &SessionFacts, default: Freshness) -> Requested {
     // An empty value is what RESET leaves behind of a setting that PostgreSQL does not know.
-    match facts.freshness.as_deref().filter(|setting| !setting.is_empty()).map(str::parse) {
-        None => Requested { freshness: default, is_invalid: false },
-        Some(Ok(freshness)) => Requested { freshness, is_invalid: false },
-        Some(Err(_)) => Requested { freshness: Freshness::Strict, is_invalid: true },
+    match facts
+        .freshness
+        .as_deref()
+        .filter(|setting| !setting.is_empty())
+        .map(str::parse)
+    {
+        None => Requested {
+            freshness: default,
+            is_invalid: false,
+        },
+        Some(Ok(freshness)) => Requested {
+            freshness,
+            is_invalid: false,
+        },
+        Some(Err(_)) => Requested {
+            freshness: Freshness::Strict,
+            is_invalid: true,
+        },
     }
 }
 
 /// Whether any rollup may answer in this session's present state.
 pub(super) fn session(facts: &SessionFacts, snapshot: &Snapshot) -> Result<(), Reason> {
     let refuse = |code, detail: &str| Err(Reason::new(code, detail));
-    let finds_pg_catalog_first = facts.search_path.first().is_some_and(|schema| schema == "pg_catalog");
+    let finds_pg_catalog_first = facts
+        .search_path
+        .first()
+        .is_some_and(|schema| schema == "pg_catalog");
     if snapshot.version == 0 {
         return refuse(Code::CatalogUnavailable, "");
     }
     if facts.database != snapshot.database {
-        return Err(Reason::new(Code::OtherDatabase, format!("rollups are in database \"{}\"", snapshot.database)));
+        return Err(Reason::new(
+            Code::OtherDatabase,
+            format!("rollups are in database \"{}\"", snapshot.database),
+        ));
     }
     if !facts.rewrite {
         return refuse(Code::RewriteOff, "SET pgstar.rewrite = on to allow it");
@@ -50,20 +70,39 @@ pub(super) fn session(facts: &SessionFacts, snapshot: &Snapshot) -> Result<(), R
         return refuse(Code::TemporaryObjects, "");
     }
     if !facts.plain_strings {
-        return refuse(Code::SessionSetting, "standard_conforming_strings or client_encoding");
+        return refuse(
+            Code::SessionSetting,
+            "standard_conforming_strings or client_encoding",
+        );
     }
     if !finds_pg_catalog_first {
-        return refuse(Code::SessionSetting, "search_path puts another schema before pg_catalog");
+        return refuse(
+            Code::SessionSetting,
+            "search_path puts another schema before pg_catalog",
+        );
     }
     Ok(())
 }
 
 /// Whether this rollup may answer this session.
-pub(super) fn rollup(facts: &SessionFacts, snapshot: &Snapshot, position: usize, requested: &Requested) -> Result<(), Reason> {
-    let Some(ready) = snapshot.ready.get(position) else { return Err(Reason::new(Code::NotBuilt, "")) };
+pub(super) fn rollup(
+    facts: &SessionFacts,
+    snapshot: &Snapshot,
+    position: usize,
+    requested: &Requested,
+) -> Result<(), Reason> {
+    let Some(ready) = snapshot.ready.get(position) else {
+        return Err(Reason::new(Code::NotBuilt, ""));
+    };
     let may_read = ready.readers.public || ready.readers.roles.contains(&facts.role);
     if !may_read {
-        return Err(Reason::new(Code::NotAReader, format!("role \"{}\" may not read all of its base tables", facts.role)));
+        return Err(Reason::new(
+            Code::NotAReader,
+            format!(
+                "role \"{}\" may not read all of its base tables",
+                facts.role
+            ),
+        ));
     }
     fresh_enough(Snapshot::age(&ready.built), requested)
 }
@@ -71,7 +110,10 @@ pub(super) fn rollup(facts: &SessionFacts, snapshot: &Snapshot, position: usize,
 /// Without a change stream all that is known of a rollup is when it was built.
 fn fresh_enough(age: Duration, requested: &Requested) -> Result<(), Reason> {
     if requested.is_invalid {
-        return Err(Reason::new(Code::InvalidFreshness, "pgstar.freshness is 'strict', 'any' or a duration such as '5s'"));
+        return Err(Reason::new(
+            Code::InvalidFreshness,
+            "pgstar.freshness is 'strict', 'any' or a duration such as '5s'",
+        ));
     }
     match requested.freshness {
         Freshness::Any => Ok(()),
@@ -81,7 +123,10 @@ fn fresh_enough(age: Duration, requested: &Requested) -> Result<(), Reason> {
             Err(Reason::new(Code::FreshnessUnproven, detail))
         }
         Freshness::Strict => {
-            let detail = format!("strict asks for every commit, and this rollup was built {} s ago; SET pgstar.freshness = 'any' or a bound to allow it", age.as_secs());
+            let detail = format!(
+                "strict asks for every commit, and this rollup was built {} s ago; SET pgstar.freshness = 'any' or a bound to allow it",
+                age.as_secs()
+            );
             Err(Reason::new(Code::FreshnessUnproven, detail))
         }
     }
@@ -92,7 +137,10 @@ mod tests {
     use super::*;
 
     fn asked(freshness: Freshness) -> Requested {
-        Requested { freshness, is_invalid: false }
+        Requested {
+            freshness,
+            is_invalid: false,
+        }
     }
 
     #[test]
@@ -106,10 +154,22 @@ mod tests {
 
     #[test]
     fn a_setting_that_is_no_freshness_is_taken_as_strict() {
-        let facts = |setting: Option<&str>| SessionFacts { freshness: setting.map(str::to_owned), ..SessionFacts::default() };
-        assert_eq!(requested(&facts(None), Freshness::Any), asked(Freshness::Any));
-        assert_eq!(requested(&facts(Some("")), Freshness::Any), asked(Freshness::Any));
-        assert_eq!(requested(&facts(Some("5s")), Freshness::Any), asked(Freshness::Within(Duration::from_secs(5))));
+        let facts = |setting: Option<&str>| SessionFacts {
+            freshness: setting.map(str::to_owned),
+            ..SessionFacts::default()
+        };
+        assert_eq!(
+            requested(&facts(None), Freshness::Any),
+            asked(Freshness::Any)
+        );
+        assert_eq!(
+            requested(&facts(Some("")), Freshness::Any),
+            asked(Freshness::Any)
+        );
+        assert_eq!(
+            requested(&facts(Some("5s")), Freshness::Any),
+            asked(Freshness::Within(Duration::from_secs(5)))
+        );
         let invalid = requested(&facts(Some("soon")), Freshness::Any);
         assert!(invalid.is_invalid && fresh_enough(Duration::ZERO, &invalid).is_err());
     }

@@ -57,7 +57,10 @@ pub struct CacheSlot {
 impl CacheSlot {
     /// A place for one answer of at most this many bytes.
     pub fn new(answer_bytes_max: usize, insert: impl FnOnce(Answer) + Send + 'static) -> Self {
-        CacheSlot { answer_bytes_max, insert: Box::new(insert) }
+        CacheSlot {
+            answer_bytes_max,
+            insert: Box::new(insert),
+        }
     }
 
     /// The largest answer worth keeping, in bytes; a session stops collecting beyond it.
@@ -73,7 +76,9 @@ impl CacheSlot {
 
 impl std::fmt::Debug for CacheSlot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CacheSlot").field("answer_bytes_max", &self.answer_bytes_max).finish_non_exhaustive()
+        f.debug_struct("CacheSlot")
+            .field("answer_bytes_max", &self.answer_bytes_max)
+            .finish_non_exhaustive()
     }
 }
 

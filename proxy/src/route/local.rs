@@ -18,27 +18,42 @@ pub(super) enum Command<'a> {
 pub(super) fn parse(sql: &str) -> Option<Command<'_>> {
     let text = sql.trim().trim_end_matches(';').trim_end();
     if let Some(rest) = strip_word(text, "show") {
-        return rest.get(..7).filter(|schema| schema.eq_ignore_ascii_case("pgstar.")).map(|_| Command::Show(&rest[7..]));
+        return rest
+            .get(..7)
+            .filter(|schema| schema.eq_ignore_ascii_case("pgstar."))
+            .map(|_| Command::Show(&rest[7..]));
     }
     let options = strip_word(text, "explain")?.strip_prefix('(')?;
     let (options, statement) = options.split_once(')')?;
     let mut is_ours = false;
     let mut json = false;
     for option in options.split(',') {
-        let words: Vec<String> = option.split_whitespace().map(str::to_ascii_lowercase).collect();
-        match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        let words: Vec<String> = option
+            .split_whitespace()
+            .map(str::to_ascii_lowercase)
+            .collect();
+        match words
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .as_slice()
+        {
             ["pgstar"] | ["pgstar", "on" | "true"] => is_ours = true,
             ["format", "json"] => json = true,
             ["format", "text"] => json = false,
             _ => return None,
         }
     }
-    is_ours.then_some(Command::Explain { statement: statement.trim(), json })
+    is_ours.then_some(Command::Explain {
+        statement: statement.trim(),
+        json,
+    })
 }
 
 fn strip_word<'a>(text: &'a str, word: &str) -> Option<&'a str> {
     let (start, rest) = text.split_at_checked(word.len())?;
-    let is_word = start.eq_ignore_ascii_case(word) && rest.starts_with(|next: char| next.is_whitespace() || next == '(');
+    let is_word = start.eq_ignore_ascii_case(word)
+        && rest.starts_with(|next: char| next.is_whitespace() || next == '(');
     is_word.then(|| rest.trim_start())
 }
 
@@ -48,16 +63,23 @@ pub(super) fn rows_answer(columns: &[&str], rows: &[Vec<Option<String>>], tag: &
     row_description_of_text(&mut description, columns);
     let mut frames = BytesMut::new();
     for row in rows {
-        let values: Vec<Option<&[u8]>> = row.iter().map(|value| value.as_deref().map(str::as_bytes)).collect();
+        let values: Vec<Option<&[u8]>> = row
+            .iter()
+            .map(|value| value.as_deref().map(str::as_bytes))
+            .collect();
         data_row(&mut frames, &values);
     }
     command_complete(&mut frames, tag);
-    Answer { row_description: description.freeze(), rows: frames.freeze() }
+    Answer {
+        row_description: description.freeze(),
+        rows: frames.freeze(),
+    }
 }
 
 /// One column of text, a row for each line.
 pub(super) fn text_answer(column: &str, lines: &[String], tag: &str) -> Answer {
-    let rows: Vec<Vec<Option<String>>> = lines.iter().map(|line| vec![Some(line.clone())]).collect();
+    let rows: Vec<Vec<Option<String>>> =
+        lines.iter().map(|line| vec![Some(line.clone())]).collect();
     rows_answer(&[column], &rows, tag)
 }
 
@@ -68,15 +90,33 @@ mod tests {
     #[test]
     fn commands_are_read_in_any_case_and_spacing() {
         let explain = |statement, json| Some(Command::Explain { statement, json });
-        assert_eq!(parse("EXPLAIN (PGSTAR) SELECT 1;"), explain("SELECT 1", false));
-        assert_eq!(parse("explain(pgstar, format json)\nselect (1)"), explain("select (1)", true));
-        assert_eq!(parse(" SHOW pgstar.rollups ; "), Some(Command::Show("rollups")));
+        assert_eq!(
+            parse("EXPLAIN (PGSTAR) SELECT 1;"),
+            explain("SELECT 1", false)
+        );
+        assert_eq!(
+            parse("explain(pgstar, format json)\nselect (1)"),
+            explain("select (1)", true)
+        );
+        assert_eq!(
+            parse(" SHOW pgstar.rollups ; "),
+            Some(Command::Show("rollups"))
+        );
         assert_eq!(parse("show PGSTAR.Cache"), Some(Command::Show("Cache")));
     }
 
     #[test]
     fn what_postgresql_knows_is_left_to_it() {
-        for sql in ["EXPLAIN SELECT 1", "EXPLAIN (ANALYZE) SELECT 1", "EXPLAIN (PGSTAR, ANALYZE) SELECT 1", "SHOW work_mem", "SHOWpgstar.x", "EXPLAIN (", "SHOW", "é"] {
+        for sql in [
+            "EXPLAIN SELECT 1",
+            "EXPLAIN (ANALYZE) SELECT 1",
+            "EXPLAIN (PGSTAR, ANALYZE) SELECT 1",
+            "SHOW work_mem",
+            "SHOWpgstar.x",
+            "EXPLAIN (",
+            "SHOW",
+            "é",
+        ] {
             assert_eq!(parse(sql), None, "{sql}");
         }
     }

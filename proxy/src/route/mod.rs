@@ -72,7 +72,11 @@ struct Answering {
 
 impl Router {
     /// A router over this database, with an empty cache.
-    pub fn new(warehouse: Arc<Warehouse>, cache: CacheConfig, default_freshness: Freshness) -> Self {
+    pub fn new(
+        warehouse: Arc<Warehouse>,
+        cache: CacheConfig,
+        default_freshness: Freshness,
+    ) -> Self {
         Router {
             decisions: Decisions::new(),
             describer: Describer::new(Arc::clone(&warehouse)),
@@ -107,14 +111,19 @@ impl Router {
     /// is not offered again until the catalog or the rollups change.
     pub fn rewritten_failed(&self, facts: &SessionFacts, sql: &str, sqlstate: &str) {
         telemetry::fell_back();
-        self.decisions.mark_failed(&self.warehouse.snapshot(), facts, sql, sqlstate);
+        self.decisions
+            .mark_failed(&self.warehouse.snapshot(), facts, sql, sqlstate);
     }
 
     async fn answer(&self, command: Command<'_>, facts: &SessionFacts) -> Route {
         match command {
             Command::Explain { statement, json } => {
                 let explanation = self.explain(facts, statement).await;
-                Route::Local(local::text_answer("QUERY PLAN", &explanation.lines(json), "EXPLAIN"))
+                Route::Local(local::text_answer(
+                    "QUERY PLAN",
+                    &explanation.lines(json),
+                    "EXPLAIN",
+                ))
             }
             Command::Show(name) => self.show(name, facts),
         }
@@ -123,36 +132,64 @@ impl Router {
     /// What would serve the statement, and why.
     pub async fn explain(&self, facts: &SessionFacts, sql: &str) -> Explanation {
         let verdict = self.judge(facts, sql, None).await;
-        let is_cached = verdict
-            .outcome
-            .as_ref()
-            .is_ok_and(|answering| answering.key.as_ref().is_some_and(|key| self.cache.contains(key)));
-        Explanation::of(&verdict, is_cached, &gate::requested(facts, self.default_freshness))
+        let is_cached = verdict.outcome.as_ref().is_ok_and(|answering| {
+            answering
+                .key
+                .as_ref()
+                .is_some_and(|key| self.cache.contains(key))
+        });
+        Explanation::of(
+            &verdict,
+            is_cached,
+            &gate::requested(facts, self.default_freshness),
+        )
     }
 
     async fn judge(&self, facts: &SessionFacts, sql: &str, binding: Option<&Binding>) -> Verdict {
         let snapshot = self.warehouse.snapshot();
         if let Err(reason) = gate::session(facts, &snapshot) {
-            return Verdict { snapshot, decided: None, outcome: Err(vec![reason]) };
+            return Verdict {
+                snapshot,
+                decided: None,
+                outcome: Err(vec![reason]),
+            };
         }
         let decided = self.decisions.decide(&snapshot, facts, sql, binding);
         let outcome = self.choose(&snapshot, &decided, facts, binding).await;
-        Verdict { snapshot, decided: Some(decided), outcome }
+        Verdict {
+            snapshot,
+            decided: Some(decided),
+            outcome,
+        }
     }
 
     /// The cheapest match that may answer this session and whose columns PostgreSQL describes alike.
-    async fn choose(&self, snapshot: &Snapshot, decided: &Decided, facts: &SessionFacts, binding: Option<&Binding>) -> Result<Answering, Vec<Reason>> {
+    async fn choose(
+        &self,
+        snapshot: &Snapshot,
+        decided: &Decided,
+        facts: &SessionFacts,
+        binding: Option<&Binding>,
+    ) -> Result<Answering, Vec<Reason>> {
         let mut reasons = vec![];
         let requested = gate::requested(facts, self.default_freshness);
         for (position, found) in decided.decision.matches.iter().enumerate() {
             let checked = match gate::rollup(facts, snapshot, found.rollup, &requested) {
-                Ok(()) => self.describer.origins(decided, position, facts, binding).await,
+                Ok(()) => {
+                    self.describer
+                        .origins(decided, position, facts, binding)
+                        .await
+                }
                 Err(reason) => Err(reason),
             };
             match checked {
                 Ok(origins) => {
                     let key = self.key(decided, found, &origins, facts, binding);
-                    return Ok(Answering { position, origins, key });
+                    return Ok(Answering {
+                        position,
+                        origins,
+                        key,
+                    });
                 }
                 Err(reason) => reasons.push(name_rollup(reason, snapshot, found)),
             }
@@ -166,7 +203,10 @@ impl Router {
             Ok(answering) => answering,
             Err(reasons) => return passthrough(verdict.decided.as_deref(), &reasons),
         };
-        let found = verdict.decided.as_ref().and_then(|decided| decided.decision.matches.get(answering.position));
+        let found = verdict
+            .decided
+            .as_ref()
+            .and_then(|decided| decided.decision.matches.get(answering.position));
         let (Some(decided), Some(found)) = (&verdict.decided, found) else {
             return Route::Passthrough { clean: false };
         };
@@ -179,7 +219,11 @@ impl Router {
         telemetry::statement_served(telemetry::Decision::Rollup);
         let cache = answering.key.map(|key| self.slot(key));
         debug_assert!(facts.rewrite);
-        Route::Rewritten(Rewritten { sql: found.sql.clone(), origins: answering.origins, cache })
+        Route::Rewritten(Rewritten {
+            sql: found.sql.clone(),
+            origins: answering.origins,
+            cache,
+        })
     }
 
     fn cached(&self, key: &Key) -> Option<Arc<Answer>> {
@@ -193,20 +237,53 @@ impl Router {
 
     fn slot(&self, key: Key) -> CacheSlot {
         let cache = Arc::clone(&self.cache);
-        CacheSlot::new(self.answer_bytes_max, move |answer| cache.insert(key, answer))
+        CacheSlot::new(self.answer_bytes_max, move |answer| {
+            cache.insert(key, answer)
+        })
     }
 
     /// Everything that the answer's bytes depend on. The rewritten statement names one generation of
     /// one rollup's table, so an answer never outlives the rollup that it came from.
-    fn key(&self, decided: &Decided, found: &Match, origins: &[ColumnOrigin], facts: &SessionFacts, binding: Option<&Binding>) -> Option<Key> {
+    fn key(
+        &self,
+        decided: &Decided,
+        found: &Match,
+        origins: &[ColumnOrigin],
+        facts: &SessionFacts,
+        binding: Option<&Binding>,
+    ) -> Option<Key> {
         if !facts.cache || decided.decision.depends_on_clock {
             return None;
         }
-        let origins: Vec<u8> = origins.iter().flat_map(|origin| [origin.table.to_be_bytes().as_slice(), &origin.attnum.to_be_bytes()].concat()).collect();
-        let types: Vec<u8> = binding.iter().flat_map(|binding| &binding.parameter_types).flat_map(|oid| oid.to_be_bytes()).collect();
+        let origins: Vec<u8> = origins
+            .iter()
+            .flat_map(|origin| {
+                [
+                    origin.table.to_be_bytes().as_slice(),
+                    &origin.attnum.to_be_bytes(),
+                ]
+                .concat()
+            })
+            .collect();
+        let types: Vec<u8> = binding
+            .iter()
+            .flat_map(|binding| &binding.parameter_types)
+            .flat_map(|oid| oid.to_be_bytes())
+            .collect();
         let bind = binding.map_or_else(Bytes::new, |binding| binding.bind.clone());
-        let protocol: &[u8] = if binding.is_some() { b"extended" } else { b"simple" };
-        Some(Key::of(&[protocol, found.sql.as_bytes(), &facts.fingerprint, &origins, &types, &bind]))
+        let protocol: &[u8] = if binding.is_some() {
+            b"extended"
+        } else {
+            b"simple"
+        };
+        Some(Key::of(&[
+            protocol,
+            found.sql.as_bytes(),
+            &facts.fingerprint,
+            &origins,
+            &types,
+            &bind,
+        ]))
     }
 
     /// Forgets stored answers and decisions, as a reload of the configuration does.
@@ -230,7 +307,9 @@ fn passthrough(decided: Option<&Decided>, reasons: &[Reason]) -> Route {
     if let Some(decided) = decided {
         decided.counts.passthrough.count();
     }
-    Route::Passthrough { clean: decided.is_some_and(|decided| decided.decision.is_plain_select) }
+    Route::Passthrough {
+        clean: decided.is_some_and(|decided| decided.decision.is_plain_select),
+    }
 }
 
 fn name_rollup(reason: Reason, snapshot: &Snapshot, found: &Match) -> Reason {

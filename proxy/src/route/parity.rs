@@ -29,13 +29,26 @@ pub(super) struct Describer {
 
 impl Describer {
     pub(super) fn new(warehouse: Arc<Warehouse>) -> Self {
-        Describer { warehouse, idle: Mutex::default(), permits: Semaphore::new(CONNECTIONS_MAX) }
+        Describer {
+            warehouse,
+            idle: Mutex::default(),
+            permits: Semaphore::new(CONNECTIONS_MAX),
+        }
     }
 
     /// The origins of the original's columns, if the match has the same columns. Asked once for each
     /// decision; trouble with the connection is not remembered.
-    pub(super) async fn origins(&self, decided: &Decided, position: usize, facts: &SessionFacts, binding: Option<&Binding>) -> Parity {
-        let (Some(cell), Some(found)) = (decided.parity.get(position), decided.decision.matches.get(position)) else {
+    pub(super) async fn origins(
+        &self,
+        decided: &Decided,
+        position: usize,
+        facts: &SessionFacts,
+        binding: Option<&Binding>,
+    ) -> Parity {
+        let (Some(cell), Some(found)) = (
+            decided.parity.get(position),
+            decided.decision.matches.get(position),
+        ) else {
             return Err(Reason::new(Code::NotBuilt, ""));
         };
         let ask = || self.compare(&decided.sql, &found.sql, facts, binding);
@@ -45,24 +58,42 @@ impl Describer {
         }
     }
 
-    async fn compare(&self, original: &str, rewritten: &str, facts: &SessionFacts, binding: Option<&Binding>) -> Result<Parity, DescribeTrouble> {
+    async fn compare(
+        &self,
+        original: &str,
+        rewritten: &str,
+        facts: &SessionFacts,
+        binding: Option<&Binding>,
+    ) -> Result<Parity, DescribeTrouble> {
         let types: &[u32] = binding.map_or(&[], |binding| &binding.parameter_types);
-        let _permit = self.permits.acquire().await.map_err(|_| DescribeTrouble::Closed)?;
+        let _permit = self
+            .permits
+            .acquire()
+            .await
+            .map_err(|_| DescribeTrouble::Closed)?;
         let mut connection = self.connection().await?;
         let original = match describe(&mut connection, original, &facts.search_path, types).await {
             Ok(description) => description,
             Err(error) => return self.refused(error, Code::StatementRefused),
         };
-        let rewritten = match describe(&mut connection, rewritten, &facts.search_path, types).await {
+        let rewritten = match describe(&mut connection, rewritten, &facts.search_path, types).await
+        {
             Ok(description) => description,
             Err(error) => return self.refused(error, Code::DescribeMismatch),
         };
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(connection);
         Ok(parity(&original, &rewritten))
     }
 
     async fn connection(&self) -> Result<Connection, DescribeTrouble> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
         match idle.filter(|connection| !connection.is_closed()) {
             Some(connection) => Ok(connection),
             None => Ok(self.warehouse.connector().connect().await?),
@@ -71,7 +102,10 @@ impl Describer {
 
     fn refused(&self, error: DescribeError, code: Code) -> Result<Parity, DescribeTrouble> {
         match error {
-            DescribeError::Refused { sqlstate, message } => Ok(Err(Reason::new(code, format!("{message} (SQLSTATE {sqlstate})")))),
+            DescribeError::Refused { sqlstate, message } => Ok(Err(Reason::new(
+                code,
+                format!("{message} (SQLSTATE {sqlstate})"),
+            ))),
             DescribeError::TemporarySchema(_) => Ok(Err(Reason::new(Code::TemporaryObjects, ""))),
             error @ DescribeError::Unavailable(_) => Err(DescribeTrouble::Describe(error)),
         }
@@ -92,17 +126,35 @@ enum DescribeTrouble {
 fn parity(original: &Description, rewritten: &Description) -> Parity {
     let refuse = |detail: String| Err(Reason::new(Code::DescribeMismatch, detail));
     if original.columns.len() != rewritten.columns.len() {
-        return refuse(format!("{} columns instead of {}", rewritten.columns.len(), original.columns.len()));
+        return refuse(format!(
+            "{} columns instead of {}",
+            rewritten.columns.len(),
+            original.columns.len()
+        ));
     }
     if original.parameters != rewritten.parameters {
         return refuse("the parameters have other types".to_owned());
     }
     for (mine, theirs) in original.columns.iter().zip(&rewritten.columns) {
-        let is_same = mine.name == theirs.name && mine.type_oid == theirs.type_oid && mine.typmod == theirs.typmod;
+        let is_same = mine.name == theirs.name
+            && mine.type_oid == theirs.type_oid
+            && mine.typmod == theirs.typmod;
         if !is_same {
-            let show = |column: &pgstar_postgres::describe::DescribedColumn| format!("\"{}\" type {} modifier {}", column.name, column.type_oid.0, column.typmod);
+            let show = |column: &pgstar_postgres::describe::DescribedColumn| {
+                format!(
+                    "\"{}\" type {} modifier {}",
+                    column.name, column.type_oid.0, column.typmod
+                )
+            };
             return refuse(format!("column {} became {}", show(mine), show(theirs)));
         }
     }
-    Ok(original.columns.iter().map(|column| ColumnOrigin { table: column.table_oid.0, attnum: column.attnum }).collect())
+    Ok(original
+        .columns
+        .iter()
+        .map(|column| ColumnOrigin {
+            table: column.table_oid.0,
+            attnum: column.attnum,
+        })
+        .collect())
 }

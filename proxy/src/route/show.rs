@@ -15,15 +15,45 @@ impl Router {
     pub(super) fn show(&self, name: &str, facts: &SessionFacts) -> Route {
         let on_off = |on: bool| if on { "on" } else { "off" }.to_owned();
         match name.to_ascii_lowercase().as_str() {
-            "rollups" => table(&["rollup", "state", "table", "rows", "bytes", "built_seconds_ago", "build_ms", "detail"], self.rollup_rows()),
-            "queries" => table(&["query", "rollup", "cache", "passthrough", "answered_by", "reason"], self.query_rows()),
+            "rollups" => table(
+                &[
+                    "rollup",
+                    "state",
+                    "table",
+                    "rows",
+                    "bytes",
+                    "built_seconds_ago",
+                    "build_ms",
+                    "detail",
+                ],
+                self.rollup_rows(),
+            ),
+            "queries" => table(
+                &[
+                    "query",
+                    "rollup",
+                    "cache",
+                    "passthrough",
+                    "answered_by",
+                    "reason",
+                ],
+                self.query_rows(),
+            ),
             "cache" => table(&["name", "value"], self.cache_rows()),
             "stats" => table(&["name", "value"], metric_rows()),
             "freshness" => {
                 let freshness: Freshness = gate::requested(facts, self.default_freshness).freshness;
-                Route::Local(text_answer("pgstar.freshness", &[freshness.to_string()], "SHOW"))
+                Route::Local(text_answer(
+                    "pgstar.freshness",
+                    &[freshness.to_string()],
+                    "SHOW",
+                ))
             }
-            "rewrite" => Route::Local(text_answer("pgstar.rewrite", &[on_off(facts.rewrite)], "SHOW")),
+            "rewrite" => Route::Local(text_answer(
+                "pgstar.rewrite",
+                &[on_off(facts.rewrite)],
+                "SHOW",
+            )),
             _ => unknown(name),
         }
     }
@@ -32,15 +62,36 @@ impl Router {
         let snapshot = self.warehouse.snapshot();
         let ready = snapshot.ready.iter().map(|ready| {
             let built = &ready.built;
-            let state = self.warehouse.building(&built.name).map_or("ready", |_| "ready, rebuilding");
-            let numbers = [built.rows.to_string(), built.bytes.to_string(), Snapshot::age(built).as_secs().to_string(), built.build_time.as_millis().to_string()];
-            let start = [built.name.clone(), state.to_owned(), format!("{}.{}", built.schema, built.table)];
-            start.into_iter().chain(numbers).map(Some).chain([None]).collect()
+            let state = self
+                .warehouse
+                .building(&built.name)
+                .map_or("ready", |_| "ready, rebuilding");
+            let numbers = [
+                built.rows.to_string(),
+                built.bytes.to_string(),
+                Snapshot::age(built).as_secs().to_string(),
+                built.build_time.as_millis().to_string(),
+            ];
+            let start = [
+                built.name.clone(),
+                state.to_owned(),
+                format!("{}.{}", built.schema, built.table),
+            ];
+            start
+                .into_iter()
+                .chain(numbers)
+                .map(Some)
+                .chain([None])
+                .collect()
         });
         let absent = snapshot.absent.iter().map(|absent| {
             let state = self.warehouse.building(&absent.name).unwrap_or("absent");
             let start = [Some(absent.name.clone()), Some(state.to_owned())];
-            start.into_iter().chain([None, None, None, None, None]).chain([Some(absent.because.clone())]).collect()
+            start
+                .into_iter()
+                .chain([None, None, None, None, None])
+                .chain([Some(absent.because.clone())])
+                .collect()
         });
         ready.chain(absent).collect()
     }
@@ -48,14 +99,34 @@ impl Router {
     fn query_rows(&self) -> Rows {
         let snapshot = self.warehouse.snapshot();
         let row = |decided: &super::Decided| {
-            let found = decided.decision.matches.first().and_then(|found| snapshot.rollups.get(found.rollup));
+            let found = decided
+                .decision
+                .matches
+                .first()
+                .and_then(|found| snapshot.rollups.get(found.rollup));
             let answered_by = found.map(|rollup| rollup.definition.name.clone());
-            let reason = if answered_by.is_some() { None } else { decided.decision.reasons.first().map(ToString::to_string) };
-            let counts = [&decided.counts.rollup, &decided.counts.cache, &decided.counts.passthrough];
+            let reason = if answered_by.is_some() {
+                None
+            } else {
+                decided.decision.reasons.first().map(ToString::to_string)
+            };
+            let counts = [
+                &decided.counts.rollup,
+                &decided.counts.cache,
+                &decided.counts.passthrough,
+            ];
             let counts = counts.map(|count| Some(count.get().to_string()));
-            std::iter::once(Some(decided.sql.clone())).chain(counts).chain([answered_by, reason]).collect()
+            std::iter::once(Some(decided.sql.clone()))
+                .chain(counts)
+                .chain([answered_by, reason])
+                .collect()
         };
-        self.decisions.by_use().iter().take(QUERIES_MAX).map(|decided| row(decided)).collect()
+        self.decisions
+            .by_use()
+            .iter()
+            .take(QUERIES_MAX)
+            .map(|decided| row(decided))
+            .collect()
     }
 
     fn cache_rows(&self) -> Rows {
@@ -67,7 +138,10 @@ impl Router {
             ("hits", statistics.hits),
             ("misses", statistics.misses),
         ];
-        named.iter().map(|(name, value)| vec![Some((*name).to_owned()), Some(value.to_string())]).collect()
+        named
+            .iter()
+            .map(|(name, value)| vec![Some((*name).to_owned()), Some(value.to_string())])
+            .collect()
     }
 }
 
@@ -80,7 +154,9 @@ fn metric_rows() -> Rows {
     let text = crate::telemetry::render();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let pairs = lines.filter_map(|line| line.rsplit_once(' '));
-    pairs.map(|(name, value)| vec![Some(name.to_owned()), Some(value.to_owned())]).collect()
+    pairs
+        .map(|(name, value)| vec![Some(name.to_owned()), Some(value.to_owned())])
+        .collect()
 }
 
 fn unknown(name: &str) -> Route {
@@ -89,7 +165,9 @@ fn unknown(name: &str) -> Route {
         sqlstate: "42704",
         message: &format!("unrecognized pgstar parameter \"pgstar.{name}\""),
         detail: None,
-        hint: Some("Known are pgstar.rollups, pgstar.queries, pgstar.cache, pgstar.stats, pgstar.freshness and pgstar.rewrite."),
+        hint: Some(
+            "Known are pgstar.rollups, pgstar.queries, pgstar.cache, pgstar.stats, pgstar.freshness and pgstar.rewrite.",
+        ),
     };
     Route::LocalError(report.frame())
 }

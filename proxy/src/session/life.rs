@@ -18,6 +18,7 @@ use super::socket::Socket;
 use super::startup::{Begun, begin, send_fatal};
 use super::upstream::cancel_request;
 use super::{Ended, Routing, Session};
+use crate::telemetry;
 use crate::wire::{self, Startup};
 
 /// How far a shutdown has come.
@@ -86,6 +87,7 @@ async fn run_session<R: Routing>(
         Ok(socket) => Leg::new(socket),
         Err(error) => {
             shared.counters.upstream_unreachable.add_one();
+            telemetry::upstream_connect_failed();
             warn!(%error, upstream = %shared.upstream, "Could not connect to PostgreSQL.");
             let message = format!(
                 "could not connect to upstream PostgreSQL at {}: {error}",
@@ -96,6 +98,7 @@ async fn run_session<R: Routing>(
         }
     };
     shared.counters.sessions.add_one();
+    let _counted_as_open = telemetry::session_opened();
     if server.socket.write_all(startup.packet()).await.is_err() {
         return;
     }

@@ -14,6 +14,7 @@ use super::batch::{Statement, Verdict, examine};
 use super::model::Surprise;
 use super::{Ended, Routing, Session};
 use crate::route::Candidate;
+use crate::telemetry;
 use crate::wire::{HEADER_BYTES, Header, TransactionStatus, client_tag, header, server_tag};
 
 /// BackendKeyData is a process number and a key of at most 256 bytes; a longer frame is not captured.
@@ -265,6 +266,7 @@ impl<R: Routing> Session<R> {
     pub(super) fn give_up(&mut self, surprise: Surprise) {
         warn!(%surprise, "The session does not follow the protocol as pgstar knows it; relaying it blindly.");
         self.shared.counters.surprises.add_one();
+        telemetry::session_became_relay_only();
         self.is_raw = true;
         self.client.release_all();
         self.server.release_all();

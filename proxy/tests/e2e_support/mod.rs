@@ -63,8 +63,14 @@ impl Database {
         let server = server().await;
         let name = format!("e2e_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         let create = format!("CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'");
-        let database = Database { name, port: server.port() };
-        let postgres = Database { name: "postgres".to_owned(), ..database.clone() };
+        let database = Database {
+            name,
+            port: server.port(),
+        };
+        let postgres = Database {
+            name: "postgres".to_owned(),
+            ..database.clone()
+        };
         postgres.run(&create).await;
         database
     }
@@ -93,7 +99,9 @@ impl Database {
     async fn session(&self, port: u16, parameters: &[(&str, &str)]) -> Client {
         // The first of two equal names would lose: PostgreSQL takes the last.
         let own = [("user", "postgres"), ("database", self.name.as_str())];
-        let rest = own.into_iter().filter(|(name, _)| parameters.iter().all(|(other, _)| other != name));
+        let rest = own
+            .into_iter()
+            .filter(|(name, _)| parameters.iter().all(|(other, _)| other != name));
         let all: Vec<_> = rest.chain(parameters.iter().copied()).collect();
         Client::connect_with(port, &all).await
     }
@@ -105,12 +113,18 @@ impl Database {
     }
 
     pub fn url(&self) -> String {
-        format!("postgresql://postgres@127.0.0.1:{}/{}", self.port, self.name)
+        format!(
+            "postgresql://postgres@127.0.0.1:{}/{}",
+            self.port, self.name
+        )
     }
 
     /// A configuration file's text: this database, free ports, these sections and rollups.
     pub fn toml(&self, more: &str, rollups: &[(&str, &str)]) -> String {
-        let rollups: String = rollups.iter().map(|(name, query)| rollup_toml(name, query)).collect();
+        let rollups: String = rollups
+            .iter()
+            .map(|(name, query)| rollup_toml(name, query))
+            .collect();
         format!(
             "[listen]\naddress = \"127.0.0.1:0\"\n\n[upstream]\nurl = \"{}\"\n\n{more}\n{rollups}",
             self.url()
@@ -118,9 +132,14 @@ impl Database {
     }
 
     pub fn config(&self, more: &str, rollups: &[(&str, &str)]) -> Config {
-        let admin = if more.contains("[admin]") { "" } else { "[admin]\naddress = \"off\"\n" };
+        let admin = if more.contains("[admin]") {
+            ""
+        } else {
+            "[admin]\naddress = \"off\"\n"
+        };
         let text = self.toml(&format!("{admin}{more}"), rollups);
-        Config::from_text(Path::new("e2e.toml"), &text).unwrap_or_else(|problems| panic!("{problems}\n{text}"))
+        Config::from_text(Path::new("e2e.toml"), &text)
+            .unwrap_or_else(|problems| panic!("{problems}\n{text}"))
     }
 }
 
@@ -143,10 +162,15 @@ impl Lab {
     }
 
     pub async fn with_config(database: &Database, config: &Config) -> Lab {
-        let proxy = Proxy::start(config).await.unwrap_or_else(|failure| panic!("{}", failure.report()));
+        let proxy = Proxy::start(config)
+            .await
+            .unwrap_or_else(|failure| panic!("{}", failure.report()));
         proxy.warehouse().build_missing(&|_, _| ()).await.unwrap();
         proxy.keep_rollups();
-        Lab { database: database.clone(), proxy }
+        Lab {
+            database: database.clone(),
+            proxy,
+        }
     }
 
     pub fn port(&self) -> u16 {
@@ -168,12 +192,18 @@ impl Lab {
 
     /// A session straight to PostgreSQL and one through pgstar.
     pub async fn pair(&self) -> Pair {
-        Pair { direct: self.database.direct().await, through: self.session().await }
+        Pair {
+            direct: self.database.direct().await,
+            through: self.session().await,
+        }
     }
 
     pub async fn pair_with(&self, parameters: &[(&str, &str)]) -> Pair {
         let direct = self.database.session(self.database.port, parameters).await;
-        Pair { direct, through: self.session_with(parameters).await }
+        Pair {
+            direct,
+            through: self.session_with(parameters).await,
+        }
     }
 }
 
@@ -193,7 +223,11 @@ impl Pair {
     pub async fn same_bytes(&mut self, bytes: &[u8], what: &str) -> Vec<Frame> {
         let direct = self.direct.exchange(bytes).await;
         let through = self.through.exchange(bytes).await;
-        assert_eq!(comparable(&direct, what), comparable(&through, what), "{what}");
+        assert_eq!(
+            comparable(&direct, what),
+            comparable(&through, what),
+            "{what}"
+        );
         direct
     }
 
@@ -275,28 +309,53 @@ pub async fn ok(session: &mut Client, sql: &str) -> Vec<Frame> {
     if let Some(error) = frames.iter().find(|frame| frame.tag() == 'E') {
         panic!("{sql}: {error:?}");
     }
-    assert_eq!(frames.last().map(Frame::tag), Some('Z'), "{sql}: {frames:?}");
+    assert_eq!(
+        frames.last().map(Frame::tag),
+        Some('Z'),
+        "{sql}: {frames:?}"
+    );
     frames
 }
 
 /// The rows as text.
 pub fn table(frames: &[Frame]) -> Vec<Vec<Option<String>>> {
     let rows = frames.iter().filter(|frame| frame.tag() == 'D');
-    let text = |value: Option<&[u8]>| value.map(|value| String::from_utf8_lossy(value).into_owned());
-    rows.map(|row| wire::data_row_values(&row.0).unwrap().into_iter().map(text).collect()).collect()
+    let text =
+        |value: Option<&[u8]>| value.map(|value| String::from_utf8_lossy(value).into_owned());
+    rows.map(|row| {
+        wire::data_row_values(&row.0)
+            .unwrap()
+            .into_iter()
+            .map(text)
+            .collect()
+    })
+    .collect()
 }
 
 /// The rows as psql -At shows them.
 pub fn rows(frames: &[Frame]) -> Vec<String> {
-    let row = |row: Vec<Option<String>>| row.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>().join("|");
+    let row = |row: Vec<Option<String>>| {
+        row.into_iter()
+            .map(Option::unwrap_or_default)
+            .collect::<Vec<_>>()
+            .join("|")
+    };
     table(frames).into_iter().map(row).collect()
 }
 
 /// The fields of the first ErrorResponse, by their letter.
 pub fn error(frames: &[Frame]) -> Option<std::collections::BTreeMap<char, String>> {
     let frame = frames.iter().find(|frame| frame.tag() == 'E')?;
-    let fields = frame.body().split(|byte| *byte == 0).filter(|field| !field.is_empty());
-    let field = |field: &[u8]| (field[0] as char, String::from_utf8_lossy(&field[1..]).into_owned());
+    let fields = frame
+        .body()
+        .split(|byte| *byte == 0)
+        .filter(|field| !field.is_empty());
+    let field = |field: &[u8]| {
+        (
+            field[0] as char,
+            String::from_utf8_lossy(&field[1..]).into_owned(),
+        )
+    };
     Some(fields.map(field).collect())
 }
 
@@ -321,14 +380,22 @@ pub async fn decision(session: &mut Client, sql: &str) -> String {
 }
 
 /// Waits until the statement's decision is this one, as it is within a poll of the catalog.
-pub async fn until_decision(session: &mut Client, sql: &str, wanted: &str, within: Duration) -> Duration {
+pub async fn until_decision(
+    session: &mut Client,
+    sql: &str,
+    wanted: &str,
+    within: Duration,
+) -> Duration {
     let began = Instant::now();
     loop {
         let now = decision(session, sql).await;
         if now == wanted {
             return began.elapsed();
         }
-        assert!(began.elapsed() < within, "{sql}: still {now} instead of {wanted} after {within:?}");
+        assert!(
+            began.elapsed() < within,
+            "{sql}: still {now} instead of {wanted} after {within:?}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -337,7 +404,13 @@ pub async fn until_decision(session: &mut Client, sql: &str, wanted: &str, withi
 pub const NOTICED: Duration = Duration::from_secs(4);
 
 /// An unnamed batch with text parameters, asking for these result formats (0 text, 1 binary).
-pub fn batch(sql: &str, types: &[u32], parameters: &[Option<&str>], result_format: i16, describes: &str) -> Vec<u8> {
+pub fn batch(
+    sql: &str,
+    types: &[u32],
+    parameters: &[Option<&str>],
+    result_format: i16,
+    describes: &str,
+) -> Vec<u8> {
     let mut parse = format!("\0{sql}\0").into_bytes();
     parse.extend((types.len() as u16).to_be_bytes());
     types.iter().for_each(|oid| parse.extend(oid.to_be_bytes()));
@@ -354,7 +427,13 @@ pub fn batch(sql: &str, types: &[u32], parameters: &[Option<&str>], result_forma
     }
     bind.extend(1_u16.to_be_bytes());
     bind.extend(result_format.to_be_bytes());
-    let describe = |target| if describes.contains(target) { frames::describe(target, "") } else { vec![] };
+    let describe = |target| {
+        if describes.contains(target) {
+            frames::describe(target, "")
+        } else {
+            vec![]
+        }
+    };
     [
         frames::frame('P', &parse),
         describe('S'),

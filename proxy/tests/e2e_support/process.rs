@@ -26,10 +26,21 @@ pub struct Ran {
 
 /// Runs a command to its end.
 pub async fn run(mut command: Command) -> Ran {
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    let Output { status, stdout, stderr } = output;
+    let output = tokio::task::spawn_blocking(move || command.output())
+        .await
+        .unwrap()
+        .unwrap();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = output;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ran { code: status.code(), out: text(stdout), err: text(stderr) }
+    Ran {
+        code: status.code(),
+        out: text(stdout),
+        err: text(stderr),
+    }
 }
 
 pub async fn run_pgstar(arguments: &[&str]) -> Ran {
@@ -45,7 +56,9 @@ pub struct ConfigFile {
 
 impl ConfigFile {
     pub fn with(text: &str) -> ConfigFile {
-        let file = ConfigFile { directory: tempfile::tempdir().unwrap() };
+        let file = ConfigFile {
+            directory: tempfile::tempdir().unwrap(),
+        };
         file.write(text);
         file
     }
@@ -79,10 +92,18 @@ impl Serving {
 
     pub fn spawn(config: &Path) -> Serving {
         let mut command = pgstar();
-        command.arg("serve").arg("--config").arg(config).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
-        let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&log));
+        let (lines, kept) = (
+            BufReader::new(child.stderr.take().unwrap()).lines(),
+            Arc::clone(&log),
+        );
         // Ends with the pipe, which ends with the child.
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
@@ -106,7 +127,11 @@ impl Serving {
     pub async fn logged_times(&self, text: &str, times: usize) {
         let began = Instant::now();
         while self.log().matches(text).count() < times {
-            assert!(began.elapsed() < PATIENCE, "no \"{text}\" in:\n{}", self.log());
+            assert!(
+                began.elapsed() < PATIENCE,
+                "no \"{text}\" in:\n{}",
+                self.log()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -114,13 +139,25 @@ impl Serving {
     /// Where clients connect, as the log says.
     pub fn port(&self) -> u16 {
         let log = self.log();
-        let line = log.lines().find(|line| line.contains("Accepting connections")).unwrap();
-        let address = line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap();
+        let line = log
+            .lines()
+            .find(|line| line.contains("Accepting connections"))
+            .unwrap();
+        let address = line
+            .split("address=")
+            .nth(1)
+            .unwrap()
+            .split_whitespace()
+            .next()
+            .unwrap();
         address.rsplit(':').next().unwrap().parse().unwrap()
     }
 
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        let sent = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.child.id().to_string())
+            .status();
         assert!(sent.unwrap().success());
     }
 
@@ -135,7 +172,11 @@ impl Serving {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
             }
-            assert!(began.elapsed() < PATIENCE, "it does not end:\n{}", self.log());
+            assert!(
+                began.elapsed() < PATIENCE,
+                "it does not end:\n{}",
+                self.log()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

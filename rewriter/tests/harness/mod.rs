@@ -114,9 +114,8 @@ impl CaseFile {
     /// The rollups as if their tables existed, all equally cheap.
     pub fn rollups(&self, catalog: &Catalog) -> Vec<Rollup> {
         let parse = |(name, sql): (&str, &str)| {
-            let definition =
-                RollupDefinition::parse(name, sql, catalog, &default_search_path())
-                    .unwrap_or_else(|reason| panic!("{}: {name}: {reason}", self.path.display()));
+            let definition = RollupDefinition::parse(name, sql, catalog, &default_search_path())
+                .unwrap_or_else(|reason| panic!("{}: {name}: {reason}", self.path.display()));
             rollup_of(definition)
         };
         self.rollup_definitions().map(parse).collect()
@@ -154,7 +153,10 @@ impl CaseFile {
 
 fn part(paragraph: &str, path: &Path) -> Part {
     let lines: Vec<&str> = paragraph.lines().collect();
-    let comments = lines.iter().take_while(|line| line.starts_with('#')).count();
+    let comments = lines
+        .iter()
+        .take_while(|line| line.starts_with('#'))
+        .count();
     let (comment, rest) = lines.split_at(comments);
     let comment = comment.join("\n");
     let Some((head, body)) = rest.split_first() else {
@@ -190,7 +192,12 @@ fn part(paragraph: &str, path: &Path) -> Part {
         comment,
         settings,
         sql: sql.join("\n"),
-        expected: expected.iter().skip(1).copied().collect::<Vec<_>>().join("\n"),
+        expected: expected
+            .iter()
+            .skip(1)
+            .copied()
+            .collect::<Vec<_>>()
+            .join("\n"),
     })
 }
 
@@ -303,7 +310,10 @@ pub fn case_files() -> Vec<CaseFile> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(cases_directory())
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "case"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "case")
+        })
         .collect();
     paths.sort();
     paths.iter().map(|path| CaseFile::read(path)).collect()
