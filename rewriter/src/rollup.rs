@@ -1,10 +1,12 @@
 //! Rollups: what a defining SELECT stores, and how its table is built.
 
-use crate::block::{Attachment, Block, Tables};
-use crate::catalog::{Catalog, ColumnType, Oid};
+use std::collections::BTreeSet;
+
+use crate::block::{Attachment, Block, Occurrence, Tables};
+use crate::catalog::{AttNum, Catalog, ColumnType, Oid};
 use crate::equivalence::Equivalence;
 use crate::exact::{prints_exactly, reads_loose_text};
-use crate::expr::{Aggregate, AggregateFunction, ColumnRef, Scalar};
+use crate::expr::{Aggregate, AggregateFunction, ColumnRef, OccurrenceId, Scalar};
 use crate::from::Names;
 use crate::functions::Volatility;
 use crate::normalize::normalize;
@@ -98,8 +100,9 @@ impl RollupDefinition {
             .map(|column| format!("{}:{}", column.ty.oid.0, column.ty.typmod))
             .collect();
         let fingerprint = format!(
-            "layout {LAYOUT_VERSION}; types {}; {build_select}",
-            types.join(" ")
+            "layout {LAYOUT_VERSION}; types {}; tables {}; {build_select}",
+            types.join(" "),
+            base_identity(&block, tables)
         );
         let mut base_relations: Vec<Oid> = block
             .occurrences
@@ -149,6 +152,34 @@ impl RollupDefinition {
                 Stored::Key(_) => None,
             })
     }
+}
+
+/// Which tables and columns are read, whatever their names: one that was dropped and made again under its
+/// old name, or whose type has changed, holds other values.
+fn base_identity(block: &Block, tables: Tables<'_>) -> String {
+    let used: BTreeSet<(OccurrenceId, AttNum)> = block
+        .scalars()
+        .chain(block.left_conditions())
+        .flat_map(Scalar::columns)
+        .map(|column| (column.occurrence, column.attnum))
+        .collect();
+    let column = |(occurrence, attnum): &(OccurrenceId, AttNum)| {
+        let ty = tables.relation(*occurrence)?.column_at(*attnum)?.ty;
+        let AttNum(attnum) = attnum;
+        let ColumnType {
+            oid,
+            typmod,
+            collation,
+        } = ty;
+        Some(format!(".{attnum}:{}:{typmod}:{}", oid.0, collation.0))
+    };
+    let table = |(position, occurrence): (usize, &Occurrence)| {
+        let of_table = used.iter().filter(|(id, _)| *id == OccurrenceId(position));
+        let columns: String = of_table.filter_map(column).collect();
+        format!("{}{columns}", occurrence.relation.0)
+    };
+    let all: Vec<String> = block.occurrences.iter().enumerate().map(table).collect();
+    all.join(" ")
 }
 
 fn refuse_clauses(block: &Block) -> Result<(), Reason> {

@@ -1,0 +1,237 @@
+//! Rows that are as unpleasant as a schema allows: NULLs, duplicates, dangling keys, texts with quotes,
+//! days on which clocks change, NaN and -0. The same seed gives the same rows.
+
+use pgstar_postgres::connect::Connection;
+use pgstar_rewriter::catalog::{Catalog, Column, Relation, RelationKind};
+
+/// SplitMix64 (Steele, Lea and Flood, 2014).
+#[derive(Debug, Clone)]
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    pub fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len())]
+    }
+}
+
+/// How many rows to make of a table.
+fn size(relation: &Relation) -> usize {
+    match relation.foreign_keys.len() {
+        0 if relation.unique_keys.is_empty() => 8,
+        0 => 7,
+        1 => 9,
+        _ => 160,
+    }
+}
+
+/// Fills every ordinary table of the catalog.
+pub async fn fill(client: &Connection, catalog: &Catalog, random: &mut Random) {
+    // Only the keys that the catalog trusts are respected: the others may dangle.
+    let begin = "SET session_replication_role = replica";
+    client.batch_execute(begin).await.unwrap();
+    for relation in in_order(catalog) {
+        let enums = enum_labels(client).await;
+        let mut rows = Vec::new();
+        for number in 0..size(relation) {
+            rows.push(row(client, catalog, relation, number, &enums, random).await);
+        }
+        let sql = format!(
+            "INSERT INTO {} VALUES {} ON CONFLICT DO NOTHING",
+            pgstar_rewriter::quote_qualified(&relation.schema, &relation.name),
+            rows.join(", ")
+        );
+        if let Err(error) = client.batch_execute(&sql).await {
+            panic!("{error:?} in\n{sql}");
+        }
+    }
+    let end = "SET session_replication_role = DEFAULT; ANALYZE";
+    client.batch_execute(end).await.unwrap();
+}
+
+/// Referenced tables first.
+fn in_order(catalog: &Catalog) -> Vec<&Relation> {
+    let mut left: Vec<&Relation> = catalog
+        .relations()
+        .iter()
+        .filter(|relation| relation.kind == RelationKind::Table)
+        .filter(|relation| relation.schema != "pg_catalog")
+        .collect();
+    left.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
+    let mut ordered: Vec<&Relation> = Vec::new();
+    while !left.is_empty() {
+        let is_ready = |relation: &&Relation| {
+            relation.foreign_keys.iter().all(|key| {
+                ordered.iter().any(|known| known.oid == key.references)
+                    || key.references == relation.oid
+            })
+        };
+        let position = left.iter().position(is_ready).expect("keys in a circle");
+        ordered.push(left.remove(position));
+    }
+    ordered
+}
+
+async fn enum_labels(client: &Connection) -> Vec<(u32, String)> {
+    let sql = "SELECT enumtypid, enumlabel::text FROM pg_enum ORDER BY 1, enumsortorder";
+    let rows = client.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+async fn row(
+    client: &Connection,
+    catalog: &Catalog,
+    relation: &Relation,
+    number: usize,
+    enums: &[(u32, String)],
+    random: &mut Random,
+) -> String {
+    let mut values: Vec<String> = Vec::new();
+    for column in &relation.columns {
+        let is_key = relation.unique_keys.iter().any(|key| key.contains(&column.attnum));
+        values.push(value(column, is_key, number, enums, random));
+    }
+    for key in &relation.foreign_keys {
+        let is_nullable = key.columns.iter().any(|attnum| {
+            relation.column_at(*attnum).is_some_and(|column| !column.not_null)
+        });
+        let target = catalog.relation_by_oid(key.references).unwrap();
+        let referenced = if is_nullable && random.chance(25) {
+            vec!["NULL".to_owned(); key.columns.len()]
+        } else {
+            let names: Vec<&str> = key
+                .referenced_columns
+                .iter()
+                .map(|attnum| target.column_at(*attnum).unwrap().name.as_str())
+                .collect();
+            referenced_row(client, target, &names, random).await
+        };
+        for (attnum, value) in key.columns.iter().zip(referenced) {
+            let position = relation
+                .columns
+                .iter()
+                .position(|column| column.attnum == *attnum)
+                .unwrap();
+            // A NULL must not end up in a column of another key that allows none.
+            if value != "NULL" || !relation.columns[position].not_null {
+                values[position] = value;
+            }
+        }
+    }
+    format!("({})", values.join(", "))
+}
+
+async fn referenced_row(
+    client: &Connection,
+    target: &Relation,
+    columns: &[&str],
+    random: &mut Random,
+) -> Vec<String> {
+    let literals: Vec<String> = columns
+        .iter()
+        .map(|column| format!("quote_literal(\"{column}\")"))
+        .collect();
+    let sql = format!(
+        "SELECT {} FROM {} ORDER BY 1 OFFSET {} LIMIT 1",
+        literals.join(", "),
+        pgstar_rewriter::quote_qualified(&target.schema, &target.name),
+        // Some rows of a dimension are never referenced, others often.
+        random.below(5).min(random.below(7))
+    );
+    let row = client.query_one(&sql, &[]).await.unwrap();
+    (0..columns.len()).map(|column| row.get(column)).collect()
+}
+
+const TEXTS: &[&str] = &[
+    "a", "b", "A", "a ", "", "it''s", "Ä € 💶", "50%%", "\\n", "red", "a_b", "zz", "ab\"c", "x", "web",
+];
+const DAYS: &[&str] = &[
+    "2023-12-31", "2024-01-01", "2024-01-31", "2024-02-29", "2024-03-01", "2024-03-10", "2024-03-31",
+    "2024-04-15", "2024-10-27", "2024-11-03", "2024-12-30", "2025-01-01", "1999-12-31", "infinity",
+];
+const TIMES: &[&str] = &[
+    "00:00:00", "00:00:00.000001", "01:30:00", "02:30:00", "23:59:59.999999", "12:05:17.25", "23:30:00",
+];
+const NUMERICS: &[&str] = &["0", "1", "1.00", "1.5", "-2.25", "10.10", "7", "NaN", "2.500", "100000.01"];
+const FLOATS: &[&str] = &["0", "-0", "NaN", "1.5", "0.1", "0.2", "1e300", "-1e-300", "Infinity", "3"];
+
+/// Numbers of a type, over two powers of ten so that sums carry.
+fn integer(random: &mut Random) -> i64 {
+    match random.below(10) {
+        0 => -(random.below(5) as i64),
+        1 => random.below(2_000) as i64,
+        _ => random.below(6) as i64,
+    }
+}
+
+fn value(
+    column: &Column,
+    is_key: bool,
+    number: usize,
+    enums: &[(u32, String)],
+    random: &mut Random,
+) -> String {
+    if !column.not_null && !is_key && random.chance(20) {
+        return "NULL".to_owned();
+    }
+    let oid = column.ty.oid.0;
+    match oid {
+        16 => ["true", "false"][random.below(2)].to_owned(),
+        20 | 21 | 23 if is_key => number.to_string(),
+        20 | 21 | 23 => format!("({})", integer(random)),
+        25 | 1042 | 1043 if is_key => format!("'u{number}'"),
+        25 | 1042 | 1043 => format!("'{}'", cut(random.pick::<&str>(TEXTS), column)),
+        700 | 701 if is_key => format!("'{number}.5'"),
+        700 => format!("'{}'", ["0", "-0", "NaN", "1.5", "0.1"][random.below(5)]),
+        701 => format!("'{}'", random.pick(FLOATS)),
+        1082 if is_key => format!("date '2024-01-01' + {}", number * 17),
+        1082 => format!("'{}'", random.pick(DAYS)),
+        1083 => format!("'{}'", random.pick(TIMES)),
+        1114 | 1184 => {
+            let (day, time) = (random.pick(&DAYS[..13]), random.pick(TIMES));
+            format!("'{day} {time}'")
+        }
+        1186 => format!("'{}'", ["1 day", "24 hours", "1 month", "30 days", "0"][random.below(5)]),
+        1700 if is_key => format!("{number}.0"),
+        1700 => format!("'{}'", random.pick(NUMERICS)),
+        2950 => format!("'00000000-0000-0000-0000-0000000000{:02}'", random.below(5)),
+        3802 => "'{\"a\": 1}'".to_owned(),
+        _ => {
+            let labels: Vec<&String> = enums
+                .iter()
+                .filter(|(ty, _)| *ty == oid)
+                .map(|(_, label)| label)
+                .collect();
+            match labels.as_slice() {
+                // The only other type of these schemas is a domain over date.
+                [] => format!("'{}'", random.pick(DAYS)),
+                labels => format!("'{}'", random.pick(labels)),
+            }
+        }
+    }
+}
+
+/// A text that fits the column.
+fn cut(text: &str, column: &Column) -> String {
+    if column.ty.typmod < 4 {
+        return text.to_owned();
+    }
+    let characters = (column.ty.typmod - 4) as usize;
+    let short: String = text.replace("''", "\u{1}").chars().take(characters).collect();
+    short.replace('\u{1}', "''")
+}

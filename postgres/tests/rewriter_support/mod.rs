@@ -1,0 +1,203 @@
+//! Asks PostgreSQL a statement and its rewritten form, and compares names, types and bytes.
+
+#![allow(dead_code)] // Not every test binary needs every helper.
+
+pub mod data;
+pub mod ordered;
+
+use std::fmt::Write as _;
+
+use pgstar_postgres::connect::{Connection, Connector};
+use pgstar_rewriter::Rollup;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Config, SimpleQueryMessage};
+
+/// What a client sees of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Name, type and type modifier of each column.
+    pub columns: Vec<(String, u32, i32)>,
+    /// The values as text; `None` is NULL.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+/// What PostgreSQL does with a statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Answer(Answer),
+    /// Refused before it was run.
+    Refused(String),
+    /// Failed while it was run.
+    Failed(String),
+}
+
+pub async fn connect(config: Config) -> Connection {
+    Connector::new(config).unwrap().connect().await.unwrap()
+}
+
+/// Settings that a client's session would have.
+pub async fn enter_session(client: &Connection, search_path: &[String], time_zone: &str) {
+    let path: Vec<String> = search_path
+        .iter()
+        .map(|schema| format!("\"{schema}\""))
+        .collect();
+    let sql = format!(
+        "SET search_path = {}; SET TimeZone = '{time_zone}'",
+        path.join(", ")
+    );
+    client.batch_execute(&sql).await.unwrap();
+}
+
+fn sqlstate(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(error) => format!("{} {}", error.code().code(), error.message()),
+        None => panic!("the server went away: {error}"),
+    }
+}
+
+/// The SQLSTATE at the beginning of a failure.
+pub fn code_of(failure: &str) -> SqlState {
+    SqlState::from_code(failure.split(' ').next().unwrap())
+}
+
+/// Describes and runs a statement without parameters.
+pub async fn ask(client: &Connection, sql: &str) -> Outcome {
+    let statement = match client.prepare(sql).await {
+        Ok(statement) => statement,
+        Err(error) => return Outcome::Refused(sqlstate(&error)),
+    };
+    let columns = statement
+        .columns()
+        .iter()
+        .map(|column| {
+            (
+                column.name().to_owned(),
+                column.type_().oid(),
+                column.type_modifier(),
+            )
+        })
+        .collect();
+    if !statement.params().is_empty() {
+        // Only the description can be compared without values.
+        return Outcome::Answer(Answer {
+            columns,
+            rows: vec![],
+        });
+    }
+    match client.simple_query(sql).await {
+        Ok(messages) => Outcome::Answer(Answer {
+            columns,
+            rows: messages.iter().filter_map(row).collect(),
+        }),
+        Err(error) => Outcome::Failed(sqlstate(&error)),
+    }
+}
+
+fn row(message: &SimpleQueryMessage) -> Option<Vec<Option<String>>> {
+    match message {
+        SimpleQueryMessage::Row(row) => Some(
+            (0..row.len())
+                .map(|column| row.get(column).map(str::to_owned))
+                .collect(),
+        ),
+        _ => None,
+    }
+}
+
+/// What is compared beside the columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    /// The same rows in any order.
+    AsSet,
+    /// As many rows: which ones is PostgreSQL's choice.
+    Count,
+}
+
+/// What differs, or nothing.
+pub fn difference(original: &Outcome, rewritten: &Outcome, rows: Rows) -> Option<String> {
+    let (original, rewritten) = match (original, rewritten) {
+        (Outcome::Answer(original), Outcome::Answer(rewritten)) => (original, rewritten),
+        // A statement that PostgreSQL refuses is never rewritten: that is asked first.
+        (Outcome::Refused(_), _) => return None,
+        (Outcome::Failed(original), Outcome::Failed(rewritten))
+            if code_of(original) == code_of(rewritten) =>
+        {
+            return None;
+        }
+        (original, rewritten) => {
+            return Some(format!("original {original:?}\nrewritten {rewritten:?}"));
+        }
+    };
+    if original.columns != rewritten.columns {
+        return Some(format!(
+            "columns {:?}\n     not {:?}",
+            rewritten.columns, original.columns
+        ));
+    }
+    match rows {
+        Rows::Count if original.rows.len() == rewritten.rows.len() => None,
+        Rows::Count => Some(format!(
+            "{} rows, not {}",
+            rewritten.rows.len(),
+            original.rows.len()
+        )),
+        Rows::AsSet => different_sets(&original.rows, &rewritten.rows),
+    }
+}
+
+type Row = Vec<Option<String>>;
+
+fn different_sets(original: &[Row], rewritten: &[Row]) -> Option<String> {
+    let (mut left, mut right) = (original.to_vec(), rewritten.to_vec());
+    left.sort();
+    right.sort();
+    if left == right {
+        return None;
+    }
+    let mut text = String::new();
+    for (sign, mine, theirs) in [('-', &left, &right), ('+', &right, &left)] {
+        for row in mine.iter().filter(|row| !theirs.contains(row)).take(5) {
+            writeln!(text, "{sign} {row:?}").unwrap();
+        }
+    }
+    Some(format!(
+        "{} rows, original has {}\n{text}",
+        right.len(),
+        left.len()
+    ))
+}
+
+/// Whether the columns from `first` on hold the same values in the same order.
+pub fn different_order(original: &Outcome, rewritten: &Outcome, first: usize) -> Option<String> {
+    let (Outcome::Answer(original), Outcome::Answer(rewritten)) = (original, rewritten) else {
+        return None;
+    };
+    let keys = |answer: &Answer| -> Vec<Row> {
+        answer.rows.iter().map(|row| row[first..].to_vec()).collect()
+    };
+    let (left, right) = (keys(original), keys(rewritten));
+    let position = left.iter().zip(&right).position(|(left, right)| left != right);
+    position.map(|position| {
+        format!(
+            "row {position} is ordered by {:?}, not {:?}",
+            right[position], left[position]
+        )
+    })
+}
+
+/// Builds each rollup's table.
+pub async fn build_rollups(client: &Connection, rollups: &[Rollup]) {
+    let drop = "DROP SCHEMA IF EXISTS pgstar CASCADE; CREATE SCHEMA pgstar";
+    client.batch_execute(drop).await.unwrap();
+    for rollup in rollups {
+        let name =
+            pgstar_rewriter::quote_qualified(&rollup.schema, &rollup.table);
+        let sql = format!(
+            "CREATE TABLE {name} AS {}",
+            rollup.definition.build_select
+        );
+        if let Err(error) = client.batch_execute(&sql).await {
+            panic!("{} in\n{sql}", sqlstate(&error));
+        }
+    }
+}
