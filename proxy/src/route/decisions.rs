@@ -41,6 +41,12 @@ pub(super) struct Counts {
     pub(super) passthrough: Count,
 }
 
+impl Counts {
+    fn total(&self) -> u64 {
+        self.rollup.get() + self.cache.get() + self.passthrough.get()
+    }
+}
+
 /// A decision with what was learnt of it since.
 #[derive(Debug)]
 pub(super) struct Decided {
@@ -142,16 +148,13 @@ impl Decisions {
         );
     }
 
-    /// The decisions kept, the most used first.
+    /// The decisions that served a statement, the most used first.
     pub(super) fn by_use(&self) -> Vec<Arc<Decided>> {
-        let mut all: Vec<Arc<Decided>> = self.kept.iter().map(|(_, decided)| decided).collect();
-        let uses = |decided: &Decided| {
-            decided.counts.rollup.get()
-                + decided.counts.cache.get()
-                + decided.counts.passthrough.get()
-        };
-        all.sort_by_key(|decided| std::cmp::Reverse(uses(decided)));
-        all
+        let kept = self.kept.iter().map(|(_, decided)| decided);
+        let mut used: Vec<Arc<Decided>> =
+            kept.filter(|decided| decided.counts.total() > 0).collect();
+        used.sort_by_key(|decided| std::cmp::Reverse(decided.counts.total()));
+        used
     }
 
     pub(super) fn clear(&self) {

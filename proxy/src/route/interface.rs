@@ -33,6 +33,8 @@ pub struct SessionFacts {
     pub rewrite: bool,
     /// `pgstar.cache` is not off.
     pub cache: bool,
+    /// The role is a superuser: it may see other sessions' statements.
+    pub is_superuser: bool,
     /// Every fact that can change the bytes of an answer, in one opaque key.
     pub fingerprint: Bytes,
 }

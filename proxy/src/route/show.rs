@@ -9,6 +9,9 @@ use crate::wire::{ErrorReport, Severity};
 /// Most statements that `SHOW pgstar.queries` lists.
 const QUERIES_MAX: usize = 100;
 
+/// Longest statement text that it shows, in characters.
+const QUERY_CHARACTERS_MAX: usize = 500;
+
 type Rows = Vec<Vec<Option<String>>>;
 
 impl Router {
@@ -37,7 +40,7 @@ impl Router {
                     "answered_by",
                     "reason",
                 ],
-                self.query_rows(),
+                self.query_rows(facts),
             ),
             "cache" => table(&["name", "value"], self.cache_rows()),
             "stats" => table(&["name", "value"], metric_rows()),
@@ -96,7 +99,7 @@ impl Router {
         ready.chain(absent).collect()
     }
 
-    fn query_rows(&self) -> Rows {
+    fn query_rows(&self, facts: &SessionFacts) -> Rows {
         let snapshot = self.warehouse.snapshot();
         let row = |decided: &super::Decided| {
             let found = decided
@@ -108,7 +111,11 @@ impl Router {
             let reason = if answered_by.is_some() {
                 None
             } else {
-                decided.decision.reasons.first().map(ToString::to_string)
+                decided
+                    .decision
+                    .reasons
+                    .first()
+                    .map(|reason| shown(&reason.to_string(), facts))
             };
             let counts = [
                 &decided.counts.rollup,
@@ -116,7 +123,7 @@ impl Router {
                 &decided.counts.passthrough,
             ];
             let counts = counts.map(|count| Some(count.get().to_string()));
-            std::iter::once(Some(decided.sql.clone()))
+            std::iter::once(Some(shown(&decided.sql, facts)))
                 .chain(counts)
                 .chain([answered_by, reason])
                 .collect()
@@ -142,6 +149,19 @@ impl Router {
             .iter()
             .map(|(name, value)| vec![Some((*name).to_owned()), Some(value.to_string())])
             .collect()
+    }
+}
+
+/// A statement on one line. Its constants may be secrets, so only superusers see others' statements,
+/// as in pg_stat_activity.
+fn shown(sql: &str, facts: &SessionFacts) -> String {
+    if !facts.is_superuser {
+        return "<insufficient privilege>".to_owned();
+    }
+    let line = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(QUERY_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
     }
 }
 

@@ -23,11 +23,12 @@ const EXPRESSIONS: [&str; 6] = [
 ];
 
 /// Settings that decide only whether and how pgstar serves; an answer's bytes do not depend on them.
-const UNPRINTED: [&str; 4] = [
+const UNPRINTED: [&str; 5] = [
     "transaction_isolation",
     "pgstar.freshness",
     "pgstar.rewrite",
     "pgstar.cache",
+    "is_superuser",
 ];
 
 /// Settings on which the reading of a statement or the bytes of its answer depend.
@@ -189,7 +190,7 @@ pub(crate) fn facts_of(values: &[Option<&str>]) -> Option<SessionFacts> {
     else {
         return None;
     };
-    let [isolation, freshness, rewrite, cache] = unprinted else {
+    let [isolation, freshness, rewrite, cache, is_superuser] = unprinted else {
         return None;
     };
     let [
@@ -223,6 +224,7 @@ pub(crate) fn facts_of(values: &[Option<&str>]) -> Option<SessionFacts> {
         freshness: freshness.filter(|text| !text.is_empty()).map(str::to_owned),
         rewrite: !is_off(*rewrite),
         cache: !is_off(*cache),
+        is_superuser: *is_superuser == Some("on"),
         fingerprint: fingerprint(expressions, printed),
     })
 }
