@@ -55,7 +55,8 @@ fn figure(expr: &Expr) -> Result<Name, Reason> {
         }
         Expr::Interval(_) => Name::Weak("interval".to_owned()),
         Expr::Value(value) if matches!(value.value, Value::Boolean(_)) => {
-            Name::Weak("bool".to_owned())
+            // PostgreSQL 14 and older call it "bool".
+            Name::None
         }
         Expr::Case { else_result, .. } => {
             let inner = else_result

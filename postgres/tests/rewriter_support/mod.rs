@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Not every test binary needs every helper.
 
 pub mod data;
+pub mod generate;
 pub mod ordered;
 
 use std::fmt::Write as _;

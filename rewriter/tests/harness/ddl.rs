@@ -161,10 +161,13 @@ impl Builder {
     }
 
     fn create_table(&mut self, table: CreateTable) {
-        let columns = table.columns.iter().enumerate();
-        let columns = columns
-            .map(|(position, definition)| self.column(position, definition))
-            .collect();
+        let mut columns: Vec<Column> = Vec::new();
+        for parent in table.inherits.iter().flatten() {
+            columns.extend(self.relation_mut(parent).columns.clone());
+        }
+        for definition in &table.columns {
+            columns.push(self.column(columns.len(), definition));
+        }
         let kind = if table.partition_by.is_some() {
             RelationKind::PartitionedTable
         } else {
