@@ -32,19 +32,21 @@ pub const EXAMPLE: &str = include_str!("../../../pgstar.toml");
 
 /// The server that all tests of one binary share.
 pub async fn server() -> &'static Server {
-    let start = || async {
-        let options = ServerOptions {
-            install: InstallPolicy::Never,
-            max_connections: Some(200),
-            synchronous_commit: false,
-            ..ServerOptions::default()
-        };
-        Server::start(options).await.unwrap()
-    };
-    SERVER.get_or_init(start).await
+    SERVER.get_or_init(start_server).await
 }
 
-/// A database on the shared server.
+/// A server that is one test's own.
+pub async fn start_server() -> Server {
+    let options = ServerOptions {
+        install: InstallPolicy::Never,
+        max_connections: Some(200),
+        synchronous_commit: false,
+        ..ServerOptions::default()
+    };
+    Server::start(options).await.unwrap()
+}
+
+/// A database on a throw-away server.
 #[derive(Debug, Clone)]
 pub struct Database {
     pub name: String,
@@ -60,7 +62,11 @@ impl Database {
     }
 
     async fn create(template: &str) -> Database {
-        let server = server().await;
+        Database::create_on(server().await, template).await
+    }
+
+    /// A new database on a server that is the test's own.
+    pub async fn create_on(server: &Server, template: &str) -> Database {
         let name = format!("e2e_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         let create = format!("CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'");
         let database = Database {
@@ -192,17 +198,14 @@ impl Lab {
 
     /// A session straight to PostgreSQL and one through pgstar.
     pub async fn pair(&self) -> Pair {
-        Pair {
-            direct: self.database.direct().await,
-            through: self.session().await,
-        }
+        self.pair_with(&[]).await
     }
 
     pub async fn pair_with(&self, parameters: &[(&str, &str)]) -> Pair {
-        let direct = self.database.session(self.database.port, parameters).await;
         Pair {
-            direct,
+            direct: self.database.session(self.database.port, parameters).await,
             through: self.session_with(parameters).await,
+            watcher: self.session().await,
         }
     }
 }
@@ -211,6 +214,8 @@ impl Lab {
 pub struct Pair {
     pub direct: Client,
     pub through: Client,
+    /// A superuser's, through pgstar: only such see other sessions' statements.
+    watcher: Client,
 }
 
 impl Pair {
@@ -233,9 +238,17 @@ impl Pair {
 
     /// Runs the statement on both sides, asserts the same answer, and says what served it.
     pub async fn served(&mut self, sql: &str) -> Served {
-        let before = Counted::of(&mut self.through, sql).await;
-        self.same(sql).await;
-        Counted::of(&mut self.through, sql).await.since(&before)
+        self.served_alike(sql).await.0
+    }
+
+    /// The same, with PostgreSQL's own frames.
+    pub async fn served_alike(&mut self, sql: &str) -> (Served, Vec<Frame>) {
+        let before = Counted::of(&mut self.watcher, sql).await;
+        let frames = self.same(sql).await;
+        (
+            Counted::of(&mut self.watcher, sql).await.since(&before),
+            frames,
+        )
     }
 
     /// Runs something on both sides that may answer differently, such as a SET of pgstar's.
@@ -267,6 +280,15 @@ pub enum Served {
     Passthrough,
 }
 
+/// Whether `SHOW pgstar.queries` shows the statement like this: on one line, and perhaps not to its end.
+fn is_shown_as(sql: &str, shown: &str) -> bool {
+    let line = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+    match shown.strip_suffix('…') {
+        Some(start) => line.starts_with(start),
+        None => line == shown,
+    }
+}
+
 /// How often a statement was served by what.
 #[derive(Debug, Default)]
 struct Counted {
@@ -278,7 +300,7 @@ impl Counted {
     async fn of(through: &mut Client, sql: &str) -> Counted {
         let mut counted = Counted::default();
         for row in table(&through.query("SHOW pgstar.queries").await) {
-            if row[0].as_deref() == Some(sql) {
+            if is_shown_as(sql, row[0].as_ref().unwrap()) {
                 counted.rollup += row[1].as_ref().unwrap().parse::<u64>().unwrap();
                 counted.cache += row[2].as_ref().unwrap().parse::<u64>().unwrap();
             }
@@ -296,7 +318,7 @@ impl Counted {
     }
 }
 
-/// What served the statement on this session, by pgstar's own count.
+/// Runs the statement and says what served it, by pgstar's own count, which superusers only may read.
 pub async fn served(through: &mut Client, sql: &str) -> (Served, Vec<Frame>) {
     let before = Counted::of(through, sql).await;
     let frames = through.query(sql).await;
