@@ -8,6 +8,7 @@ use crate::exact::prints_exactly;
 use crate::expr::{Aggregate, AggregateFunction, BinaryOp, Literal, Scalar, TypeName};
 use crate::reason::{Code, Reason};
 use crate::types;
+use crate::volatility::may_raise;
 
 /// Derives aggregates for one grouping.
 #[derive(Clone, Copy)]
@@ -113,10 +114,8 @@ impl AggregateDeriver<'_> {
             other => other,
         };
         // A count of what is never NULL is a count of rows.
-        let argument = argument.filter(|argument| {
-            function != AggregateFunction::Count
-                || !types::is_not_null(argument, &self.deriver.tables)
-        });
+        let argument = argument
+            .filter(|argument| function != AggregateFunction::Count || !self.always_counts(argument));
         let filter = aggregate.filter.as_ref();
         if filter.is_some()
             && let Some(position) = self.stored(function, argument, filter)
@@ -175,9 +174,7 @@ impl AggregateDeriver<'_> {
                 let numeric = key.cast(TypeName::plain("numeric", types::NUMERIC));
                 Some(Scalar::binary(BinaryOp::Multiply, numeric, rows()?))
             }
-            AggregateFunction::Count if types::is_not_null(argument, &self.deriver.tables) => {
-                rows()
-            }
+            AggregateFunction::Count if self.always_counts(argument) => rows(),
             AggregateFunction::Count => Some(Scalar::Case {
                 operand: None,
                 branches: vec![(key.is_not_null(), rows()?)],
@@ -226,11 +223,17 @@ impl AggregateDeriver<'_> {
             }
             (AggregateFunction::Count, result) => {
                 let counted =
-                    Some(result).filter(|result| !types::is_not_null(result, &self.deriver.tables));
+                    Some(result).filter(|result| !self.always_counts(result));
                 self.row_value(function, counted, aggregate)
             }
             (_, result) => self.row_value(function, Some(result), aggregate),
         }
+    }
+
+    /// Whether every row counts, whatever the argument is. One that may raise must be computed.
+    fn always_counts(&self, argument: &Scalar) -> bool {
+        let tables = &self.deriver.tables;
+        types::is_not_null(argument, tables) && !may_raise(argument, tables)
     }
 
     /// Where the partial is stored that was computed under this very filter.

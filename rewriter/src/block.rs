@@ -68,6 +68,8 @@ pub struct Block {
     pub limit: Option<Scalar>,
     /// OFFSET, a constant or parameter.
     pub offset: Option<Scalar>,
+    /// Columns that sub-selects select: the role needs privileges on them even if nothing comes of them.
+    pub mentioned: Vec<ColumnRef>,
 }
 
 impl Block {
@@ -132,6 +134,7 @@ impl Block {
             order_by: self.order_by.iter().map(order).collect(),
             limit: self.limit.clone(),
             offset: self.offset.clone(),
+            mentioned: self.mentioned.iter().copied().map(replace).collect(),
         }
     }
 }

@@ -111,6 +111,7 @@ fn privilege_guard(query: &Block, catalog: &Catalog) -> String {
         .scalars()
         .chain(query.left_conditions())
         .flat_map(Scalar::columns)
+        .chain(query.mentioned.iter().copied())
     {
         used.insert((column.occurrence, column.attnum), column);
     }

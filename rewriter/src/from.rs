@@ -8,12 +8,13 @@ use sqlparser::ast::{
 
 use crate::block::{Attachment, Occurrence, Tables};
 use crate::catalog::{Catalog, Relation, RelationKind};
-use crate::expr::{BinaryOp, ColumnRef, ColumnTypes, OccurrenceId, Scalar};
+use crate::expr::{BinaryOp, ColumnRef, ColumnTypes, Literal, OccurrenceId, Scalar, TypeName};
 use crate::names::figure_column_name;
 use crate::reason::{Code, Reason};
 use crate::scalar::{Aggregates, Resolver, quoted};
 use crate::scope::{Entry, Scope, fold};
 use crate::select::PlainSelect;
+use crate::types;
 use crate::volatility::may_raise;
 
 /// The catalog, and the schemas in which unqualified names are looked up, first one first.
@@ -40,6 +41,8 @@ pub(crate) struct FromBuilder<'a> {
     used_common_tables: Vec<bool>,
     pub(crate) occurrences: Vec<Occurrence>,
     pub(crate) predicates: Vec<Scalar>,
+    /// Columns that sub-selects select, whether anything comes of them or not.
+    pub(crate) mentioned: Vec<ColumnRef>,
 }
 
 impl<'a> FromBuilder<'a> {
@@ -50,6 +53,7 @@ impl<'a> FromBuilder<'a> {
             used_common_tables: vec![],
             occurrences: vec![],
             predicates: vec![],
+            mentioned: vec![],
         }
     }
 
@@ -374,6 +378,9 @@ impl<'a> FromBuilder<'a> {
                 format!("{} in FROM", quoted(factor)),
             ));
         }
+        if is_only(name) {
+            return Err(Reason::new(Code::UnsupportedClause, "ONLY"));
+        }
         let relation = self.names.relation(name)?;
         let occurrence = OccurrenceId(self.occurrences.len());
         self.occurrences.push(Occurrence {
@@ -477,6 +484,12 @@ impl<'a> FromBuilder<'a> {
         if columns.iter().any(|(_, value)| value.has_aggregate()) {
             return Err(Reason::new(Code::NestedBlock, quoted(query)));
         }
+        let columns: Vec<(String, Scalar)> = columns
+            .into_iter()
+            .map(|(name, value)| Ok((name, typed(value)?)))
+            .collect::<Result<_, Reason>>()?;
+        self.mentioned
+            .extend(columns.iter().flat_map(|(_, value)| value.columns()));
         if !select.order_by.is_empty() {
             self.order_has_no_effect(&select, &scope)?;
             if let Some((name, _)) = columns.iter().find(|(_, value)| self.may_raise(value)) {
@@ -593,6 +606,21 @@ impl<'a> Names<'a> {
     }
 }
 
+/// An output of a sub-select. PostgreSQL makes a text of a constant without type here, before the
+/// outer query can give it another one.
+fn typed(value: Scalar) -> Result<Scalar, Reason> {
+    match value {
+        Scalar::Literal(Literal::String(_) | Literal::Null) => {
+            Ok(value.cast(TypeName::plain("text", types::TEXT)))
+        }
+        Scalar::Parameter(number) => Err(Reason::new(
+            Code::UnsupportedExpression,
+            format!("${number} as a column of a sub-select"),
+        )),
+        other => Ok(other),
+    }
+}
+
 fn qualified_entry<'s>(name: &ObjectName, scope: &'s Scope) -> Result<&'s Entry, Reason> {
     match identifiers(name)?.as_slice() {
         [table] => scope.entry(None, table),
@@ -641,6 +669,16 @@ fn identifiers(name: &ObjectName) -> Result<Vec<String>, Reason> {
         ObjectNamePart::Function(_) => Err(Reason::new(Code::UnknownRelation, name.to_string())),
     };
     name.0.iter().map(identifier).collect()
+}
+
+/// sqlparser reads `ONLY t` as a table named "only" with an alias.
+fn is_only(name: &ObjectName) -> bool {
+    match name.0.as_slice() {
+        [ObjectNamePart::Identifier(ident)] => {
+            ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("only")
+        }
+        _ => false,
+    }
 }
 
 fn single_name(name: &ObjectName) -> Result<String, Reason> {

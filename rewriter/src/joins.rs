@@ -69,6 +69,12 @@ impl Joins<'_> {
         }
     }
 
+    /// Whether the predicates, all of which must be its join, find exactly one row of the occurrence.
+    pub(crate) fn finds_one_row(&self, occurrence: OccurrenceId) -> bool {
+        let all = (0..self.predicates.len()).collect();
+        self.inner_removal(occurrence, all).is_some()
+    }
+
     fn inner_removal(&self, occurrence: OccurrenceId, touching: Vec<usize>) -> Option<Removal> {
         let pairs = touching
             .iter()

@@ -28,6 +28,7 @@ mod joins;
 mod matching;
 mod names;
 mod normalize;
+mod outer;
 mod parse;
 mod print;
 mod reason;
@@ -119,9 +120,19 @@ fn match_all(query: &Block, context: Context<'_>) -> Decision {
         is_utc: is_utc(context.time_zone),
     };
     let reduced = joins::without_redundant_joins(query.clone(), context.catalog);
+    // A rollup may have the left join as written, or the inner join that it amounts to.
+    let with_inner_joins = outer::with_rejected_nulls_inner(&reduced)
+        .map(|block| joins::without_redundant_joins(block, context.catalog));
     let mut decision = Decision::default();
     for (position, rollup) in context.rollups.iter().enumerate() {
-        match matcher.derive(&reduced, &rollup.definition) {
+        let derived = matcher.derive(&reduced, &rollup.definition);
+        let derived = match (derived, &with_inner_joins) {
+            (Err(reason), Some(block)) => matcher
+                .derive(block, &rollup.definition)
+                .map_err(|_| reason),
+            (derived, _) => derived,
+        };
+        match derived {
             Ok(Derived { block, proof }) => {
                 let sql = emit::statement(&block, rollup, query, context.catalog);
                 decision.matches.push(Match {

@@ -332,6 +332,7 @@ impl Attempt<'_, '_> {
             order_by,
             limit,
             offset,
+            mentioned: vec![],
         })
     }
 

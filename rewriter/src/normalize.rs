@@ -5,6 +5,7 @@ use sqlparser::ast::{Expr, OrderByExpr, OrderByOptions, OrderBySort, Query};
 use crate::block::{Block, OrderItem, Output};
 use crate::expr::{Literal, Scalar};
 use crate::from::{FromBuilder, Names, position, without_parentheses};
+use crate::outer::with_total_joins_inner;
 use crate::reason::{Code, Reason};
 use crate::scalar::{Aggregates, quoted};
 use crate::scope::{Scope, fold};
@@ -31,6 +32,7 @@ pub(crate) fn normalize(query: &Query, names: Names<'_>) -> Result<Block, Reason
     let FromBuilder {
         occurrences,
         predicates,
+        mentioned,
         ..
     } = from;
     let has_aggregate = outputs
@@ -50,7 +52,9 @@ pub(crate) fn normalize(query: &Query, names: Names<'_>) -> Result<Block, Reason
         order_by,
         limit,
         offset,
+        mentioned,
     };
+    let block = with_total_joins_inner(block, names.catalog);
     if is_grouped {
         Ok(block)
     } else {
@@ -196,9 +200,15 @@ impl Clauses<'_, '_> {
         {
             return Ok(value);
         }
-        self.from
+        let value = self
+            .from
             .resolver(self.scope, Aggregates::Allowed)
-            .scalar(expr)
+            .scalar(expr)?;
+        if value.is_constant() {
+            let detail = format!("ORDER BY {}", quoted(expr));
+            return Err(Reason::new(Code::UnsupportedClause, detail));
+        }
+        Ok(value)
     }
 }
 
