@@ -305,8 +305,16 @@ impl Star {
         if !keys.is_empty() {
             for _ in 0..random.below(4) {
                 let (key, ty) = random.pick(&keys).clone();
-                let key = if random.chance(50) {
+                let numbers: Vec<&str> = keys
+                    .iter()
+                    .filter(|(_, ty)| *ty == Type::Integer)
+                    .map(|(key, _)| key.as_str())
+                    .collect();
+                let key = if random.chance(45) {
                     key
+                } else if !numbers.is_empty() && random.chance(20) {
+                    let (left, right) = (random.below(numbers.len()), random.below(numbers.len()));
+                    chain([numbers[left], numbers[right]], random)
                 } else {
                     derived_key(&key, ty, random)
                 };
@@ -652,6 +660,60 @@ fn over_key(key: &str, ty: Type, aggregate: &str, random: &mut Random) -> String
             format!("{aggregate} FILTER (WHERE {condition})")
         }
         _ => stored_aggregate(&(key.to_owned(), ty), random),
+    }
+}
+
+/// Operators in a row without parentheses: whoever reads them must agree with PostgreSQL on what binds tighter.
+fn chain(columns: [&str; 2], random: &mut Random) -> String {
+    let mut text = comparison(columns, random);
+    for _ in 0..random.below(3) {
+        let not = random.pick(&["", "", "NOT "]);
+        let junction = random.pick(&["AND", "OR"]);
+        text = format!("{text} {junction} {not}{}", comparison(columns, random));
+    }
+    text
+}
+
+fn comparison(columns: [&str; 2], random: &mut Random) -> String {
+    let (left, right) = (arithmetic(columns, random), arithmetic(columns, random));
+    let not = *random.pick(&["", "NOT "]);
+    match random.below(9) {
+        0 => format!("{left} IS {not}NULL"),
+        1 => format!("{left} {not}IN ({right}, 2)"),
+        2 => format!("{left} {not}BETWEEN {right} AND 3 + {right}"),
+        3 => format!("{left} IS {not}DISTINCT FROM {right}"),
+        4 => format!("{left}::text {not}LIKE '1' || '%'"),
+        5 => format!("{left} || 'x' {} 'y' || {right}", random.pick(&["=", "<", "<>"])),
+        6 => format!("({left} > 1) IS {not}TRUE"),
+        7 => format!("CASE WHEN {left} > 1 THEN {right} ELSE 0 END = {right}"),
+        _ => format!("{left} {} {right}", random.pick(&["=", "<>", "!=", "<", "<=", ">", ">="])),
+    }
+}
+
+fn arithmetic(columns: [&str; 2], random: &mut Random) -> String {
+    let mut text = term(columns, random);
+    for _ in 0..random.below(3) {
+        text = match random.below(6) {
+            0 => format!("{text} + {}", term(columns, random)),
+            1 => format!("{text} - {}", term(columns, random)),
+            2 => format!("{text} * {}", term(columns, random)),
+            3 => format!("{text} % 3"),
+            4 => format!("{text} / 2"),
+            _ => format!("{text} - -{}", random.below(4)),
+        };
+    }
+    text
+}
+
+fn term(columns: [&str; 2], random: &mut Random) -> String {
+    let column = *random.pick(&columns);
+    match random.below(7) {
+        0 => format!("- {column}"),
+        1 => format!("{column}::int::numeric"),
+        2 => format!("-{}", random.below(5)),
+        3 => format!("+{column}"),
+        4 => random.below(5).to_string(),
+        _ => column.to_owned(),
     }
 }
 

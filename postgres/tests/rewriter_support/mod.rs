@@ -174,7 +174,11 @@ pub fn different_order(original: &Outcome, rewritten: &Outcome, first: usize) ->
         return None;
     };
     let keys = |answer: &Answer| -> Vec<Row> {
-        answer.rows.iter().map(|row| row[first..].to_vec()).collect()
+        answer
+            .rows
+            .iter()
+            .map(|row| row[first..].iter().map(without_trailing_zeros).collect())
+            .collect()
     };
     let (left, right) = (keys(original), keys(rewritten));
     let position = left.iter().zip(&right).position(|(left, right)| left != right);
@@ -183,6 +187,17 @@ pub fn different_order(original: &Outcome, rewritten: &Outcome, first: usize) ->
             "row {position} is ordered by {:?}, not {:?}",
             right[position], left[position]
         )
+    })
+}
+
+/// 1.5 and 1.50 are equal, so either may come first.
+fn without_trailing_zeros(value: &Option<String>) -> Option<String> {
+    let text = value.as_ref()?;
+    let is_decimal = text.contains('.') && text.bytes().all(|b| b.is_ascii_digit() || b"-.".contains(&b));
+    Some(if is_decimal {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text.clone()
     })
 }
 
