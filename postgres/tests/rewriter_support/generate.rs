@@ -618,16 +618,16 @@ fn renamed(sql: &str) -> String {
 
 fn stored_aggregate((column, ty): &(String, Type), random: &mut Random) -> String {
     let functions: &[&str] = match ty {
-        Type::Integer => &["sum(C)", "avg(C)", "min(C)", "max(C)", "count(C)", "sum(C * 2)", "sum(C) FILTER (WHERE {f.ok})"],
-        Type::Scaled => &["sum(C)", "avg(C)", "count(C)", "min(C)", "max(C)", "sum(C * {f.a})"],
-        Type::Numeric => &["sum(C)", "avg(C)", "count(C)"],
-        Type::Float => &["count(C)", "count(CASE WHEN C > 1 THEN 1 END)", "sum(CASE WHEN C > 1 THEN {f.a} END)"],
-        Type::Text => &["min(C)", "max(C)", "count(C)", "max(upper(C))"],
-        Type::Padded => &["count(C)"],
-        Type::Date | Type::Timestamp | Type::Instant => &["min(C)", "max(C)", "count(C)"],
-        Type::Boolean => &["bool_and(C)", "bool_or(C)", "count(C)"],
+        Type::Integer => &["sum(@)", "avg(@)", "min(@)", "max(@)", "count(@)", "sum(@ * 2)", "sum(@) FILTER (WHERE {f.ok})"],
+        Type::Scaled => &["sum(@)", "avg(@)", "count(@)", "min(@)", "max(@)", "sum(@ * {f.a})"],
+        Type::Numeric => &["sum(@)", "avg(@)", "count(@)"],
+        Type::Float => &["count(@)", "count(CASE WHEN @ > 1 THEN 1 END)", "sum(CASE WHEN @ > 1 THEN {f.a} END)"],
+        Type::Text => &["min(@)", "max(@)", "count(@)", "max(upper(@))"],
+        Type::Padded => &["count(@)"],
+        Type::Date | Type::Timestamp | Type::Instant => &["min(@)", "max(@)", "count(@)"],
+        Type::Boolean => &["bool_and(@)", "bool_or(@)", "count(@)"],
     };
-    random.pick::<&str>(functions).replace('C', column)
+    random.pick::<&str>(functions).replace('@', column)
 }
 
 fn derived_aggregate(stored: &str, random: &mut Random) -> String {
@@ -719,27 +719,27 @@ fn term(columns: [&str; 2], random: &mut Random) -> String {
 
 fn derived_key(key: &str, ty: Type, random: &mut Random) -> String {
     let forms: &[&str] = match ty {
-        Type::Integer => &["C", "C % 3", "C / 2", "CASE WHEN C > 2 THEN 'a' ELSE 'b' END", "coalesce(C, 0)", "floor(C / 2) * 2", "C::text", "C * 1.5", "-C"],
-        Type::Text => &["C", "upper(C)", "left(C, 1)", "coalesce(C, '-')", "C || 'x'", "length(C)", "nullif(C, 'a')"],
-        Type::Padded => &["C", "C::text", "length(C)", "upper(C)"],
-        Type::Date => &["C", "EXTRACT(year FROM C)", "EXTRACT(dow FROM C)", "date_trunc('month', C)", "C + 1", "to_char(C, 'YYYY-MM')"],
+        Type::Integer => &["@", "@ % 3", "@ / 2", "CASE WHEN @ > 2 THEN 'a' ELSE 'b' END", "coalesce(@, 0)", "floor(@ / 2) * 2", "@::text", "@ * 1.5", "-@"],
+        Type::Text => &["@", "upper(@)", "left(@, 1)", "coalesce(@, '-')", "@ || 'x'", "length(@)", "nullif(@, 'a')"],
+        Type::Padded => &["@", "@::text", "length(@)", "upper(@)"],
+        Type::Date => &["@", "EXTRACT(year FROM @)", "EXTRACT(dow FROM @)", "date_trunc('month', @)", "@ + 1", "to_char(@, 'YYYY-MM')"],
         Type::Timestamp => return derived_bucket(key, random),
-        Type::Instant => &["C", "date_trunc('day', C)", "C::date", "date_trunc('month', C)"],
-        Type::Boolean => &["C", "C IS NULL", "coalesce(C::text, '?')"],
-        Type::Scaled => &["C", "C * 2", "round(C)", "C + 1.5", "C / 3", "C::text"],
-        Type::Numeric | Type::Float => &["C"],
+        Type::Instant => &["@", "date_trunc('day', @)", "@::date", "date_trunc('month', @)"],
+        Type::Boolean => &["@", "@ IS NULL", "coalesce(@::text, '?')"],
+        Type::Scaled => &["@", "@ * 2", "round(@)", "@ + 1.5", "@ / 3", "@::text"],
+        Type::Numeric | Type::Float => &["@"],
     };
-    random.pick::<&str>(forms).replace('C', key)
+    random.pick::<&str>(forms).replace('@', key)
 }
 
 fn derived_bucket(key: &str, random: &mut Random) -> String {
     let column = key.split_once(", ").map_or(key, |(_, rest)| rest.trim_end_matches(')'));
     let forms: &[&str] = &[
-        "date_trunc('hour', C)", "date_trunc('day', C)", "DATE_TRUNC('WEEK', C)", "DATE_TRUNC('MONTH', C)", "date_trunc('quarter', C)",
-        "date_trunc('year', C)", "EXTRACT(month FROM C)", "EXTRACT(dow FROM C)", "EXTRACT(isoyear FROM C)", "date_part('year', C)",
-        "C::date", "EXTRACT(hour FROM C)", "EXTRACT(week FROM C)",
+        "date_trunc('hour', @)", "date_trunc('day', @)", "DATE_TRUNC('WEEK', @)", "DATE_TRUNC('MONTH', @)", "date_trunc('quarter', @)",
+        "date_trunc('year', @)", "EXTRACT(month FROM @)", "EXTRACT(dow FROM @)", "EXTRACT(isoyear FROM @)", "date_part('year', @)",
+        "@::date", "EXTRACT(hour FROM @)", "EXTRACT(week FROM @)",
     ];
-    random.pick::<&str>(forms).replace('C', column)
+    random.pick::<&str>(forms).replace('@', column)
 }
 
 /// A condition on what a key stands for.
@@ -757,25 +757,25 @@ fn predicate(column: &str, ty: Type, random: &mut Random) -> String {
         Type::Integer => {
             let (low, high) = (random.below(4), random.below(6));
             match random.below(8) {
-                0 => format!("C IN ({low}, {high})"),
-                1 => format!("C BETWEEN {low} AND {high}"),
-                2 => format!("(C IS NULL OR C = {low})"),
-                3 => format!("C NOT IN ({low}, {high}, {})", random.pick(&["7", "NULL"])),
-                4 => format!("NOT C {comparison} {low}"),
-                5 => "C = C".to_owned(),
-                6 => format!("C IS DISTINCT FROM {low}"),
-                _ => format!("C {comparison} {low}"),
+                0 => format!("@ IN ({low}, {high})"),
+                1 => format!("@ BETWEEN {low} AND {high}"),
+                2 => format!("(@ IS NULL OR @ = {low})"),
+                3 => format!("@ NOT IN ({low}, {high}, {})", random.pick(&["7", "NULL"])),
+                4 => format!("NOT @ {comparison} {low}"),
+                5 => "@ = @".to_owned(),
+                6 => format!("@ IS DISTINCT FROM {low}"),
+                _ => format!("@ {comparison} {low}"),
             }
         }
         Type::Text | Type::Padded => {
             let value = *random.pick(&["a", "b", "A", "a ", "", "it''s", "x"]);
             match random.below(6) {
-                0 => format!("C IN ('{value}', 'b')"),
-                1 => "C LIKE 'a%'".to_owned(),
-                2 => "NOT C IS NULL".to_owned(),
-                3 => format!("(C = '{value}' OR C = 'red')"),
-                4 => format!("'{value}' {comparison} C"),
-                _ => format!("C {comparison} '{value}'"),
+                0 => format!("@ IN ('{value}', 'b')"),
+                1 => "@ LIKE 'a%'".to_owned(),
+                2 => "NOT @ IS NULL".to_owned(),
+                3 => format!("(@ = '{value}' OR @ = 'red')"),
+                4 => format!("'{value}' {comparison} @"),
+                _ => format!("@ {comparison} '{value}'"),
             }
         }
         Type::Date | Type::Timestamp => {
@@ -784,18 +784,18 @@ fn predicate(column: &str, ty: Type, random: &mut Random) -> String {
                 "2023-12-31 23:59:59",
             ]);
             match random.below(6) {
-                0 => format!("C >= '{day}' AND C < '2025-01-01'"),
-                1 => format!("C BETWEEN '2024-01-01' AND '{day}'"),
-                2 => format!("C >= TO_TIMESTAMP('{}', 'YYYY-MM-DD')", &day[..10]),
-                3 => format!("C < DATE '{day}'"),
-                4 => format!("C >= TIMESTAMP '{day}'"),
-                _ => format!("C {} '{day}'", random.pick(&[">=", "<", "<=", ">"])),
+                0 => format!("@ >= '{day}' AND @ < '2025-01-01'"),
+                1 => format!("@ BETWEEN '2024-01-01' AND '{day}'"),
+                2 => format!("@ >= TO_TIMESTAMP('{}', 'YYYY-MM-DD')", &day[..10]),
+                3 => format!("@ < DATE '{day}'"),
+                4 => format!("@ >= TIMESTAMP '{day}'"),
+                _ => format!("@ {} '{day}'", random.pick(&[">=", "<", "<=", ">"])),
             }
         }
-        Type::Instant => format!("C {comparison} '2024-03-10 02:30:00'"),
-        Type::Boolean => (*random.pick(&["C IS NOT NULL", "C IS NULL"])).to_owned(),
-        Type::Scaled | Type::Numeric => format!("C {comparison} {}", random.pick(&["1", "1.5", "0"])),
-        Type::Float => format!("C {comparison} 1.5"),
+        Type::Instant => format!("@ {comparison} '2024-03-10 02:30:00'"),
+        Type::Boolean => (*random.pick(&["@ IS NOT NULL", "@ IS NULL"])).to_owned(),
+        Type::Scaled | Type::Numeric => format!("@ {comparison} {}", random.pick(&["1", "1.5", "0"])),
+        Type::Float => format!("@ {comparison} 1.5"),
     };
-    text.replace('C', column)
+    text.replace('@', column)
 }
