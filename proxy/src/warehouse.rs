@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use pgstar_postgres::catalog::{catalog_fingerprint, load_catalog};
 use pgstar_postgres::connect::{Connector, Error as ConnectError};
@@ -14,6 +14,7 @@ use pgstar_postgres::rollups::{
 };
 use pgstar_rewriter::catalog::Catalog;
 use pgstar_rewriter::{Reason, Rollup, RollupDefinition};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_postgres::{Client, SimpleQueryMessage};
 use tracing::warn;
@@ -25,6 +26,10 @@ use crate::telemetry;
 /// is noticed at the latest this long after its commit; dropped or revoked tables are noticed by
 /// PostgreSQL itself, because every rewritten statement names them.
 pub const CATALOG_POLL: Duration = Duration::from_secs(1);
+
+/// How long ago the catalog may have been looked at for rollups to answer. Beyond it a key that a proof
+/// rests on may be gone, or a policy may hide rows, without anybody here knowing.
+pub const CATALOG_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// How long to wait after something failed: long enough that a lasting trouble does not flood the log.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(10);
@@ -94,6 +99,12 @@ pub struct Warehouse {
     store: RollupStore,
     declared: RwLock<Vec<RollupConfig>>,
     snapshot: RwLock<Arc<Snapshot>>,
+    /// When the question was put whose answer last showed that the snapshot holds.
+    confirmed_at: Mutex<Option<Instant>>,
+    /// Refreshes follow one another: an older reading must not replace a newer one.
+    refreshing: tokio::sync::Mutex<()>,
+    /// Told when there may be something to build.
+    changed: Notify,
     building: Mutex<HashMap<String, &'static str>>,
 }
 
@@ -114,6 +125,9 @@ impl Warehouse {
             store: RollupStore::new(upstream.clone())?,
             declared: RwLock::new(declared),
             snapshot: RwLock::default(),
+            confirmed_at: Mutex::default(),
+            refreshing: tokio::sync::Mutex::default(),
+            changed: Notify::new(),
             building: Mutex::default(),
         })
     }
@@ -121,6 +135,23 @@ impl Warehouse {
     /// What is known now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the snapshot was seen to hold a short while ago.
+    pub fn is_watched(&self) -> bool {
+        let confirmed_at = *self
+            .confirmed_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        confirmed_at.is_some_and(|asked_at| asked_at.elapsed() < CATALOG_AGE_MAX)
+    }
+
+    fn confirm(&self, asked_at: Instant) {
+        let mut confirmed_at = self
+            .confirmed_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *confirmed_at = confirmed_at.max(Some(asked_at));
     }
 
     /// The upkeep of rollup tables.
@@ -161,6 +192,8 @@ impl Warehouse {
     ///
     /// Returns the definitions that do not fit the database.
     pub async fn refresh(&self) -> Result<Vec<Misfit>, WarehouseError> {
+        let _turn = self.refreshing.lock().await;
+        let asked_at = Instant::now();
         let client = self.connector.shared().await?;
         let catalog = load_catalog(&client).await?;
         let (database, search_path) = own_session(&client).await?;
@@ -204,13 +237,14 @@ impl Warehouse {
             .snapshot
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        self.confirm(asked_at);
         Ok(misfits)
     }
 
     /// Builds every declared rollup that is missing or was built from another definition, one after
-    /// the other, publishing each as it is ready.
+    /// the other, publishing each as it is ready. One that fails keeps no other from being built.
     ///
-    /// `progress` is told the rollup's name. Returns how many were built.
+    /// `progress` is told the rollup's name. Returns how many were built, or the first failure.
     pub async fn build_missing(
         &self,
         progress: &(dyn Fn(&str, BuildProgress) + Sync),
@@ -220,13 +254,15 @@ impl Warehouse {
             return Ok(0);
         }
         self.store.ensure_schema().await?;
-        let mut built = 0;
+        let mut outcome = Ok(0);
         for rollup in &declared {
-            if self.build_one(rollup, false, progress).await? {
-                built += 1;
-            }
+            let built = self.build_one(rollup, false, progress).await;
+            outcome = match (outcome, built) {
+                (Ok(count), Ok(was_built)) => Ok(count + usize::from(was_built)),
+                (Ok(_), Err(error)) | (Err(error), _) => Err(error),
+            };
         }
-        Ok(built)
+        outcome
     }
 
     /// Builds one declared rollup from the base tables as they are now. False when its definition does not fit.
@@ -284,41 +320,50 @@ impl Warehouse {
             .insert(name.to_owned(), doing);
     }
 
-    /// Keeps the snapshot current for as long as it is polled: refreshes when the catalog or the
-    /// rollups' tables changed, and builds rollups whose definition is not built. Trouble is logged and
-    /// tried again; meanwhile the last snapshot stands, and what it says of dropped tables PostgreSQL
-    /// refuses by itself.
+    /// Keeps the snapshot current for as long as it is polled, and builds rollups whose definition is
+    /// not built. The catalog is watched while they are being built.
     pub async fn keep_current(&self, progress: &(dyn Fn(&str, BuildProgress) + Sync)) {
+        tokio::join!(self.watch_catalog(), self.keep_built(progress));
+    }
+
+    /// Trouble is logged and tried again; when it lasts, `is_watched` turns false.
+    async fn watch_catalog(&self) {
         let mut known = String::new();
+        let mut warned_at: Option<Instant> = None;
         loop {
-            match self.follow(&mut known, progress).await {
-                Ok(()) => sleep(CATALOG_POLL).await,
-                Err(error) => {
-                    warn!(%error, "Could not look after the rollups; trying again in {} s.", TROUBLE_PAUSE.as_secs());
-                    sleep(TROUBLE_PAUSE).await;
-                }
+            if let Err(error) = self.follow(&mut known).await
+                && warned_at.is_none_or(|warned_at| warned_at.elapsed() >= TROUBLE_PAUSE)
+            {
+                warn!(%error, "Could not look at the catalog; trying again.");
+                warned_at = Some(Instant::now());
             }
+            sleep(CATALOG_POLL).await;
         }
     }
 
-    async fn follow(
-        &self,
-        known: &mut String,
-        progress: &(dyn Fn(&str, BuildProgress) + Sync),
-    ) -> Result<(), WarehouseError> {
+    async fn follow(&self, known: &mut String) -> Result<(), WarehouseError> {
+        let asked_at = Instant::now();
         let now = self.fingerprint().await?;
         if now == *known {
+            self.confirm(asked_at);
             return Ok(());
         }
         for misfit in self.refresh().await? {
             warn!(rollup = %misfit.rollup.name, reason = %misfit.reason, "A rollup does not fit the database.");
         }
-        // Remembered before building: what changes meanwhile, the builds included, is followed next time.
         *known = now;
-        self.build_missing(progress)
-            .await
-            .inspect_err(|_| known.clear())?;
+        self.changed.notify_one();
         Ok(())
+    }
+
+    async fn keep_built(&self, progress: &(dyn Fn(&str, BuildProgress) + Sync)) {
+        loop {
+            self.changed.notified().await;
+            while let Err(error) = self.build_missing(progress).await {
+                warn!(%error, "Could not build the rollups; trying again in {} s.", TROUBLE_PAUSE.as_secs());
+                sleep(TROUBLE_PAUSE).await;
+            }
+        }
     }
 
     /// Changes whenever a refresh could come out differently.

@@ -174,6 +174,7 @@ async fn start_proxy(server: &Server, steps: &Steps) -> Result<Proxy, Failure> {
         "{built} rollups built, {} MiB with their indexes",
         bytes >> 20
     ));
+    proxy.keep_rollups();
     Ok(proxy)
 }
 

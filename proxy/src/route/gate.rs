@@ -42,7 +42,13 @@ pub(super) fn requested(facts: &SessionFacts, default: Freshness) -> Requested {
 }
 
 /// Whether any rollup may answer in this session's present state.
-pub(super) fn session(facts: &SessionFacts, snapshot: &Snapshot) -> Result<(), Reason> {
+///
+/// `is_watched` says that the snapshot is known to hold still.
+pub(super) fn session(
+    facts: &SessionFacts,
+    snapshot: &Snapshot,
+    is_watched: bool,
+) -> Result<(), Reason> {
     let refuse = |code, detail: &str| Err(Reason::new(code, detail));
     let finds_pg_catalog_first = facts
         .search_path
@@ -50,6 +56,10 @@ pub(super) fn session(facts: &SessionFacts, snapshot: &Snapshot) -> Result<(), R
         .is_some_and(|schema| schema == "pg_catalog");
     if snapshot.version == 0 {
         return refuse(Code::CatalogUnavailable, "");
+    }
+    if !is_watched {
+        let detail = "it has not been looked at for some seconds, so keys, policies or privileges may have changed";
+        return refuse(Code::CatalogUnavailable, detail);
     }
     if facts.database != snapshot.database {
         return Err(Reason::new(

@@ -147,7 +147,7 @@ impl Router {
 
     async fn judge(&self, facts: &SessionFacts, sql: &str, binding: Option<&Binding>) -> Verdict {
         let snapshot = self.warehouse.snapshot();
-        if let Err(reason) = gate::session(facts, &snapshot) {
+        if let Err(reason) = gate::session(facts, &snapshot, self.warehouse.is_watched()) {
             return Verdict {
                 snapshot,
                 decided: None,
