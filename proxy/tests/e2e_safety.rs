@@ -748,6 +748,93 @@ async fn until_connected(lab: &Lab) -> Pair {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalog_is_watched_while_a_rollup_is_being_built() {
+    let database = Database::with(SCHEMA).await;
+    database.run("CREATE TABLE slow (id int)").await;
+    let lab = Lab::start(&database, ANY, &ROLLUPS).await;
+    drop(lab);
+    // A build that does not come to its end, because somebody holds its table.
+    let mut holder = database.direct().await;
+    ok(&mut holder, "BEGIN; LOCK TABLE slow").await;
+    let slow = ("slow", "SELECT id, count(*) FROM slow GROUP BY id");
+    let config = database.config(ANY, &[slow, ROLLUPS[0], ROLLUPS[1], ROLLUPS[2]]);
+    let proxy = pgstar::serve::Proxy::start(&config).await.unwrap();
+    proxy.keep_rollups();
+    let lab = Lab { database, proxy };
+    let mut pair = lab.pair().await;
+    assert_eq!(pair.served(BY_KIND).await, Served::Rollup);
+    let began = std::time::Instant::now();
+    while !rows(&ok(&mut pair.through, "SHOW pgstar.rollups").await)
+        .iter()
+        .any(|row| row.starts_with("slow|building"))
+    {
+        assert!(began.elapsed() < NOTICED, "it is not being built");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    lab.database
+        .run("ALTER TABLE sale DROP CONSTRAINT sale_shop_id_fkey")
+        .await;
+    until_decision(&mut pair.through, BY_KIND, "join-not-removable", NOTICED).await;
+    ok(&mut holder, "COMMIT").await;
+    until_answered(
+        &mut pair.through,
+        "SELECT id, count(*) FROM slow GROUP BY 1",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollup_that_cannot_be_built_keeps_no_other_from_being_built() {
+    let database = Database::with(SCHEMA).await;
+    let role = format!("{}_half", database.name);
+    let grants = format!(
+        "CREATE ROLE {role} LOGIN; GRANT SELECT ON sale TO {role}; CREATE SCHEMA pgstar AUTHORIZATION {role}"
+    );
+    database.run(&grants).await;
+    let mut config = database.config(ANY, &ROLLUPS);
+    config.upstream = database
+        .url()
+        .replace("postgres@", &format!("{role}@"))
+        .parse()
+        .unwrap();
+    let proxy = pgstar::serve::Proxy::start(&config).await.unwrap();
+    proxy.keep_rollups();
+    let lab = Lab { database, proxy };
+    let mut session = lab.session_as(&role).await;
+    until_answered(&mut session, BY_MOMENT).await;
+    assert_ne!(decision(&mut session, BY_TOWN).await, "rollup");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_answered_by_who_can_no_longer_look_at_the_catalog() {
+    let database = Database::with(SCHEMA).await;
+    let role = format!("{}_own", database.name);
+    database
+        .run(&format!("CREATE ROLE {role} LOGIN SUPERUSER"))
+        .await;
+    let mut config = database.config(ANY, &ROLLUPS);
+    config.upstream = database
+        .url()
+        .replace("postgres@", &format!("{role}@"))
+        .parse()
+        .unwrap();
+    let lab = Lab::with_config(&database, &config).await;
+    let mut pair = lab.pair().await;
+    assert_eq!(pair.served(BY_KIND).await, Served::Rollup);
+    let shut_out = format!(
+        "ALTER ROLE {role} NOLOGIN; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'"
+    );
+    lab.database.run(&shut_out).await;
+    let within = pgstar::warehouse::CATALOG_AGE_MAX + NOTICED;
+    until_decision(&mut pair.through, BY_KIND, "catalog-unavailable", within).await;
+    lab.database.run("ALTER TABLE sale DROP CONSTRAINT sale_shop_id_fkey; INSERT INTO sale SELECT 1000, 99, now(), now(), 'c', 1").await;
+    assert_eq!(pair.served(BY_KIND).await, Served::Passthrough);
+    lab.database.run(&format!("ALTER ROLE {role} LOGIN")).await;
+    until_decision(&mut pair.through, BY_KIND, "join-not-removable", within).await;
+    until_answered(&mut pair.through, BY_TOWN).await;
+}
+
 // ---- the rest ----
 
 #[tokio::test(flavor = "multi_thread")]
