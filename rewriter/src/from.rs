@@ -470,15 +470,21 @@ impl<'a> FromBuilder<'a> {
         if !keeps_every_row {
             return Err(Reason::new(Code::NestedBlock, quoted(query)));
         }
-        if select.with.is_some() {
-            return Err(Reason::new(
-                Code::UnsupportedClause,
-                "WITH inside a sub-select",
-            ));
-        }
         if select.from.is_empty() {
             return Err(Reason::new(Code::NestedBlock, "a sub-select without FROM"));
         }
+        let visible = match select.with {
+            None => visible,
+            // Its names are visible nowhere else, which holds as long as there are no others.
+            Some(_) if self.common_tables.is_empty() => {
+                self.read_with(select.with, 0)?;
+                self.common_tables.len()
+            }
+            Some(_) => {
+                let detail = "WITH inside a sub-select beside another WITH";
+                return Err(Reason::new(Code::UnsupportedClause, detail));
+            }
+        };
         let scope = self.read_from_where(&select, visible)?;
         let columns = self.projection(select.projection, &scope, Aggregates::Allowed)?;
         if columns.iter().any(|(_, value)| value.has_aggregate()) {

@@ -25,6 +25,7 @@ mod from;
 mod functions;
 mod implication;
 mod joins;
+mod left_joins;
 mod matching;
 mod names;
 mod normalize;

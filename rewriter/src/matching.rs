@@ -4,7 +4,7 @@
 //! the rollup has all of, compensating predicates, groups and aggregates that can be derived.
 
 use crate::aggregate::AggregateDeriver;
-use crate::block::{Attachment, Block, OrderItem, Output, Tables};
+use crate::block::{Block, OrderItem, Output, Tables};
 use crate::catalog::Catalog;
 use crate::derive::Deriver;
 use crate::equivalence::{Equivalence, column_equality};
@@ -12,6 +12,7 @@ use crate::exact::prints_exactly;
 use crate::expr::{ColumnRef, OccurrenceId, Scalar};
 use crate::implication::{implies, is_made_equal};
 use crate::joins::{Joins, Removal};
+use crate::left_joins::{FoundRows, LeftJoins};
 use crate::reason::{Code, Reason};
 use crate::rollup::RollupDefinition;
 use crate::volatility::may_raise;
@@ -53,7 +54,9 @@ impl<'a> Matcher<'a> {
         for mapping in mappings(query, &rollup.block, self.catalog)? {
             match self.derive_mapped(query, rollup, &mapping) {
                 Ok(derived) => return Ok(derived),
-                Err(reason) => refusal = reason,
+                // The mapping that came furthest says what is really missing.
+                Err(reason) if refusal.code == Code::JoinDiffers => refusal = reason,
+                Err(_) => {}
             }
         }
         Err(refusal)
@@ -138,7 +141,13 @@ struct Attempt<'a, 'q> {
 
 impl Attempt<'_, '_> {
     fn derive(&self) -> Result<Derived, Reason> {
-        self.same_left_joins()?;
+        let left_joins = LeftJoins {
+            query: self.query,
+            mapping: self.mapping,
+            rollup: self.rollup,
+            tables: self.tables,
+        };
+        let found = left_joins.compare()?;
         let removals = self.remove_extra_joins()?;
         let mut proof = vec![];
         proof.extend(removals.iter().map(|removal| Step {
@@ -146,41 +155,13 @@ impl Attempt<'_, '_> {
             detail: removal.proof.clone(),
         }));
         self.keeps_every_row(&removals)?;
-        let predicates = self.compensation(&mut proof)?;
+        let predicates = self.compensation(found, &mut proof)?;
         let block = self.project(predicates)?;
         proof.push(Step {
             rule: "grouped by",
             detail: self.keys_used(&block),
         });
         Ok(Derived { block, proof })
-    }
-
-    /// Left joins decide which columns are NULL, so both sides must have the very same ones.
-    fn same_left_joins(&self) -> Result<(), Reason> {
-        for (occurrence, target) in self.query.occurrences.iter().zip(self.mapping) {
-            let Some(theirs) = self.tables.occurrences.get(target.0) else {
-                continue;
-            };
-            let is_same = match (&occurrence.attachment, &theirs.attachment) {
-                (Attachment::Inner, Attachment::Inner) => true,
-                (Attachment::Left(mine), Attachment::Left(theirs)) => {
-                    canonical_set(mine) == canonical_set(theirs)
-                }
-                (Attachment::Inner, Attachment::Left(_))
-                | (Attachment::Left(_), Attachment::Inner) => false,
-            };
-            if !is_same {
-                let name = self
-                    .tables
-                    .relation(*target)
-                    .map_or("a table", |relation| &relation.name);
-                return Err(Reason::new(
-                    Code::JoinDiffers,
-                    format!("{name} is joined differently"),
-                ));
-            }
-        }
-        Ok(())
     }
 
     /// The rollup's tables that the query does not read must each be removable.
@@ -250,7 +231,12 @@ impl Attempt<'_, '_> {
     }
 
     /// What the query asks beyond the rollup's own predicates, over its keys.
-    fn compensation(&self, proof: &mut Vec<Step>) -> Result<Vec<Scalar>, Reason> {
+    fn compensation(
+        &self,
+        found: FoundRows,
+        proof: &mut Vec<Step>,
+    ) -> Result<Vec<Scalar>, Reason> {
+        let FoundRows { conditions, tests } = found;
         let classes = &self.rollup.classes;
         let holds_already: Vec<Scalar> = self
             .rollup
@@ -259,10 +245,11 @@ impl Attempt<'_, '_> {
             .iter()
             .map(|predicate| classes.canonical(predicate))
             .collect();
-        let mut compensation = vec![];
+        let mut compensation = tests;
         for predicate in &self.query.predicates {
             if is_made_equal(predicate, classes)
                 || holds_already.contains(&classes.canonical(predicate))
+                || conditions.contains(&predicate.canonical())
             {
                 proof.push(Step {
                     rule: "holds in the rollup",
@@ -430,11 +417,4 @@ fn push_new(scalars: &mut Vec<Scalar>, scalar: Scalar) {
     if !scalars.contains(&scalar) {
         scalars.push(scalar);
     }
-}
-
-fn canonical_set(conjuncts: &[Scalar]) -> Vec<Scalar> {
-    let mut set: Vec<Scalar> = conjuncts.iter().map(Scalar::canonical).collect();
-    set.sort();
-    set.dedup();
-    set
 }

@@ -225,12 +225,14 @@ fn binary_type(
     if op.is_comparison() {
         return Some(plain(BOOL));
     }
+    if op == BinaryOp::Concat {
+        return concat_type(left, right, columns);
+    }
     let (left, right) = (
         type_of(left, columns)?.oid.0,
         type_of(right, columns)?.oid.0,
     );
     let oid = match (op, left, right) {
-        (BinaryOp::Concat, TEXT | VARCHAR, TEXT | VARCHAR) => TEXT,
         (BinaryOp::Plus | BinaryOp::Minus, DATE, INT2 | INT4) => DATE,
         (BinaryOp::Plus, INT2 | INT4, DATE) => DATE,
         (BinaryOp::Minus, DATE, DATE) => INT4,
@@ -248,10 +250,24 @@ fn binary_type(
             FLOAT8,
             INT2 | INT4 | INT8 | NUMERIC,
         ) => FLOAT8,
-        (BinaryOp::Concat, _, _) => return None,
         _ => wider_number(left, right)?,
     };
     Some(plain(oid))
+}
+
+/// `||` with a text on one side makes a text; without one it may be that of arrays, bits or JSON.
+fn concat_type(left: &Scalar, right: &Scalar, columns: &dyn ColumnTypes) -> Option<ColumnType> {
+    let is_text = |scalar: &Scalar| {
+        type_of(scalar, columns).is_some_and(|ty| matches!(ty.oid.0, TEXT | VARCHAR | BPCHAR))
+    };
+    let is_joined = |scalar: &Scalar| match scalar {
+        Scalar::Literal(Literal::String(_)) => true,
+        other => type_of(other, columns).is_some_and(|ty| {
+            matches!(ty.oid.0, TEXT | VARCHAR | BPCHAR | BOOL | INT2 | INT4 | INT8)
+        }),
+    };
+    let makes_text = (is_text(left) || is_text(right)) && is_joined(left) && is_joined(right);
+    makes_text.then(|| plain(TEXT))
 }
 
 fn wider_number(left: u32, right: u32) -> Option<u32> {
