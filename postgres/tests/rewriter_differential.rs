@@ -2,6 +2,7 @@
 //!
 //! `PGSTAR_DIFFERENTIAL_QUERIES=10000` asks more queries, `PGSTAR_DIFFERENTIAL_SEED=7` other ones. A
 //! difference is printed with its seed and as a ready-made case.
+#![allow(clippy::unwrap_used)] // A panic is how a test fails.
 
 mod common;
 mod rewriter_support;
@@ -17,7 +18,9 @@ use pgstar_rewriter::{Context, Rollup, RollupDefinition, decide};
 use rewriter_support::data::{Random, fill};
 use rewriter_support::generate::{Shape, Star};
 use rewriter_support::ordered::{has_limit, visible};
-use rewriter_support::{Outcome, Rows, ask, build_rollups, difference, different_order, enter_session};
+use rewriter_support::{
+    Outcome, Rows, ask, build_rollups, difference, different_order, enter_session,
+};
 
 const QUERIES_PER_STAR: usize = 60;
 const ROLLUPS_PER_STAR: usize = 5;
@@ -130,7 +133,11 @@ impl World {
             Outcome::Failed(_) => totals.failed_alike += 1,
             Outcome::Answer(_) => {}
         }
-        let rows = if has_limit(sql) { Rows::Count } else { Rows::AsSet };
+        let rows = if has_limit(sql) {
+            Rows::Count
+        } else {
+            Rows::AsSet
+        };
         for found in &decision.matches {
             totals.compared += 1;
             let rewritten = ask(&self.client, &found.sql).await;
@@ -199,7 +206,11 @@ async fn random_queries_get_the_originals_answers() {
         write!(report, "\n  {reason} {count}").unwrap();
     }
     println!("{report}");
-    assert!(differences.is_empty(), "{report}\n\n{}", differences.join("\n\n"));
+    assert!(
+        differences.is_empty(),
+        "{report}\n\n{}",
+        differences.join("\n\n")
+    );
     // A generator that never hits would prove nothing.
     assert!(rewritten * 5 > queries, "{report}");
 }

@@ -114,8 +114,9 @@ impl AggregateDeriver<'_> {
             other => other,
         };
         // A count of what is never NULL is a count of rows.
-        let argument = argument
-            .filter(|argument| function != AggregateFunction::Count || !self.always_counts(argument));
+        let argument = argument.filter(|argument| {
+            function != AggregateFunction::Count || !self.always_counts(argument)
+        });
         let filter = aggregate.filter.as_ref();
         if filter.is_some()
             && let Some(position) = self.stored(function, argument, filter)
@@ -222,8 +223,7 @@ impl AggregateDeriver<'_> {
                 Ok(number("0"))
             }
             (AggregateFunction::Count, result) => {
-                let counted =
-                    Some(result).filter(|result| !self.always_counts(result));
+                let counted = Some(result).filter(|result| !self.always_counts(result));
                 self.row_value(function, counted, aggregate)
             }
             (_, result) => self.row_value(function, Some(result), aggregate),

@@ -69,13 +69,16 @@ impl LeftJoins<'_> {
         // A row that was found by equality with another table's column has found that table's row, too.
         while let Some((occurrence, _)) = wanted.iter().find(|(occurrence, _)| {
             !present.contains(occurrence)
-                && wanted
-                    .iter()
-                    .any(|(other, condition)| present.contains(other) && equates(condition, *occurrence))
+                && wanted.iter().any(|(other, condition)| {
+                    present.contains(other) && equates(condition, *occurrence)
+                })
         }) {
             present.push(*occurrence);
         }
-        match wanted.iter().find(|(occurrence, _)| !present.contains(occurrence)) {
+        match wanted
+            .iter()
+            .find(|(occurrence, _)| !present.contains(occurrence))
+        {
             Some((occurrence, _)) => Err(self.differs(*occurrence)),
             None => Ok(found),
         }

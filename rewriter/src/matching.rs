@@ -231,11 +231,7 @@ impl Attempt<'_, '_> {
     }
 
     /// What the query asks beyond the rollup's own predicates, over its keys.
-    fn compensation(
-        &self,
-        found: FoundRows,
-        proof: &mut Vec<Step>,
-    ) -> Result<Vec<Scalar>, Reason> {
+    fn compensation(&self, found: FoundRows, proof: &mut Vec<Step>) -> Result<Vec<Scalar>, Reason> {
         let FoundRows { conditions, tests } = found;
         let classes = &self.rollup.classes;
         let holds_already: Vec<Scalar> = self

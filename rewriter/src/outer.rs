@@ -48,9 +48,7 @@ fn with_inner_where(
     let mut position = 0;
     while let Some(occurrence) = block.occurrences.get(position) {
         let condition = match &occurrence.attachment {
-            Attachment::Left(condition)
-                if is_inner(&block, OccurrenceId(position), condition) =>
-            {
+            Attachment::Left(condition) if is_inner(&block, OccurrenceId(position), condition) => {
                 condition.clone()
             }
             Attachment::Left(_) | Attachment::Inner => {

@@ -263,7 +263,10 @@ fn concat_type(left: &Scalar, right: &Scalar, columns: &dyn ColumnTypes) -> Opti
     let is_joined = |scalar: &Scalar| match scalar {
         Scalar::Literal(Literal::String(_)) => true,
         other => type_of(other, columns).is_some_and(|ty| {
-            matches!(ty.oid.0, TEXT | VARCHAR | BPCHAR | BOOL | INT2 | INT4 | INT8)
+            matches!(
+                ty.oid.0,
+                TEXT | VARCHAR | BPCHAR | BOOL | INT2 | INT4 | INT8
+            )
         }),
     };
     let makes_text = (is_text(left) || is_text(right)) && is_joined(left) && is_joined(right);

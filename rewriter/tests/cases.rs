@@ -2,7 +2,9 @@
 //!
 //! `UPDATE_CASES=1 cargo test -p pgstar-rewriter --test cases` writes what happens now into the
 //! files. Whether a decision gives PostgreSQL's own answer is tested in the postgres crate.
+#![allow(clippy::unwrap_used)] // A panic is how a test fails.
 
+#[allow(dead_code)] // Not every test binary needs every helper.
 mod harness;
 
 use std::collections::{BTreeMap, BTreeSet};

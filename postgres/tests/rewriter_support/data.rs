@@ -105,12 +105,17 @@ async fn row(
 ) -> String {
     let mut values: Vec<String> = Vec::new();
     for column in &relation.columns {
-        let is_key = relation.unique_keys.iter().any(|key| key.contains(&column.attnum));
+        let is_key = relation
+            .unique_keys
+            .iter()
+            .any(|key| key.contains(&column.attnum));
         values.push(value(column, is_key, number, enums, random));
     }
     for key in &relation.foreign_keys {
         let is_nullable = key.columns.iter().any(|attnum| {
-            relation.column_at(*attnum).is_some_and(|column| !column.not_null)
+            relation
+                .column_at(*attnum)
+                .is_some_and(|column| !column.not_null)
         });
         let target = catalog.relation_by_oid(key.references).unwrap();
         let referenced = if is_nullable && random.chance(25) {
@@ -160,17 +165,53 @@ async fn referenced_row(
 }
 
 const TEXTS: &[&str] = &[
-    "a", "b", "A", "a ", "", "it''s", "Ä € 💶", "50%%", "\\n", "red", "a_b", "zz", "ab\"c", "x", "web",
+    "a",
+    "b",
+    "A",
+    "a ",
+    "",
+    "it''s",
+    "Ä € 💶",
+    "50%%",
+    "\\n",
+    "red",
+    "a_b",
+    "zz",
+    "ab\"c",
+    "x",
+    "web",
 ];
 const DAYS: &[&str] = &[
-    "2023-12-31", "2024-01-01", "2024-01-31", "2024-02-29", "2024-03-01", "2024-03-10", "2024-03-31",
-    "2024-04-15", "2024-10-27", "2024-11-03", "2024-12-30", "2025-01-01", "1999-12-31", "infinity",
+    "2023-12-31",
+    "2024-01-01",
+    "2024-01-31",
+    "2024-02-29",
+    "2024-03-01",
+    "2024-03-10",
+    "2024-03-31",
+    "2024-04-15",
+    "2024-10-27",
+    "2024-11-03",
+    "2024-12-30",
+    "2025-01-01",
+    "1999-12-31",
+    "infinity",
 ];
 const TIMES: &[&str] = &[
-    "00:00:00", "00:00:00.000001", "01:30:00", "02:30:00", "23:59:59.999999", "12:05:17.25", "23:30:00",
+    "00:00:00",
+    "00:00:00.000001",
+    "01:30:00",
+    "02:30:00",
+    "23:59:59.999999",
+    "12:05:17.25",
+    "23:30:00",
 ];
-const NUMERICS: &[&str] = &["0", "1", "1.00", "1.5", "-2.25", "10.10", "7", "NaN", "2.500", "10000.01"];
-const FLOATS: &[&str] = &["0", "-0", "NaN", "1.5", "0.1", "0.2", "1e300", "-1e-300", "Infinity", "3"];
+const NUMERICS: &[&str] = &[
+    "0", "1", "1.00", "1.5", "-2.25", "10.10", "7", "NaN", "2.500", "10000.01",
+];
+const FLOATS: &[&str] = &[
+    "0", "-0", "NaN", "1.5", "0.1", "0.2", "1e300", "-1e-300", "Infinity", "3",
+];
 
 /// Numbers of a type, over two powers of ten so that sums carry.
 fn integer(random: &mut Random) -> i64 {
@@ -208,9 +249,12 @@ fn value(
             let (day, time) = (random.pick(&DAYS[..13]), random.pick(TIMES));
             format!("'{day} {time}'")
         }
-        1186 => format!("'{}'", ["1 day", "24 hours", "1 month", "30 days", "0"][random.below(5)]),
+        1186 => format!(
+            "'{}'",
+            ["1 day", "24 hours", "1 month", "30 days", "0"][random.below(5)]
+        ),
         1700 if is_key => format!("{number}.0"),
-        1700 => format!("'{}'", random.pick(NUMERICS)),
+        1700 => format!("'{}'", random.pick(&NUMERICS[..fitting_numerics(column)])),
         2950 => format!("'00000000-0000-0000-0000-0000000000{:02}'", random.below(5)),
         3802 => "'{\"a\": 1}'".to_owned(),
         _ => {
@@ -228,12 +272,26 @@ fn value(
     }
 }
 
+/// How many of the numbers have no more digits before the point than the column.
+fn fitting_numerics(column: &Column) -> usize {
+    let (precision, scale) = ((column.ty.typmod - 4) >> 16, (column.ty.typmod - 4) & 0x7ff);
+    match column.ty.typmod {
+        -1 => NUMERICS.len(),
+        _ if precision - scale >= 5 => NUMERICS.len(),
+        _ => NUMERICS.len() - 1,
+    }
+}
+
 /// A text that fits the column.
 fn cut(text: &str, column: &Column) -> String {
     if column.ty.typmod < 4 {
         return text.to_owned();
     }
     let characters = (column.ty.typmod - 4) as usize;
-    let short: String = text.replace("''", "\u{1}").chars().take(characters).collect();
+    let short: String = text
+        .replace("''", "\u{1}")
+        .chars()
+        .take(characters)
+        .collect();
     short.replace('\u{1}', "''")
 }

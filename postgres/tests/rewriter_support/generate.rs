@@ -88,7 +88,10 @@ impl Star {
         for number in 0..1 + random.below(3) {
             star.arm(number, &mut fact_columns, &mut not_valid, random);
         }
-        star.ddl += &format!("CREATE TABLE f (\n    {}\n);\n\n", fact_columns.join(",\n    "));
+        star.ddl += &format!(
+            "CREATE TABLE f (\n    {}\n);\n\n",
+            fact_columns.join(",\n    ")
+        );
         star.ddl += &not_valid;
         star
     }
@@ -103,8 +106,17 @@ impl Star {
     ) {
         use Reference::{Dangling, Multiplying, NotValid, Partial, Total};
         let table = format!("d{number}");
-        let reference =
-            *random.pick(&[Total, Total, Total, Total, Partial, Partial, Dangling, NotValid, Multiplying]);
+        let reference = *random.pick(&[
+            Total,
+            Total,
+            Total,
+            Total,
+            Partial,
+            Partial,
+            Dangling,
+            NotValid,
+            Multiplying,
+        ]);
         let key_type = match reference {
             Total | Partial => *random.pick(&["integer", "integer", "bigint", "text", "numeric"]),
             Dangling | NotValid | Multiplying => "integer",
@@ -122,8 +134,10 @@ impl Star {
                 _ => "id integer PRIMARY KEY".to_owned(),
             }];
             outer_columns.extend(columns(DIMENSION, random));
-            self.ddl +=
-                &format!("CREATE TABLE {outer} (\n    {}\n);\n\n", outer_columns.join(",\n    "));
+            self.ddl += &format!(
+                "CREATE TABLE {outer} (\n    {}\n);\n\n",
+                outer_columns.join(",\n    ")
+            );
             own.push(foreign_key("up", "integer", &outer, outer_reference));
             self.table(&table, &own);
             self.dimension(&table, &table, "f", &format!("k{number}"), reference, false);
@@ -137,7 +151,12 @@ impl Star {
             "bigint" if random.chance(50) => "integer",
             other => other,
         };
-        fact.push(foreign_key(&format!("k{number}"), fact_type, &table, reference));
+        fact.push(foreign_key(
+            &format!("k{number}"),
+            fact_type,
+            &table,
+            reference,
+        ));
         if reference == NotValid {
             *not_valid += &format!(
                 "ALTER TABLE f ADD CONSTRAINT f_{table} FOREIGN KEY (k{number}) REFERENCES {table} (id) NOT VALID;\n\n"
@@ -152,7 +171,10 @@ impl Star {
     }
 
     fn table(&mut self, name: &str, columns: &[String]) {
-        self.ddl += &format!("CREATE TABLE {name} (\n    {}\n);\n\n", columns.join(",\n    "));
+        self.ddl += &format!(
+            "CREATE TABLE {name} (\n    {}\n);\n\n",
+            columns.join(",\n    ")
+        );
     }
 
     fn dimension(
@@ -216,7 +238,9 @@ impl Star {
         let mut joins: Vec<Join> = vec![];
         for (dimension, description) in self.dimensions.iter().enumerate() {
             let parent_is_there = description.parent == "f"
-                || joins.iter().any(|join| self.dimensions[join.dimension].alias == description.parent);
+                || joins
+                    .iter()
+                    .any(|join| self.dimensions[join.dimension].alias == description.parent);
             if parent_is_there && random.chance(70) {
                 joins.push(Join {
                     dimension,
@@ -260,7 +284,9 @@ impl Star {
             let key = match ty {
                 Type::Float | Type::Numeric => continue,
                 Type::Timestamp if random.chance(80) => {
-                    let unit = random.pick(&["hour", "day", "day", "week", "month", "month", "quarter"]);
+                    let unit = random.pick(&[
+                        "hour", "day", "day", "week", "week", "month", "month", "quarter",
+                    ]);
                     format!("date_trunc('{unit}', {column})")
                 }
                 Type::Text if random.chance(10) => format!("upper({column})"),
@@ -274,7 +300,10 @@ impl Star {
                 push_new(&mut shape.keys, format!("{{{}.id}}", dimension.alias));
             }
             if random.chance(15) {
-                push_new(&mut shape.keys, format!("{{{}.{}}}", dimension.parent, dimension.column));
+                push_new(
+                    &mut shape.keys,
+                    format!("{{{}.{}}}", dimension.parent, dimension.column),
+                );
             }
         }
         shape.keys.retain(|key| !key.is_empty());
@@ -359,7 +388,10 @@ impl Star {
             return Type::Text;
         }
         let name = key.trim_matches(['{', '}']).split('.').next_back().unwrap();
-        let known = FACT.iter().chain(DIMENSION).find(|(known, _, _)| *known == name);
+        let known = FACT
+            .iter()
+            .chain(DIMENSION)
+            .find(|(known, _, _)| *known == name);
         // Identifiers may be of any type: a text stands for what only compares with itself.
         known.map_or(Type::Boolean, |(_, _, ty)| *ty)
     }
@@ -367,11 +399,19 @@ impl Star {
     /// Leaves out joins that nothing names.
     fn drop_unused(&self, query: &mut Shape) {
         loop {
-            let text = [query.filters.join(" "), query.keys.join(" "), query.aggregates.join(" ")].join(" ");
+            let text = [
+                query.filters.join(" "),
+                query.keys.join(" "),
+                query.aggregates.join(" "),
+            ]
+            .join(" ");
             let is_needed = |join: &Join| {
                 let alias = &self.dimensions[join.dimension].alias;
                 text.contains(&format!("{{{alias}."))
-                    || query.joins.iter().any(|other| self.dimensions[other.dimension].parent == *alias)
+                    || query
+                        .joins
+                        .iter()
+                        .any(|other| self.dimensions[other.dimension].parent == *alias)
             };
             let Some(position) = query.joins.iter().position(|join| !is_needed(join)) else {
                 return;
@@ -387,7 +427,9 @@ impl Star {
         match random.below(9) {
             0 => query.filters.push(predicate(&column, ty, random)),
             1 => push_new(&mut query.keys, derived_key(&column, ty, random)),
-            2 => query.aggregates.push(stored_aggregate(&(column, ty), random)),
+            2 => query
+                .aggregates
+                .push(stored_aggregate(&(column, ty), random)),
             3 if !query.joins.is_empty() => {
                 let position = random.below(query.joins.len());
                 query.joins[position].is_left ^= true;
@@ -399,7 +441,10 @@ impl Star {
             5 => {
                 let joins = self.joins(random);
                 for join in joins {
-                    if !query.joins.iter().any(|known| known.dimension == join.dimension)
+                    if !query
+                        .joins
+                        .iter()
+                        .any(|known| known.dimension == join.dimension)
                         && self.parent_is_in(&join, query)
                     {
                         query.joins.push(join);
@@ -420,20 +465,36 @@ impl Star {
 
     fn parent_is_in(&self, join: &Join, query: &Shape) -> bool {
         let parent = &self.dimensions[join.dimension].parent;
-        parent == "f" || query.joins.iter().any(|known| self.dimensions[known.dimension].alias == *parent)
+        parent == "f"
+            || query
+                .joins
+                .iter()
+                .any(|known| self.dimensions[known.dimension].alias == *parent)
     }
 
     /// The defining SELECT.
     pub fn rollup_sql(&self, rollup: &Shape) -> String {
-        let items: Vec<String> = rollup.keys.iter().chain(&rollup.aggregates).cloned().collect();
+        let items: Vec<String> = rollup
+            .keys
+            .iter()
+            .chain(&rollup.aggregates)
+            .cloned()
+            .collect();
         let (from, filter) = self.from(&rollup.joins, &rollup.filters, false);
         let group_by = group_by_positions(rollup.keys.len());
-        plain(&format!("SELECT {}\nFROM {from}{filter}{group_by}", items.join(", ")))
+        plain(&format!(
+            "SELECT {}\nFROM {from}{filter}{group_by}",
+            items.join(", ")
+        ))
     }
 
     /// One way to write the query.
     pub fn query_sql(&self, query: &Shape, random: &mut Random) -> String {
-        let inner_count = if random.chance(50) { query.filters.len() } else { random.below(query.filters.len() + 1) };
+        let inner_count = if random.chance(50) {
+            query.filters.len()
+        } else {
+            random.below(query.filters.len() + 1)
+        };
         let is_wrapped = random.chance(35);
         let mut items: Vec<String> = Vec::new();
         let mut names: Vec<String> = Vec::new();
@@ -443,11 +504,19 @@ impl Star {
                 1 => format!("\"Weird {position} \"\"x\"\"\""),
                 _ => format!("c{position}"),
             };
-            let name = if names.contains(&name) { format!("c{position}") } else { name };
+            let name = if names.contains(&name) {
+                format!("c{position}")
+            } else {
+                name
+            };
             items.push(format!("{value} AS {name}"));
             names.push(name);
         }
-        let distinct = if query.aggregates.is_empty() && random.chance(50) { "DISTINCT " } else { "" };
+        let distinct = if query.aggregates.is_empty() && random.chance(50) {
+            "DISTINCT "
+        } else {
+            ""
+        };
         let group_by = match distinct {
             "" if random.chance(50) => group_by_positions(query.keys.len()),
             "" if query.keys.is_empty() => String::new(),
@@ -476,7 +545,11 @@ impl Star {
             }
             order = format!("\nORDER BY {}", parts.join(", "));
         }
-        let limit = if random.chance(25) { format!("\nLIMIT {}", 1 + random.below(6)) } else { String::new() };
+        let limit = if random.chance(25) {
+            format!("\nLIMIT {}", 1 + random.below(6))
+        } else {
+            String::new()
+        };
         let select = format!("SELECT {distinct}{}", items.join(", "));
         let tail = format!("{group_by}{having}{order}{limit}");
         if !is_wrapped {
@@ -501,12 +574,18 @@ impl Star {
         let text = format!("{select} {tail} {}", outer.join(" "));
         for piece in text.split('{').skip(1) {
             let name = piece.split('}').next().unwrap();
-            push_new(&mut columns, format!("{{{name}}} AS {}", name.replace('.', "_")));
+            push_new(
+                &mut columns,
+                format!("{{{name}}} AS {}", name.replace('.', "_")),
+            );
         }
         if columns.is_empty() {
             columns.push("{f.a} AS f_a".to_owned());
         }
-        let inner = plain(&format!("SELECT {} FROM {from}{filter}", columns.join(", ")));
+        let inner = plain(&format!(
+            "SELECT {} FROM {from}{filter}",
+            columns.join(", ")
+        ));
         let outer = if outer.is_empty() {
             String::new()
         } else {
@@ -576,7 +655,13 @@ impl Star {
         let kinds: Vec<String> = self
             .dimensions
             .iter()
-            .map(|dimension| format!("{:?}{}", dimension.reference, if dimension.is_role { " role" } else { "" }))
+            .map(|dimension| {
+                format!(
+                    "{:?}{}",
+                    dimension.reference,
+                    if dimension.is_role { " role" } else { "" }
+                )
+            })
             .collect();
         kinds.join(", ")
     }
@@ -618,10 +703,29 @@ fn renamed(sql: &str) -> String {
 
 fn stored_aggregate((column, ty): &(String, Type), random: &mut Random) -> String {
     let functions: &[&str] = match ty {
-        Type::Integer => &["sum(@)", "avg(@)", "min(@)", "max(@)", "count(@)", "sum(@ * 2)", "sum(@) FILTER (WHERE {f.ok})"],
-        Type::Scaled => &["sum(@)", "avg(@)", "count(@)", "min(@)", "max(@)", "sum(@ * {f.a})"],
+        Type::Integer => &[
+            "sum(@)",
+            "avg(@)",
+            "min(@)",
+            "max(@)",
+            "count(@)",
+            "sum(@ * 2)",
+            "sum(@) FILTER (WHERE {f.ok})",
+        ],
+        Type::Scaled => &[
+            "sum(@)",
+            "avg(@)",
+            "count(@)",
+            "min(@)",
+            "max(@)",
+            "sum(@ * {f.a})",
+        ],
         Type::Numeric => &["sum(@)", "avg(@)", "count(@)"],
-        Type::Float => &["count(@)", "count(CASE WHEN @ > 1 THEN 1 END)", "sum(CASE WHEN @ > 1 THEN {f.a} END)"],
+        Type::Float => &[
+            "count(@)",
+            "count(CASE WHEN @ > 1 THEN 1 END)",
+            "sum(CASE WHEN @ > 1 THEN {f.a} END)",
+        ],
         Type::Text => &["min(@)", "max(@)", "count(@)", "max(upper(@))"],
         Type::Padded => &["count(@)"],
         Type::Date | Type::Timestamp | Type::Instant => &["min(@)", "max(@)", "count(@)"],
@@ -633,14 +737,20 @@ fn stored_aggregate((column, ty): &(String, Type), random: &mut Random) -> Strin
 fn derived_aggregate(stored: &str, random: &mut Random) -> String {
     let swapped = match stored.split_once('(') {
         Some(("avg", rest)) if random.chance(40) => format!("sum({rest}"),
-        Some(("sum", rest)) if random.chance(30) && !rest.contains("FILTER") => format!("avg({rest}"),
-        Some(("sum", rest)) if random.chance(20) && !rest.contains("FILTER") => format!("count({rest}"),
+        Some(("sum", rest)) if random.chance(30) && !rest.contains("FILTER") => {
+            format!("avg({rest}")
+        }
+        Some(("sum", rest)) if random.chance(20) && !rest.contains("FILTER") => {
+            format!("count({rest}")
+        }
         _ => stored.to_owned(),
     };
     match random.below(8) {
         0 => format!("{swapped}::text"),
         1 if swapped.starts_with("sum") => format!("{swapped} / NULLIF(count(*), 0)"),
-        2 if swapped.starts_with("sum") || swapped.starts_with("count") => format!("coalesce({swapped}, 0) + 1"),
+        2 if swapped.starts_with("sum") || swapped.starts_with("count") => {
+            format!("coalesce({swapped}, 0) + 1")
+        }
         _ => swapped,
     }
 }
@@ -651,12 +761,21 @@ fn over_key(key: &str, ty: Type, aggregate: &str, random: &mut Random) -> String
     match random.below(5) {
         0 => format!("count(DISTINCT {key})"),
         1 => format!("count(CASE WHEN {condition} THEN 1 END)"),
-        2 if aggregate.starts_with("sum(") && aggregate.ends_with(')') && !aggregate.contains("FILTER") && !aggregate.contains("NULLIF") && !aggregate.contains("coalesce") => {
+        2 if aggregate.starts_with("sum(")
+            && aggregate.ends_with(')')
+            && !aggregate.contains("FILTER")
+            && !aggregate.contains("NULLIF")
+            && !aggregate.contains("coalesce") =>
+        {
             let argument = &aggregate[4..aggregate.len() - 1];
             let otherwise = random.pick(&["", " ELSE 0", " ELSE NULL"]);
             format!("sum(CASE WHEN {condition} THEN {argument}{otherwise} END)")
         }
-        3 if aggregate.ends_with(')') && !aggregate.contains("FILTER") && !aggregate.contains("NULLIF") && !aggregate.contains("coalesce") => {
+        3 if aggregate.ends_with(')')
+            && !aggregate.contains("FILTER")
+            && !aggregate.contains("NULLIF")
+            && !aggregate.contains("coalesce") =>
+        {
             format!("{aggregate} FILTER (WHERE {condition})")
         }
         _ => stored_aggregate(&(key.to_owned(), ty), random),
@@ -683,10 +802,16 @@ fn comparison(columns: [&str; 2], random: &mut Random) -> String {
         2 => format!("{left} {not}BETWEEN {right} AND 3 + {right}"),
         3 => format!("{left} IS {not}DISTINCT FROM {right}"),
         4 => format!("{left}::text {not}LIKE '1' || '%'"),
-        5 => format!("{left} || 'x' {} 'y' || {right}", random.pick(&["=", "<", "<>"])),
+        5 => format!(
+            "{left} || 'x' {} 'y' || {right}",
+            random.pick(&["=", "<", "<>"])
+        ),
         6 => format!("({left} > 1) IS {not}TRUE"),
         7 => format!("CASE WHEN {left} > 1 THEN {right} ELSE 0 END = {right}"),
-        _ => format!("{left} {} {right}", random.pick(&["=", "<>", "!=", "<", "<=", ">", ">="])),
+        _ => format!(
+            "{left} {} {right}",
+            random.pick(&["=", "<>", "!=", "<", "<=", ">", ">="])
+        ),
     }
 }
 
@@ -719,12 +844,42 @@ fn term(columns: [&str; 2], random: &mut Random) -> String {
 
 fn derived_key(key: &str, ty: Type, random: &mut Random) -> String {
     let forms: &[&str] = match ty {
-        Type::Integer => &["@", "@ % 3", "@ / 2", "CASE WHEN @ > 2 THEN 'a' ELSE 'b' END", "coalesce(@, 0)", "floor(@ / 2) * 2", "@::text", "@ * 1.5", "-@"],
-        Type::Text => &["@", "upper(@)", "left(@, 1)", "coalesce(@, '-')", "@ || 'x'", "length(@)", "nullif(@, 'a')"],
+        Type::Integer => &[
+            "@",
+            "@ % 3",
+            "@ / 2",
+            "CASE WHEN @ > 2 THEN 'a' ELSE 'b' END",
+            "coalesce(@, 0)",
+            "floor(@ / 2) * 2",
+            "@::text",
+            "@ * 1.5",
+            "-@",
+        ],
+        Type::Text => &[
+            "@",
+            "upper(@)",
+            "left(@, 1)",
+            "coalesce(@, '-')",
+            "@ || 'x'",
+            "length(@)",
+            "nullif(@, 'a')",
+        ],
         Type::Padded => &["@", "@::text", "length(@)", "upper(@)"],
-        Type::Date => &["@", "EXTRACT(year FROM @)", "EXTRACT(dow FROM @)", "date_trunc('month', @)", "@ + 1", "to_char(@, 'YYYY-MM')"],
+        Type::Date => &[
+            "@",
+            "EXTRACT(year FROM @)",
+            "EXTRACT(dow FROM @)",
+            "date_trunc('month', @)",
+            "@ + 1",
+            "to_char(@, 'YYYY-MM')",
+        ],
         Type::Timestamp => return derived_bucket(key, random),
-        Type::Instant => &["@", "date_trunc('day', @)", "@::date", "date_trunc('month', @)"],
+        Type::Instant => &[
+            "@",
+            "date_trunc('day', @)",
+            "@::date",
+            "date_trunc('month', @)",
+        ],
         Type::Boolean => &["@", "@ IS NULL", "coalesce(@::text, '?')"],
         Type::Scaled => &["@", "@ * 2", "round(@)", "@ + 1.5", "@ / 3", "@::text"],
         Type::Numeric | Type::Float => &["@"],
@@ -733,18 +888,32 @@ fn derived_key(key: &str, ty: Type, random: &mut Random) -> String {
 }
 
 fn derived_bucket(key: &str, random: &mut Random) -> String {
-    let column = key.split_once(", ").map_or(key, |(_, rest)| rest.trim_end_matches(')'));
+    let column = key
+        .split_once(", ")
+        .map_or(key, |(_, rest)| rest.trim_end_matches(')'));
     let forms: &[&str] = &[
-        "date_trunc('hour', @)", "date_trunc('day', @)", "DATE_TRUNC('WEEK', @)", "DATE_TRUNC('MONTH', @)", "date_trunc('quarter', @)",
-        "date_trunc('year', @)", "EXTRACT(month FROM @)", "EXTRACT(dow FROM @)", "EXTRACT(isoyear FROM @)", "date_part('year', @)",
-        "@::date", "EXTRACT(hour FROM @)", "EXTRACT(week FROM @)",
+        "date_trunc('hour', @)",
+        "date_trunc('day', @)",
+        "DATE_TRUNC('WEEK', @)",
+        "DATE_TRUNC('MONTH', @)",
+        "date_trunc('quarter', @)",
+        "date_trunc('year', @)",
+        "EXTRACT(month FROM @)",
+        "EXTRACT(dow FROM @)",
+        "EXTRACT(isoyear FROM @)",
+        "date_part('year', @)",
+        "@::date",
+        "EXTRACT(hour FROM @)",
+        "EXTRACT(week FROM @)",
     ];
     random.pick::<&str>(forms).replace('@', column)
 }
 
 /// A condition on what a key stands for.
 fn filter_on_key(key: &str, ty: Type, random: &mut Random) -> String {
-    let column = key.split_once(", ").map_or(key, |(_, rest)| rest.trim_end_matches(')'));
+    let column = key
+        .split_once(", ")
+        .map_or(key, |(_, rest)| rest.trim_end_matches(')'));
     match ty {
         Type::Timestamp if random.chance(80) => predicate(column, ty, random),
         _ => predicate(key, ty, random),
@@ -780,7 +949,15 @@ fn predicate(column: &str, ty: Type, random: &mut Random) -> String {
         }
         Type::Date | Type::Timestamp => {
             let day = *random.pick(&[
-                "2024-01-01", "2024-02-29", "2024-03-01", "2024-04-01", "2024-10-01", "2024-12-30", "2025-01-01", "2024-01-15", "2024-03-10 12:00",
+                "2024-01-01",
+                "2024-02-29",
+                "2024-03-01",
+                "2024-04-01",
+                "2024-10-01",
+                "2024-12-30",
+                "2025-01-01",
+                "2024-01-15",
+                "2024-03-10 12:00",
                 "2023-12-31 23:59:59",
             ]);
             match random.below(6) {
@@ -794,7 +971,9 @@ fn predicate(column: &str, ty: Type, random: &mut Random) -> String {
         }
         Type::Instant => format!("@ {comparison} '2024-03-10 02:30:00'"),
         Type::Boolean => (*random.pick(&["@ IS NOT NULL", "@ IS NULL"])).to_owned(),
-        Type::Scaled | Type::Numeric => format!("@ {comparison} {}", random.pick(&["1", "1.5", "0"])),
+        Type::Scaled | Type::Numeric => {
+            format!("@ {comparison} {}", random.pick(&["1", "1.5", "0"]))
+        }
         Type::Float => format!("@ {comparison} 1.5"),
     };
     text.replace('@', column)

@@ -1,6 +1,7 @@
 //! Asks PostgreSQL a statement and its rewritten form, and compares names, types and bytes.
 
-#![allow(dead_code)] // Not every test binary needs every helper.
+// Not every test binary needs every helper, and a panic is how a test fails.
+#![allow(dead_code, clippy::unwrap_used)]
 
 pub mod data;
 pub mod generate;
@@ -181,7 +182,10 @@ pub fn different_order(original: &Outcome, rewritten: &Outcome, first: usize) ->
             .collect()
     };
     let (left, right) = (keys(original), keys(rewritten));
-    let position = left.iter().zip(&right).position(|(left, right)| left != right);
+    let position = left
+        .iter()
+        .zip(&right)
+        .position(|(left, right)| left != right);
     position.map(|position| {
         format!(
             "row {position} is ordered by {:?}, not {:?}",
@@ -193,7 +197,10 @@ pub fn different_order(original: &Outcome, rewritten: &Outcome, first: usize) ->
 /// 1.5 and 1.50 are equal, so either may come first.
 fn without_trailing_zeros(value: &Option<String>) -> Option<String> {
     let text = value.as_ref()?;
-    let is_decimal = text.contains('.') && text.bytes().all(|b| b.is_ascii_digit() || b"-.".contains(&b));
+    let is_decimal = text.contains('.')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || b"-.".contains(&b));
     Some(if is_decimal {
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
     } else {
@@ -206,12 +213,8 @@ pub async fn build_rollups(client: &Connection, rollups: &[Rollup]) {
     let drop = "DROP SCHEMA IF EXISTS pgstar CASCADE; CREATE SCHEMA pgstar";
     client.batch_execute(drop).await.unwrap();
     for rollup in rollups {
-        let name =
-            pgstar_rewriter::quote_qualified(&rollup.schema, &rollup.table);
-        let sql = format!(
-            "CREATE TABLE {name} AS {}",
-            rollup.definition.build_select
-        );
+        let name = pgstar_rewriter::quote_qualified(&rollup.schema, &rollup.table);
+        let sql = format!("CREATE TABLE {name} AS {}", rollup.definition.build_select);
         if let Err(error) = client.batch_execute(&sql).await {
             panic!("{} in\n{sql}", sqlstate(&error));
         }

@@ -18,7 +18,10 @@ pub struct Visible {
 
 /// Whether the statement has a LIMIT, OFFSET or FETCH.
 pub fn has_limit(sql: &str) -> bool {
-    match Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap().remove(0) {
+    match Parser::parse_sql(&PostgreSqlDialect {}, sql)
+        .unwrap()
+        .remove(0)
+    {
         Statement::Query(query) => query.limit_clause.is_some() || query.fetch.is_some(),
         _ => false,
     }
@@ -26,7 +29,9 @@ pub fn has_limit(sql: &str) -> bool {
 
 /// The statement with its order made visible; `None` when it has none, or stars hide the columns' number.
 pub fn visible(sql: &str) -> Option<Visible> {
-    let mut statement = Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap().remove(0);
+    let mut statement = Parser::parse_sql(&PostgreSqlDialect {}, sql)
+        .unwrap()
+        .remove(0);
     let Statement::Query(query) = &mut statement else {
         return None;
     };
@@ -40,7 +45,10 @@ pub fn visible(sql: &str) -> Option<Visible> {
     };
     let columns = select.projection.len();
     let is_star = |item: &SelectItem| {
-        matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
+        matches!(
+            item,
+            SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)
+        )
     };
     if select.projection.iter().any(is_star) {
         return None;
@@ -64,7 +72,9 @@ pub fn visible(sql: &str) -> Option<Visible> {
 /// The output that a position or name means.
 fn output(item: &Expr, projection: &[SelectItem]) -> Option<Expr> {
     let expression = |item: &SelectItem| match item {
-        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some(expr.clone()),
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
+            Some(expr.clone())
+        }
         _ => None,
     };
     match item {
