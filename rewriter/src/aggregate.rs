@@ -113,16 +113,16 @@ impl AggregateDeriver<'_> {
             AggregateFunction::Count => AggregateFunction::Sum,
             other => other,
         };
-        // A count of what is never NULL is a count of rows.
-        let argument = argument.filter(|argument| {
-            function != AggregateFunction::Count || !self.always_counts(argument)
-        });
         let filter = aggregate.filter.as_ref();
         if filter.is_some()
             && let Some(position) = self.stored(function, argument, filter)
         {
             return Ok(Scalar::aggregate(outer, stored_column(position), None));
         }
+        // A count of what is never NULL is a count of rows.
+        let argument = argument.filter(|argument| {
+            function != AggregateFunction::Count || !self.always_counts(argument)
+        });
         let value = self.row_value(function, argument, aggregate)?;
         Ok(Scalar::aggregate(outer, value, self.filter(aggregate)?))
     }

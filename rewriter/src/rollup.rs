@@ -366,7 +366,8 @@ impl ColumnList<'_> {
         };
         // A sum over no non-null value is NULL, and an average needs its divisor: both need the count.
         let needs_count =
-            matches!(stored, AggregateFunction::Sum) && !types::is_not_null(argument, &self.tables);
+            matches!(stored, AggregateFunction::Sum)
+                && (filter.is_some() || !types::is_not_null(argument, &self.tables));
         let stored_name = if stored == *function {
             named(stored)
         } else {

@@ -116,6 +116,7 @@ impl Star {
             Dangling,
             NotValid,
             Multiplying,
+            Multiplying,
         ]);
         let key_type = match reference {
             Total | Partial => *random.pick(&["integer", "integer", "bigint", "text", "numeric"]),
@@ -371,7 +372,7 @@ impl Star {
         if query.aggregates.is_empty() && (query.keys.is_empty() || random.chance(60)) {
             query.aggregates.push("count(*)".to_owned());
         }
-        if random.chance(35) {
+        if random.chance(55) {
             self.drop_unused(&mut query);
         }
         if random.chance(40) {
