@@ -85,7 +85,7 @@ async fn everything(client: &mut Client) -> Vec<u8> {
     said
 }
 
-/// The answer to a probe, as far as a probe reads it: 31 columns.
+/// The answer to a probe, as far as a probe reads it: 32 columns.
 fn probe_row() -> Vec<u8> {
     let mut values = vec![
         "db",
@@ -98,13 +98,14 @@ fn probe_row() -> Vec<u8> {
         "",
         "",
         "",
+        "off",
         "UTC",
         "on",
         "UTF8",
         "UTF8",
         "off",
     ];
-    values.resize(31, "x");
+    values.resize(32, "x");
     let mut body = (values.len() as u16).to_be_bytes().to_vec();
     for value in values {
         body.extend((value.len() as i32).to_be_bytes());

@@ -1,7 +1,8 @@
 //! Looks at what a quiet session's client has sent: is it exactly one statement that may be served?
 //!
-//! Two shapes are recognised: one Query, and one batch of unnamed `Parse [Describe S] Bind [Describe P]
-//! Execute Sync`. Everything else is forwarded untouched. It must not know routes, nor what SQL means.
+//! Three shapes are recognised: one Query; one batch of unnamed `Parse [Describe S] Bind [Describe P] Execute
+//! Sync`; and one batch of `Bind [Describe P] Execute Sync` for a statement that was prepared before.
+//! Everything else is forwarded untouched. It must not know routes, nor what SQL means.
 
 use std::ops::Range;
 
@@ -10,17 +11,36 @@ use crate::wire::{HEADER_BYTES, Header, Malformed, Target, client_tag, header, r
 /// One lone statement, as offsets into the client's unconsumed bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Statement {
-    /// The statement's text.
-    pub(super) sql: Range<usize>,
+    pub(super) text: Text,
     /// All of its frames.
     pub(super) len: usize,
     /// The extended protocol's part, when it came in a batch.
     pub(super) batch: Option<Batch>,
 }
 
+/// Where a statement's text is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Text {
+    /// Here it is.
+    Sent(Range<usize>),
+    /// It came earlier, under the name that is here.
+    Prepared { name: Range<usize> },
+}
+
+impl Statement {
+    /// The name of the statement that was prepared before, if it is one.
+    pub(super) fn prepared_name(&self) -> Option<Range<usize>> {
+        match &self.text {
+            Text::Sent(_) => None,
+            Text::Prepared { name } => Some(name.clone()),
+        }
+    }
+}
+
 /// The frames of one batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Batch {
+    /// Its Parse; empty for a statement that was prepared before.
     pub(super) parse: Range<usize>,
     pub(super) bind: Range<usize>,
     /// Bind's body after the two names.
@@ -50,7 +70,8 @@ pub(super) fn examine(bytes: &[u8], statement_bytes_max: usize) -> Verdict {
     };
     let verdict = match *first {
         client_tag::QUERY => examine_query(bytes),
-        client_tag::PARSE => examine_batch(bytes),
+        client_tag::PARSE => examine_batch(bytes, Stage::Parse),
+        client_tag::BIND => examine_batch(bytes, Stage::Bind),
         _ => Ok(Verdict::Forward),
     };
     match verdict {
@@ -79,7 +100,7 @@ fn examine_query(bytes: &[u8]) -> Result<Verdict, Malformed> {
     let sql = read::query(&bytes[HEADER_BYTES..])?;
     let sql = HEADER_BYTES..HEADER_BYTES + sql.len();
     Ok(Verdict::Statement(Statement {
-        sql,
+        text: Text::Sent(sql),
         len: total,
         batch: None,
     }))
@@ -96,8 +117,8 @@ enum Stage {
     Sync,
 }
 
-fn examine_batch(bytes: &[u8]) -> Result<Verdict, Malformed> {
-    // The name's first byte decides early: a named statement is never held.
+fn examine_batch(bytes: &[u8], first: Stage) -> Result<Verdict, Malformed> {
+    // The first byte of the statement's or portal's name decides early: a Parse or portal with a name is never held.
     match bytes.get(HEADER_BYTES) {
         None => {
             return Ok(Verdict::Wait {
@@ -108,7 +129,7 @@ fn examine_batch(bytes: &[u8]) -> Result<Verdict, Malformed> {
         Some(_) => return Ok(Verdict::Forward),
     }
     let mut draft = Draft::default();
-    let mut stage = Stage::Parse;
+    let mut stage = first;
     let mut at = 0;
     while at < bytes.len() {
         let Some(Header { tag, total }) = header(&bytes[at..])? else {
@@ -158,7 +179,7 @@ enum Next {
 /// A batch while its frames are read.
 #[derive(Default)]
 struct Draft {
-    sql: Range<usize>,
+    text: Option<Text>,
     parse: Range<usize>,
     has_parameter_types: bool,
     bind: Range<usize>,
@@ -198,7 +219,7 @@ impl Draft {
         let parse = read::parse(body)?;
         // The empty name takes one byte, its zero.
         let sql_at = at + HEADER_BYTES + 1;
-        self.sql = sql_at..sql_at + parse.sql.len();
+        self.text = Some(Text::Sent(sql_at..sql_at + parse.sql.len()));
         self.parse = at..at + HEADER_BYTES + body.len();
         self.has_parameter_types = parse.has_parameter_types();
         Ok(Some(Next::Stage(Stage::DescribeOrBind)))
@@ -224,9 +245,14 @@ impl Draft {
 
     fn take_bind(&mut self, body: &[u8], at: usize) -> Result<Option<Next>, Malformed> {
         let bind = read::bind(body)?;
-        if !bind.portal.is_empty() || !bind.statement.is_empty() {
+        let is_own = self.text.is_some();
+        if !bind.portal.is_empty() || (is_own && !bind.statement.is_empty()) {
             return Ok(None);
         }
+        // The empty name of the portal takes one byte, its zero.
+        let name_at = at + HEADER_BYTES + 1;
+        let name = name_at..name_at + bind.statement.len();
+        self.text.get_or_insert(Text::Prepared { name });
         self.bind = at..at + HEADER_BYTES + body.len();
         self.bind_tail = self.bind.end - bind.tail.len()..self.bind.end;
         self.parameter_count = bind.parameter_count;
@@ -242,6 +268,9 @@ impl Draft {
         if self.describes_statement && !can_describe {
             return Verdict::Forward;
         }
+        let Some(text) = self.text else {
+            return Verdict::Forward;
+        };
         let batch = Batch {
             parse: self.parse,
             bind: self.bind,
@@ -251,7 +280,7 @@ impl Draft {
             describes_portal: self.describes_portal,
         };
         Verdict::Statement(Statement {
-            sql: self.sql,
+            text,
             len,
             batch: Some(batch),
         })
@@ -269,12 +298,27 @@ mod tests {
 
     fn batch() -> BytesMut {
         let mut out = BytesMut::new();
-        wire::parse(&mut out, "SELECT 1", &[]);
-        wire::bind_nothing(&mut out);
-        wire::describe(&mut out, Target::Portal);
+        wire::parse(&mut out, b"", "SELECT 1", &[]);
+        wire::bind_nothing(&mut out, b"");
+        wire::describe(&mut out, Target::Portal, b"");
         wire::execute_all(&mut out);
         wire::sync(&mut out);
         out
+    }
+
+    fn prepared_batch(name: &[u8]) -> BytesMut {
+        let mut out = BytesMut::new();
+        wire::bind_nothing(&mut out, name);
+        wire::describe(&mut out, Target::Portal, b"");
+        wire::execute_all(&mut out);
+        wire::sync(&mut out);
+        out
+    }
+
+    fn text<'a>(bytes: &'a [u8], statement: &Statement) -> &'a [u8] {
+        match statement.text.clone() {
+            Text::Sent(range) | Text::Prepared { name: range } => &bytes[range],
+        }
     }
 
     fn query(sql: &str) -> BytesMut {
@@ -295,7 +339,7 @@ mod tests {
         let bytes = query("SELECT 1");
         let found = statement(&bytes);
         assert_eq!(
-            (&bytes[found.sql], found.len),
+            (text(&bytes, &found), found.len),
             (&b"SELECT 1"[..], bytes.len())
         );
         assert_eq!(
@@ -309,16 +353,34 @@ mod tests {
     fn a_whole_batch_is_a_statement() {
         let bytes = batch();
         let found = statement(&bytes);
+        assert_eq!(text(&bytes, &found), b"SELECT 1");
         let parts = found.batch.unwrap();
-        assert_eq!(&bytes[found.sql], b"SELECT 1");
         assert_eq!((parts.parse.start, parts.parse.end), (0, parts.bind.start));
         assert_eq!(&bytes[parts.bind_tail], [0; 6]);
         assert!(parts.describes_portal && !parts.describes_statement);
     }
 
     #[test]
+    fn a_batch_for_a_prepared_statement_is_a_statement() {
+        for name in [&b""[..], b"s1"] {
+            let bytes = prepared_batch(name);
+            let found = statement(&bytes);
+            assert_eq!(text(&bytes, &found), name);
+            assert_eq!(&bytes[found.prepared_name().unwrap()], name);
+            let parts = found.batch.unwrap();
+            assert!(parts.parse.is_empty() && parts.bind.start == 0);
+            assert_eq!(&bytes[parts.bind_tail], [0; 6]);
+        }
+    }
+
+    #[test]
     fn a_part_of_a_frame_is_waited_for_and_whole_frames_without_sync_only_if_more_is_there() {
-        let bytes = batch();
+        for bytes in [batch(), prepared_batch(b"s1")] {
+            check_every_prefix(&bytes);
+        }
+    }
+
+    fn check_every_prefix(bytes: &[u8]) {
         let mut ends_of_frames = vec![];
         let mut at = 0;
         while let Ok(Some(header)) = header(&bytes[at..]) {
@@ -352,18 +414,18 @@ mod tests {
             out
         };
         let flushed = with(|out| {
-            wire::parse(out, "SELECT 1", &[]);
+            wire::parse(out, b"", "SELECT 1", &[]);
             wire::flush(out);
         });
         let bound_twice = with(|out| {
-            wire::parse(out, "SELECT 1", &[]);
-            wire::bind_nothing(out);
-            wire::bind_nothing(out);
+            wire::parse(out, b"", "SELECT 1", &[]);
+            wire::bind_nothing(out, b"");
+            wire::bind_nothing(out, b"");
         });
         let described_with_parameters = with(|out| {
-            wire::parse(out, "SELECT $1", &[23]);
-            wire::describe(out, Target::Statement);
-            wire::bind_nothing(out);
+            wire::parse(out, b"", "SELECT $1", &[23]);
+            wire::describe(out, Target::Statement, b"");
+            wire::bind_nothing(out, b"");
             wire::execute_all(out);
             wire::sync(out);
         });
@@ -382,6 +444,11 @@ mod tests {
             examine(b"P\0\0\0\x20name", MAX),
             Verdict::Forward,
             "a named statement"
+        );
+        assert_eq!(
+            examine(b"B\0\0\0\x20name", MAX),
+            Verdict::Forward,
+            "a named portal"
         );
         assert_eq!(examine(b"S\0\0\0\x04", MAX), Verdict::Forward);
         assert_eq!(
@@ -405,9 +472,9 @@ mod tests {
             state ^= state << 5;
             state
         };
-        let whole = batch();
-        for _ in 0..50_000 {
-            let mut bytes = whole.to_vec();
+        let wholes = [batch(), prepared_batch(b"s1")];
+        for round in 0..50_000 {
+            let mut bytes = wholes[round % 2].to_vec();
             for _ in 0..1 + random() % 4 {
                 let at = random() as usize % bytes.len();
                 bytes[at] = random() as u8;

@@ -63,6 +63,8 @@ const COLUMNS: usize = EXPRESSIONS.len() + UNPRINTED.len() + PRINTED.len();
 pub(super) struct KnownFacts {
     facts: SessionFacts,
     asked_at: Option<Instant>,
+    /// How often they may have changed.
+    generation: u64,
 }
 
 impl KnownFacts {
@@ -70,6 +72,12 @@ impl KnownFacts {
     #[inline]
     pub(super) fn forget(&mut self) {
         self.asked_at = None;
+        self.generation += 1;
+    }
+
+    /// Two equal generations: nothing happened in between that may have changed a fact.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
     pub(super) fn are_known(&self, age_max: Duration) -> bool {
@@ -81,7 +89,7 @@ impl KnownFacts {
         &self.facts
     }
 
-    fn learn(&mut self, facts: SessionFacts) {
+    pub(super) fn learn(&mut self, facts: SessionFacts) {
         self.facts = facts;
         self.asked_at = Some(Instant::now());
     }
@@ -115,7 +123,7 @@ impl<R: Routing> Session<R> {
         loop {
             let reply = self.next_reply().await?;
             match reply.tag {
-                server_tag::DATA_ROW => facts = read_facts(&self.whole_reply(reply).await?),
+                server_tag::DATA_ROW => facts = facts_of_row(&self.whole_reply(reply).await?),
                 server_tag::ERROR_RESPONSE => error = Some(self.swallow_error(reply).await?),
                 server_tag::READY_FOR_QUERY => {
                     self.take_ready(reply).await?;
@@ -160,15 +168,15 @@ fn query_frame() -> Bytes {
 
 fn batch_frames() -> Bytes {
     let mut out = BytesMut::new();
-    wire::parse(&mut out, &probe_sql(), &[]);
-    wire::bind_nothing(&mut out);
+    wire::parse(&mut out, b"", &probe_sql(), &[]);
+    wire::bind_nothing(&mut out, b"");
     wire::execute_all(&mut out);
     wire::sync(&mut out);
     out.freeze()
 }
 
 /// The facts in the probe's DataRow; `None` if it is anything else, or not text in UTF-8.
-fn read_facts(frame: &[u8]) -> Option<SessionFacts> {
+pub(super) fn facts_of_row(frame: &[u8]) -> Option<SessionFacts> {
     let values = data_row_values(frame).ok()?;
     let values: Vec<Option<&str>> = values.into_iter().map(as_text).collect::<Option<_>>()?;
     facts_of(&values)
@@ -295,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_row_becomes_facts() {
-        let facts = read_facts(&row(EXPRESSED, &PLAIN)).unwrap();
+        let facts = facts_of_row(&row(EXPRESSED, &PLAIN)).unwrap();
         assert_eq!(facts.search_path, ["pg_catalog", "a b"]);
         assert_eq!(
             (facts.database.as_str(), facts.role.as_str()),
@@ -312,9 +320,9 @@ mod tests {
 
     #[test]
     fn every_printed_setting_changes_the_fingerprint_and_no_other() {
-        let before = read_facts(&row(EXPRESSED, &PLAIN)).unwrap().fingerprint;
+        let before = facts_of_row(&row(EXPRESSED, &PLAIN)).unwrap().fingerprint;
         for name in PRINTED {
-            let changed = read_facts(&row(EXPRESSED, &[(name, "other")]))
+            let changed = facts_of_row(&row(EXPRESSED, &[(name, "other")]))
                 .unwrap()
                 .fingerprint;
             assert_ne!(changed, before, "{name}");
@@ -322,7 +330,9 @@ mod tests {
         for name in UNPRINTED {
             let settings = [&PLAIN[..], &[(name, "other")]].concat();
             assert_eq!(
-                read_facts(&row(EXPRESSED, &settings)).unwrap().fingerprint,
+                facts_of_row(&row(EXPRESSED, &settings))
+                    .unwrap()
+                    .fingerprint,
                 before,
                 "{name}"
             );
@@ -346,7 +356,7 @@ mod tests {
         ] {
             let settings = [&[(name, value)], &PLAIN[..]].concat();
             assert!(
-                !read_facts(&row(EXPRESSED, &settings))
+                !facts_of_row(&row(EXPRESSED, &settings))
                     .unwrap()
                     .plain_strings,
                 "{name}"
@@ -357,10 +367,10 @@ mod tests {
     #[test]
     fn any_other_row_is_unreadable() {
         let whole = row(EXPRESSED, &PLAIN);
-        assert!((0..whole.len()).all(|end| read_facts(&whole[..end]).is_none()));
+        assert!((0..whole.len()).all(|end| facts_of_row(&whole[..end]).is_none()));
         let mut short = BytesMut::new();
         wire::data_row(&mut short, &[Some(b"db")]);
-        assert!(read_facts(&short).is_none());
+        assert!(facts_of_row(&short).is_none());
     }
 
     #[test]

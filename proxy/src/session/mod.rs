@@ -9,6 +9,8 @@
 //!    a route and serves the statement ([`serve_answer`], [`rewrite`]) or hands it back to the relay.
 //! 5. What pgstar asks the session's own backend goes through [`exchange`], which swallows the replies.
 //!    [`unnamed`] gives the backend the unnamed statement that a served batch withheld from it.
+//!    [`prepared`] remembers the texts of statements that later batches refer to by name, and [`verify`] asks
+//!    whether they are still what they were; [`own`] leaves the client's statements alone meanwhile.
 //! 6. When the client vanishes amid a statement, that statement is cancelled upstream.
 //!
 //! Whatever does not fit the model makes the session a plain copy of bytes for the rest of its life.
@@ -21,6 +23,8 @@ mod facts;
 mod leg;
 mod life;
 mod model;
+mod own;
+mod prepared;
 mod relay;
 mod rewrite;
 mod routing;
@@ -31,6 +35,7 @@ mod startup;
 mod statement;
 mod unnamed;
 mod upstream;
+mod verify;
 
 pub(crate) use facts::{facts_of, probe_sql};
 pub(crate) use life::{Phase, run};
@@ -46,6 +51,7 @@ use bytes::{Bytes, BytesMut};
 use facts::KnownFacts;
 use leg::Leg;
 use model::Model;
+use prepared::PreparedStatements;
 use unnamed::Withheld;
 
 /// A session that has a connection to PostgreSQL.
@@ -58,6 +64,7 @@ struct Session<R> {
     /// The body of BackendKeyData, once it came.
     key_data: Option<Bytes>,
     facts: KnownFacts,
+    prepared: PreparedStatements,
     /// What the backend has not been told of the unnamed statement.
     withheld: Option<Withheld>,
     /// What pgstar itself has to say to the client, not yet written.
@@ -92,6 +99,7 @@ impl<R> Session<R> {
             model: Model::new(),
             key_data: None,
             facts: KnownFacts::default(),
+            prepared: PreparedStatements::default(),
             withheld: None,
             outgoing: BytesMut::new(),
             swallowed_error: None,

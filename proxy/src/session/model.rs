@@ -8,14 +8,25 @@ use crate::wire::{Malformed, TransactionStatus, client_tag, ready_status};
 /// The state of a session's conversation with PostgreSQL.
 #[derive(Debug)]
 pub(super) struct Model {
-    /// ReadyForQuery frames that the server still owes.
-    owed: u32,
-    /// Extended messages were sent after the last Sync.
-    unsynced: bool,
+    /// ReadyForQuery frames that the server was made to send, and those that came.
+    sent: u64,
+    came: u64,
+    pipeline: Pipeline,
     status: TransactionStatus,
     terminated: bool,
     /// The first ReadyForQuery has come: authentication is over.
     started: bool,
+}
+
+/// What was sent after the last Sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pipeline {
+    Nothing,
+    /// Only Parse, Describe and Flush, begun while nothing was under way; so many answers are missing.
+    Preparing {
+        unanswered: u32,
+    },
+    Anything,
 }
 
 /// The two streams do not fit together: this session can only be relayed.
@@ -31,8 +42,9 @@ impl Model {
     /// A session whose start-up packet is on its way.
     pub(super) fn new() -> Self {
         Model {
-            owed: 1,
-            unsynced: false,
+            sent: 1,
+            came: 0,
+            pipeline: Pipeline::Nothing,
             status: TransactionStatus::Idle,
             terminated: false,
             started: false,
@@ -44,20 +56,58 @@ impl Model {
     pub(super) fn client_sent(&mut self, tag: u8) {
         use client_tag::*;
         match tag {
-            QUERY | FUNCTION_CALL => self.owed += 1,
-            SYNC => {
-                self.owed += 1;
-                self.unsynced = false;
+            QUERY | FUNCTION_CALL => {
+                self.sent += 1;
+                self.mix_pipeline();
             }
-            PARSE | BIND | DESCRIBE | EXECUTE | CLOSE | FLUSH => self.unsynced = true,
+            SYNC => self.sync_sent(),
+            PARSE | DESCRIBE | FLUSH => self.pipeline = self.preparing(u32::from(tag != FLUSH)),
+            BIND | EXECUTE | CLOSE => self.pipeline = Pipeline::Anything,
             TERMINATE => self.terminated = true,
             _ => {}
         }
     }
 
+    fn preparing(&self, answers: u32) -> Pipeline {
+        match self.pipeline {
+            Pipeline::Nothing if self.sent == self.came => Pipeline::Preparing {
+                unanswered: answers,
+            },
+            Pipeline::Preparing { unanswered } => Pipeline::Preparing {
+                unanswered: unanswered.saturating_add(answers),
+            },
+            Pipeline::Nothing | Pipeline::Anything => Pipeline::Anything,
+        }
+    }
+
+    fn sync_sent(&mut self) {
+        self.sent += 1;
+        self.pipeline = Pipeline::Nothing;
+    }
+
     /// pgstar itself sends something that the server answers with one ReadyForQuery.
     pub(super) fn exchange_sent(&mut self) {
-        self.owed += 1;
+        self.sync_sent();
+    }
+
+    /// A frame came that ends the answer to a Parse or a Describe.
+    #[inline]
+    pub(super) fn server_answered(&mut self) {
+        if let Pipeline::Preparing { unanswered } = &mut self.pipeline {
+            *unanswered = unanswered.saturating_sub(1);
+        }
+    }
+
+    /// An error came: the server skips what follows, up to Sync.
+    #[inline]
+    pub(super) fn server_erred(&mut self) {
+        self.mix_pipeline();
+    }
+
+    fn mix_pipeline(&mut self) {
+        if self.pipeline != Pipeline::Nothing {
+            self.pipeline = Pipeline::Anything;
+        }
     }
 
     /// A whole ReadyForQuery frame came.
@@ -65,14 +115,36 @@ impl Model {
     pub(super) fn server_ready(&mut self, frame: &[u8]) -> Result<(), Surprise> {
         self.status = ready_status(frame)?;
         self.started = true;
-        self.owed = self.owed.checked_sub(1).ok_or(Surprise::NothingOwed)?;
+        if self.came == self.sent {
+            return Err(Surprise::NothingOwed);
+        }
+        self.came += 1;
         Ok(())
+    }
+
+    /// How many ReadyForQuery frames came.
+    #[inline]
+    pub(super) fn readies(&self) -> u64 {
+        self.came
+    }
+
+    /// The number of the ReadyForQuery that ends what is sent now, at the earliest.
+    pub(super) fn next_ready(&self) -> u64 {
+        self.sent + 1
     }
 
     /// Nothing is under way: the next bytes of the client begin something.
     #[inline]
     pub(super) fn is_quiet(&self) -> bool {
-        self.owed == 0 && !self.unsynced && !self.terminated
+        self.sent == self.came && self.pipeline == Pipeline::Nothing && !self.terminated
+    }
+
+    /// The server has answered everything that was sent, which since the last Sync only prepared
+    /// statements: a Sync may be put in here without any other effect than its own.
+    pub(super) fn has_prepared(&self) -> bool {
+        self.sent == self.came
+            && self.pipeline == Pipeline::Preparing { unanswered: 0 }
+            && !self.terminated
     }
 
     pub(super) fn has_started(&self) -> bool {
@@ -128,6 +200,41 @@ mod tests {
             model.client_sent(tag);
             assert!(!model.is_quiet());
         }
+    }
+
+    #[test]
+    fn a_statement_is_prepared_once_all_is_answered() {
+        let mut model = started();
+        for tag in [b'P', b'D', b'H'] {
+            model.client_sent(tag);
+        }
+        model.server_answered();
+        assert!(!model.has_prepared());
+        model.server_answered();
+        assert!(model.has_prepared() && !model.is_quiet());
+        model.client_sent(b'B');
+        assert!(!model.has_prepared());
+    }
+
+    #[test]
+    fn what_follows_an_error_or_other_messages_is_not_prepared() {
+        for tags in [&b"PEH"[..], b"QPH", b"SPH", b"PC"] {
+            let mut model = started();
+            for tag in tags {
+                model.client_sent(*tag);
+            }
+            model.server_answered();
+            assert!(!model.has_prepared(), "{}", tags.escape_ascii());
+        }
+        let mut model = started();
+        model.client_sent(b'P');
+        model.server_erred();
+        model.client_sent(b'P');
+        model.server_answered();
+        assert!(!model.has_prepared());
+        model.client_sent(b'S');
+        model.server_ready(READY).unwrap();
+        assert!(model.is_quiet());
     }
 
     #[test]

@@ -10,15 +10,19 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tracing::warn;
 
-use super::batch::{Statement, Verdict, examine};
+use super::batch::{Statement, Text, Verdict, examine};
 use super::model::Surprise;
 use super::{Ended, Routing, Session};
 use crate::route::Candidate;
 use crate::telemetry;
-use crate::wire::{HEADER_BYTES, Header, TransactionStatus, client_tag, header, server_tag};
+use crate::wire::{
+    HEADER_BYTES, Header, Target, TransactionStatus, client_tag, header, read, server_tag,
+};
 
 /// BackendKeyData is a process number and a key of at most 256 bytes; a longer frame is not captured.
 const KEY_DATA_FRAME_BYTES_MAX: usize = HEADER_BYTES + 4 + 256;
+/// The largest Parse or Close that is looked at: longer ones are rare, and what they name is forgotten.
+const NAMING_FRAME_BYTES_MAX: usize = 64 * 1024;
 
 /// Why the relay stopped.
 #[derive(Debug)]
@@ -108,13 +112,15 @@ impl<R: Routing> Session<R> {
             let Ok(Some(header)) = header(self.client.unreleased()) else {
                 break;
             };
+            self.note_names(header);
             self.model.client_sent(header.tag);
             self.client.released += header.total;
         }
         if !is_clean {
             self.facts.forget();
         }
-        // A Query drops the unnamed statement and a batch that is served replaces it.
+        // A Query drops the unnamed statement and its portal, a batch replaces them; for one that refers to a
+        // statement by name, the unnamed statement has been made up for.
         self.withheld = None;
     }
 
@@ -129,11 +135,12 @@ impl<R: Routing> Session<R> {
             if self.client.unreleased().is_empty() {
                 return Ok(());
             }
-            let begins_something = self.model.is_quiet() && self.client.released == 0;
+            let begins_something = self.client.released == 0 && self.may_begin();
             if begins_something && self.must_hold(nothing_more)? {
                 return Ok(());
             }
             match header(self.client.unreleased()) {
+                Ok(Some(header)) if self.must_be_whole(header) => return Ok(()),
                 Ok(Some(header)) => self.release_client_frame(header),
                 Ok(None) => return Ok(()),
                 Err(error) => {
@@ -144,10 +151,55 @@ impl<R: Routing> Session<R> {
         }
     }
 
+    /// Whether the client's next bytes may be a statement to serve: nothing is under way, or it has only
+    /// prepared something, without Sync, and goes on with a batch.
+    fn may_begin(&self) -> bool {
+        let is_batch = || {
+            let tag = self.client.unreleased().first();
+            matches!(tag, Some(&client_tag::PARSE | &client_tag::BIND))
+        };
+        self.model.is_quiet() || (self.model.has_prepared() && is_batch())
+    }
+
+    /// Whether the frame is to be looked at and has not come whole: the server could not act on it either.
+    fn must_be_whole(&mut self, header: Header) -> bool {
+        let is_waited_for = names_a_statement(header)
+            && self.client.unreleased().len() < header.total
+            && !self.client.ended;
+        if is_waited_for {
+            let total = self.client.released + header.total;
+            self.client.inbound.ensure(total);
+        }
+        is_waited_for
+    }
+
     fn release_client_frame(&mut self, header: Header) {
+        self.note_names(header);
         self.model.client_sent(header.tag);
-        self.facts.forget();
+        if may_change_facts(header.tag) {
+            self.facts.forget();
+        }
         self.client.frame_left = header.total;
+    }
+
+    /// Notes what the client's frame does to the names of prepared statements.
+    fn note_names(&mut self, header: Header) {
+        let frame = self.client.unreleased().get(..header.total);
+        let body = frame.map(|frame| &frame[HEADER_BYTES..]);
+        let ready = self.model.next_ready();
+        match (header.tag, body) {
+            (client_tag::QUERY, _) => self.prepared.forget(b""),
+            (client_tag::PARSE, Some(body)) if names_a_statement(header) => {
+                self.prepared.parse_sent(read::parse(body).ok(), ready);
+            }
+            (client_tag::PARSE, _) => self.prepared.parse_sent(None, ready),
+            (client_tag::CLOSE, body) => match body.map(read::close) {
+                Some(Ok(close)) if close.target == Target::Portal => {}
+                Some(Ok(close)) => self.prepared.forget(close.name),
+                _ => self.prepared.forget_all(),
+            },
+            _ => {}
+        }
     }
 
     /// Looks at what a quiet session's client has sent; whether it stays here for now.
@@ -172,30 +224,20 @@ impl<R: Routing> Session<R> {
     }
 
     fn may_serve(&self) -> bool {
-        self.model.status() != TransactionStatus::Failed
+        let refers_to_unknown = self.prepared.is_empty()
+            && self.client.inbound.filled().first() == Some(&client_tag::BIND);
+        self.model.status() != TransactionStatus::Failed && !refers_to_unknown
     }
 
     fn is_candidate(&self, statement: &Statement) -> bool {
-        let sql = &self.client.inbound.filled()[statement.sql.clone()];
-        self.shared.router.candidate(sql) == Candidate::Yes && std::str::from_utf8(sql).is_ok()
-    }
-
-    /// Before something is forwarded: does it replace the unnamed statement, or might it use it?
-    fn check_withheld(&mut self) -> Result<bool, Pause> {
-        if self.withheld.is_none() {
-            return Ok(false);
-        }
         let bytes = self.client.inbound.filled();
-        match (bytes.first(), bytes.get(HEADER_BYTES)) {
-            (Some(&client_tag::TERMINATE), _) => Ok(false),
-            (Some(&client_tag::QUERY), _) | (Some(&client_tag::PARSE), Some(0)) => {
-                self.withheld = None;
-                Ok(false)
-            }
-            (Some(&client_tag::PARSE), None) => Ok(true),
-            _ if bytes.len() < HEADER_BYTES => Ok(true),
-            _ => Err(Pause::Withheld),
-        }
+        let sql = match &statement.text {
+            Text::Sent(text) => Some(&bytes[text.clone()]),
+            Text::Prepared { name } => self.prepared.sql(&bytes[name.clone()]),
+        };
+        sql.is_some_and(|sql| {
+            self.shared.router.candidate(sql) == Candidate::Yes && std::str::from_utf8(sql).is_ok()
+        })
     }
 
     fn move_server_bytes(&mut self, cx: &mut Context<'_>) -> Result<bool, Pause> {
@@ -244,7 +286,14 @@ impl<R: Routing> Session<R> {
                     self.give_up(surprise);
                     return false;
                 }
+                self.prepared.ready(self.model.readies());
             }
+            server_tag::PARSE_COMPLETE => {
+                self.prepared.parse_completed();
+                self.model.server_answered();
+            }
+            server_tag::ROW_DESCRIPTION | server_tag::NO_DATA => self.model.server_answered(),
+            server_tag::ERROR_RESPONSE => self.model.server_erred(),
             server_tag::BACKEND_KEY_DATA if self.captures_key(header) => {
                 let Some(frame) = self.server.unreleased().get(..header.total) else {
                     return false;
@@ -271,4 +320,16 @@ impl<R: Routing> Session<R> {
         self.client.release_all();
         self.server.release_all();
     }
+}
+
+/// Whether the frame may give a name to a statement or take it away, and is small enough to be looked at.
+fn names_a_statement(header: Header) -> bool {
+    matches!(header.tag, client_tag::PARSE | client_tag::CLOSE)
+        && header.total <= NAMING_FRAME_BYTES_MAX
+}
+
+/// Whether the server runs something on this frame: to prepare, describe and close changes no fact.
+fn may_change_facts(tag: u8) -> bool {
+    use client_tag::*;
+    !matches!(tag, PARSE | DESCRIBE | CLOSE | FLUSH | SYNC)
 }

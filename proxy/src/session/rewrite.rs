@@ -8,14 +8,17 @@ use bytes::{Bytes, BytesMut};
 
 use super::batch::Statement;
 use super::exchange::WHOLE_REPLY_BYTES_MAX;
+use super::own::{OWN_STATEMENT, own_command};
 use super::statement::is_circumstance;
 use super::{Ended, Routing, Session};
 use crate::route::{Answer, CacheSlot, Rewritten};
-use crate::wire::{self, Header, Target, TransactionStatus, patch_origins, server_tag, sqlstate};
+use crate::wire::{
+    self, Header, Target, TransactionStatus, patch_origins, same_columns, server_tag, sqlstate,
+};
 
 const SAVEPOINT: &str = "SAVEPOINT pgstar_rewrite";
 const RELEASE: &str = "RELEASE SAVEPOINT pgstar_rewrite";
-const UNDO: &str = "ROLLBACK TO SAVEPOINT pgstar_rewrite; RELEASE SAVEPOINT pgstar_rewrite";
+const UNDO: &str = "ROLLBACK TO SAVEPOINT pgstar_rewrite";
 /// The rewritten statement's columns are not those that the router promised: `internal_error`.
 const OTHER_COLUMNS: &str = "XX000";
 
@@ -23,6 +26,8 @@ const OTHER_COLUMNS: &str = "XX000";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answering {
     Savepoint,
+    /// The client's prepared statement, which must still be valid and have the columns that the rewritten one has.
+    Original,
     Rewritten,
     Release,
 }
@@ -32,6 +37,10 @@ struct Attempt {
     rewritten: Rewritten,
     answering: Answering,
     has_savepoint: bool,
+    /// The client's statement was prepared before.
+    is_prepared: bool,
+    /// The prepared statement's RowDescription.
+    original_columns: Option<Bytes>,
     /// Whether the client asked for the portal's description; a Query always does.
     wants_description: bool,
     /// The portal is bound: a description is now the portal's, not the statement's.
@@ -78,6 +87,11 @@ impl<R: Routing> Session<R> {
             }
             self.take_reply(&mut attempt, reply).await?;
         };
+        let ran_own = statement.batch.is_some() && (attempt.is_prepared || has_savepoint);
+        if ran_own && (attempt.failure.is_some() || attempt.has_erred) {
+            self.flush_outgoing().await?;
+            self.close_own_statement().await?;
+        }
         match attempt.failure.take() {
             Some(sqlstate) => self.fall_back(statement, &sqlstate).await,
             None => self.conclude(statement, attempt, &ready).await,
@@ -87,10 +101,20 @@ impl<R: Routing> Session<R> {
     async fn take_reply(&mut self, attempt: &mut Attempt, reply: Header) -> Result<(), Ended> {
         match (attempt.answering, reply.tag) {
             (_, server_tag::ERROR_RESPONSE) => self.take_error(attempt, reply).await,
+            (_, server_tag::CLOSE_COMPLETE) => self.skip_reply(reply).await,
             (Answering::Savepoint, server_tag::COMMAND_COMPLETE) => {
+                attempt.answering = attempt.after_savepoint();
+                self.skip_reply(reply).await
+            }
+            (Answering::Original, server_tag::ROW_DESCRIPTION) => {
+                attempt.original_columns = Some(self.whole_reply(reply).await?);
+                Ok(())
+            }
+            (Answering::Original, server_tag::PARSE_COMPLETE) => {
                 attempt.answering = Answering::Rewritten;
                 self.skip_reply(reply).await
             }
+            (Answering::Original, _) => self.skip_reply(reply).await,
             (Answering::Savepoint | Answering::Release, _) => self.skip_reply(reply).await,
             (Answering::Rewritten, _) if attempt.failure.is_some() => {
                 self.skip_failed(attempt, reply).await
@@ -145,7 +169,8 @@ impl<R: Routing> Session<R> {
             return self.skip_reply(reply).await;
         }
         let mut frame = BytesMut::from(self.whole_reply(reply).await?);
-        if patch_origins(&mut frame, &attempt.rewritten.origins).is_err() {
+        let is_patched = patch_origins(&mut frame, &attempt.rewritten.origins).is_ok();
+        if !is_patched || !attempt.has_columns(&frame) {
             attempt.failure = Some(OTHER_COLUMNS.to_owned());
             return Ok(());
         }
@@ -184,10 +209,10 @@ impl<R: Routing> Session<R> {
                 rows: kept.rows.freeze(),
             });
         }
-        let withheld = statement
-            .batch
-            .as_ref()
-            .map(|_| self.withheld_by(statement));
+        let withheld = match statement.batch {
+            Some(_) => self.withheld_by(statement),
+            None => None,
+        };
         self.settle(statement, withheld);
         Ok(())
     }
@@ -197,10 +222,13 @@ impl<R: Routing> Session<R> {
         self.shared.counters.fallbacks.add_one();
         if self.model.status() == TransactionStatus::Failed {
             let mut frames = BytesMut::new();
-            wire::query(&mut frames, UNDO);
+            own_command(&mut frames, UNDO);
+            own_command(&mut frames, RELEASE);
+            wire::sync(&mut frames);
             self.ask(&frames).await?;
             // Only circumstances can fail this, a cancel above all: then that is the statement's error.
             if let Some(error) = self.skip_to_ready().await? {
+                self.close_own_statement().await?;
                 return self.send_error(statement, error).await;
             }
         }
@@ -223,18 +251,33 @@ impl<R: Routing> Session<R> {
             return out;
         };
         if has_savepoint {
-            write_command(&mut out, SAVEPOINT);
+            own_command(&mut out, SAVEPOINT);
         }
-        wire::parse(&mut out, sql, &self.parameter_types(batch));
-        if batch.describes_statement {
-            wire::describe(&mut out, Target::Statement);
+        let client_bytes = self.client.inbound.filled();
+        let types = self.parameter_types(statement, batch);
+        match statement.prepared_name() {
+            Some(name) => {
+                wire::describe(&mut out, Target::Statement, &client_bytes[name]);
+                wire::parse(&mut out, OWN_STATEMENT, sql, &types);
+                let tail = &client_bytes[batch.bind_tail.clone()];
+                wire::bind(&mut out, OWN_STATEMENT, tail);
+            }
+            None => {
+                wire::parse(&mut out, b"", sql, &types);
+                if batch.describes_statement {
+                    wire::describe(&mut out, Target::Statement, b"");
+                }
+                out.extend_from_slice(&client_bytes[batch.bind.clone()]);
+            }
         }
-        out.extend_from_slice(&self.client.inbound.filled()[batch.bind.clone()]);
         // Always, though the client may not have asked: a kept answer needs its description.
-        wire::describe(&mut out, Target::Portal);
+        wire::describe(&mut out, Target::Portal, b"");
         wire::execute_all(&mut out);
+        if statement.prepared_name().is_some() {
+            wire::close(&mut out, Target::Statement, OWN_STATEMENT);
+        }
         if has_savepoint {
-            write_command(&mut out, RELEASE);
+            own_command(&mut out, RELEASE);
         }
         wire::sync(&mut out);
         out
@@ -244,14 +287,13 @@ impl<R: Routing> Session<R> {
 impl Attempt {
     fn new(statement: &Statement, mut rewritten: Rewritten, has_savepoint: bool) -> Self {
         let kept = rewritten.cache.take();
-        Attempt {
+        let is_prepared = statement.prepared_name().is_some();
+        let mut attempt = Attempt {
             rewritten,
-            answering: if has_savepoint {
-                Answering::Savepoint
-            } else {
-                Answering::Rewritten
-            },
+            answering: Answering::Savepoint,
             has_savepoint,
+            is_prepared,
+            original_columns: None,
             wants_description: statement
                 .batch
                 .as_ref()
@@ -266,7 +308,24 @@ impl Attempt {
                 row_description: Bytes::new(),
                 rows: BytesMut::new(),
             }),
+        };
+        if !has_savepoint {
+            attempt.answering = attempt.after_savepoint();
         }
+        attempt
+    }
+
+    fn after_savepoint(&self) -> Answering {
+        match self.is_prepared {
+            true => Answering::Original,
+            false => Answering::Rewritten,
+        }
+    }
+
+    /// Whether the answer's columns are those of the client's prepared statement.
+    fn has_columns(&self, description: &[u8]) -> bool {
+        let original = self.original_columns.as_deref();
+        !self.is_prepared || original.is_some_and(|columns| same_columns(columns, description))
     }
 
     fn note_end(&mut self, reply: Header) {
@@ -289,11 +348,4 @@ impl Attempt {
 fn is_prologue(tag: u8) -> bool {
     use server_tag::*;
     matches!(tag, PARSE_COMPLETE | BIND_COMPLETE | PARAMETER_DESCRIPTION)
-}
-
-/// A command without parameters or rows in the extended protocol, without Sync.
-fn write_command(out: &mut BytesMut, sql: &str) {
-    wire::parse(out, sql, &[]);
-    wire::bind_nothing(out);
-    wire::execute_all(out);
 }

@@ -5,7 +5,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 
-use super::batch::Statement;
+use super::batch::{Statement, Text};
 use super::unnamed::Withheld;
 use super::{Ended, Routing, Session};
 use crate::route::Answer;
@@ -44,7 +44,7 @@ impl<R: Routing> Session<R> {
             .await
             .map_err(|_| Ended::ClientLeft)?;
         self.shared.counters.answered.add_one();
-        self.settle(statement, Some(self.withheld_by(statement)));
+        self.settle(statement, self.withheld_by(statement));
         Ok(())
     }
 
@@ -76,7 +76,8 @@ impl<R: Routing> Session<R> {
         self.outgoing.extend_from_slice(&error);
         wire::ready_for_query(&mut self.outgoing, self.model.status());
         self.flush_outgoing().await?;
-        self.settle(statement, Some(Withheld::Drop));
+        let is_sent = matches!(statement.text, Text::Sent(_));
+        self.settle(statement, is_sent.then_some(Withheld::Drop));
         Ok(())
     }
 }
@@ -86,7 +87,9 @@ fn write_prologue(out: &mut BytesMut, statement: &Statement, answer: &Answer) ->
     let Some(batch) = &statement.batch else {
         return true;
     };
-    wire::parse_complete(out);
+    if matches!(statement.text, Text::Sent(_)) {
+        wire::parse_complete(out);
+    }
     if batch.describes_statement {
         // Such a batch is only looked at without parameters and with text results.
         wire::parameter_description(out, &[]);

@@ -2,14 +2,14 @@
 //!
 //! It must not know what routes are made of.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use super::batch::{Batch, Statement};
+use super::batch::{Batch, Statement, Text};
 use super::facts::Probe;
 use super::unnamed::Withheld;
 use super::{Ended, Routing, Session};
-use crate::route::{Binding, Route};
-use crate::wire::{TransactionStatus, body, read, sqlstate};
+use crate::route::{Answer, Binding, Route};
+use crate::wire::{self, TransactionStatus, body, read, sqlstate};
 
 /// SQLSTATE classes that say nothing about the statement: connection, transaction rollback, resources,
 /// operator intervention. PostgreSQL would have said the same of the client's own statement.
@@ -29,21 +29,80 @@ impl<R: Routing> Session<R> {
         if self.is_raw {
             return Ok(());
         }
-        if !self.facts.are_known(self.shared.limits.facts_age_max) {
-            match self.probe(statement.batch.is_some()).await? {
-                Probe::Known => {}
-                Probe::Unreadable => return self.hand_back(&statement, false),
-                Probe::Failed(error) => return self.report_failed_probe(&statement, error).await,
-            }
+        self.make_quiet(&statement).await?;
+        match self.learn(&statement).await? {
+            Probe::Known => {}
+            Probe::Unreadable => return self.hand_back(&statement, false),
+            Probe::Failed(error) => return self.report_failed_probe(&statement, error).await,
         }
         self.shared.counters.routed.add_one();
         match self.route(&statement).await {
             Route::Passthrough { clean } => self.hand_back(&statement, clean),
-            Route::Cached(answer) => self.answer(&statement, &answer).await,
-            Route::Local(answer) => self.answer(&statement, &answer).await,
+            Route::Cached(answer) => self.answer_if_fit(&statement, &answer).await,
+            Route::Local(answer) => self.answer_if_fit(&statement, &answer).await,
+            // PostgreSQL accepted it when it was prepared, so it is PostgreSQL that refuses it.
+            Route::LocalError(_) if statement.prepared_name().is_some() => {
+                self.hand_back(&statement, false)
+            }
             Route::LocalError(error) => self.refuse(&statement, error).await,
             Route::Rewritten(rewritten) => self.rewrite(&statement, rewritten).await,
         }
+    }
+
+    async fn answer_if_fit(&mut self, statement: &Statement, answer: &Answer) -> Result<(), Ended> {
+        match self.fits(statement, answer) {
+            true => self.answer(statement, answer).await,
+            false => self.hand_back(statement, false),
+        }
+    }
+
+    /// Ends what the client has only prepared, so that nothing is under way; and has the backend know the
+    /// unnamed statement before a batch that leaves it alone.
+    async fn make_quiet(&mut self, statement: &Statement) -> Result<(), Ended> {
+        if self.model.has_prepared() {
+            let mut sync = BytesMut::new();
+            wire::sync(&mut sync);
+            self.ask(&sync).await?;
+            self.skip_to_ready().await?;
+        }
+        match (&statement.text, &self.withheld) {
+            // Its Bind replaces the portal.
+            (_, Some(Withheld::Portal { .. })) => self.withheld = None,
+            (Text::Prepared { .. }, Some(_)) => self.make_up().await?,
+            (Text::Sent(_), Some(_)) | (_, None) => {}
+        }
+        Ok(())
+    }
+
+    /// Makes sure that what the statement's route depends on is known.
+    async fn learn(&mut self, statement: &Statement) -> Result<Probe, Ended> {
+        let are_known = self.facts.are_known(self.shared.limits.facts_age_max);
+        let Some(name) = statement.prepared_name() else {
+            return match are_known {
+                true => Ok(Probe::Known),
+                false => self.probe(statement.batch.is_some()).await,
+            };
+        };
+        let name = Bytes::copy_from_slice(&self.client.inbound.filled()[name]);
+        if are_known && self.columns_of(&name).is_some() {
+            return Ok(Probe::Known);
+        }
+        self.verify(&name).await
+    }
+
+    /// What PostgreSQL says of the columns of a prepared statement, if that is known now.
+    fn columns_of(&self, name: &[u8]) -> Option<&Bytes> {
+        self.prepared.get(name)?.columns(self.facts.generation())
+    }
+
+    /// Whether the answer's columns are those that the statement had when it was prepared: if not,
+    /// PostgreSQL would refuse to run it.
+    fn fits(&self, statement: &Statement, answer: &Answer) -> bool {
+        let Some(name) = statement.prepared_name() else {
+            return true;
+        };
+        let columns = self.columns_of(&self.client.inbound.filled()[name]);
+        columns.is_some_and(|columns| wire::same_columns(columns, &answer.row_description))
     }
 
     async fn route(&self, statement: &Statement) -> Route {
@@ -61,20 +120,28 @@ impl<R: Routing> Session<R> {
 
     /// The statement's text; it was UTF-8 when it became a candidate.
     pub(super) fn sql(&self, statement: &Statement) -> Option<&str> {
-        std::str::from_utf8(&self.client.inbound.filled()[statement.sql.clone()]).ok()
+        let bytes = self.client.inbound.filled();
+        match &statement.text {
+            Text::Sent(text) => std::str::from_utf8(&bytes[text.clone()]).ok(),
+            Text::Prepared { name } => Some(&self.prepared.get(&bytes[name.clone()])?.sql),
+        }
     }
 
     fn binding(&self, statement: &Statement) -> Option<Binding> {
         let batch = statement.batch.as_ref()?;
         Some(Binding {
-            parameter_types: self.parameter_types(batch),
+            parameter_types: self.parameter_types(statement, batch),
             bind: Bytes::copy_from_slice(&self.client.inbound.filled()[batch.bind_tail.clone()]),
             parameter_count: batch.parameter_count,
         })
     }
 
-    /// The types in the batch's Parse, which was read when the batch was recognised.
-    pub(super) fn parameter_types(&self, batch: &Batch) -> Vec<u32> {
+    /// The types in the statement's Parse, which was read when the batch was recognised or earlier.
+    pub(super) fn parameter_types(&self, statement: &Statement, batch: &Batch) -> Vec<u32> {
+        if let Some(name) = statement.prepared_name() {
+            let prepared = self.prepared.get(&self.client.inbound.filled()[name]);
+            return prepared.map_or_else(Vec::new, |prepared| prepared.parameter_types.clone());
+        }
         let frame = &self.client.inbound.filled()[batch.parse.clone()];
         let parse = body(frame).and_then(read::parse);
         parse
@@ -103,6 +170,10 @@ impl<R: Routing> Session<R> {
 
     /// The statement has been served: its bytes are done with, and the backend has not seen all of them.
     pub(super) fn settle(&mut self, statement: &Statement, withheld: Option<Withheld>) {
+        // A statement of its own has taken the unnamed statement's place.
+        if matches!(statement.text, Text::Sent(_)) {
+            self.prepared.forget(b"");
+        }
         self.withheld = withheld;
         self.client.consume(statement.len);
     }

@@ -1,12 +1,14 @@
-//! What the backend does not know of the unnamed statement, because a statement was served without it.
+//! What the backend does not know of the unnamed statement and portal, because a statement was served without it.
 //!
 //! PostgreSQL keeps the unnamed statement of the last Parse until the next Parse of that name or the next
-//! Query; a client may go on using it after its first batch. Before anything is forwarded that might, the
-//! backend is told what it missed, in an exchange of its own.
+//! Query, and the unnamed portal until the next Bind or the transaction's end; a client may go on using them
+//! after its first batch. Before anything is forwarded that might, the backend is told what it missed, in an
+//! exchange of its own.
 
 use bytes::{Bytes, BytesMut};
 
-use super::batch::Statement;
+use super::batch::{Statement, Text};
+use super::relay::Pause;
 use super::{Ended, Routing, Session};
 use crate::wire::{self, HEADER_BYTES, Target, TransactionStatus, body, client_tag, read};
 
@@ -15,6 +17,8 @@ use crate::wire::{self, HEADER_BYTES, Target, TransactionStatus, body, client_ta
 pub(super) enum Withheld {
     /// A batch; its first frame is its Parse.
     Batch { frames: Bytes, parse_bytes: usize },
+    /// A batch that ran a statement prepared before: only its portal is missing.
+    Portal { frames: Bytes },
     /// A Query, which drops the unnamed statement and portal; or a Parse that failed.
     Drop,
 }
@@ -25,6 +29,7 @@ impl Withheld {
     fn frames(&self, needs_portal: bool) -> BytesMut {
         let mut out = BytesMut::new();
         match self {
+            Withheld::Portal { frames } => out.extend_from_slice(frames),
             Withheld::Batch { frames, .. } if needs_portal => out.extend_from_slice(frames),
             Withheld::Batch {
                 frames,
@@ -34,8 +39,8 @@ impl Withheld {
                 wire::sync(&mut out);
             }
             Withheld::Drop => {
-                wire::close(&mut out, Target::Statement);
-                wire::close(&mut out, Target::Portal);
+                wire::close(&mut out, Target::Statement, b"");
+                wire::close(&mut out, Target::Portal, b"");
                 wire::sync(&mut out);
             }
         }
@@ -60,15 +65,75 @@ fn continues_portal(message: &[u8]) -> bool {
     }
 }
 
+/// Whether a message that begins like this may continue with the unnamed portal, or be followed by one
+/// that does, before the session is quiet again.
+fn may_continue_portal(message: &[u8]) -> bool {
+    use client_tag::*;
+    match (message.first(), message.get(HEADER_BYTES)) {
+        (Some(&DESCRIBE), Some(target)) => *target != b'S',
+        (Some(&(EXECUTE | DESCRIBE | FLUSH)), _) => true,
+        _ => false,
+    }
+}
+
+/// Whether a message that begins like this ends the unnamed portal.
+fn ends_portal(message: &[u8]) -> bool {
+    match (message.first(), message.get(HEADER_BYTES)) {
+        (Some(&client_tag::BIND), Some(first_of_name)) => *first_of_name == 0,
+        (Some(&client_tag::QUERY), _) => true,
+        _ => false,
+    }
+}
+
 impl<R: Routing> Session<R> {
-    /// What the backend misses when this statement is served without it.
-    pub(super) fn withheld_by(&self, statement: &Statement) -> Withheld {
-        match &statement.batch {
-            None => Withheld::Drop,
-            Some(batch) => Withheld::Batch {
-                frames: Bytes::copy_from_slice(&self.client.inbound.filled()[..statement.len]),
+    /// What the backend misses when this statement is served without it, if anything.
+    pub(super) fn withheld_by(&self, statement: &Statement) -> Option<Withheld> {
+        let frames = || Bytes::copy_from_slice(&self.client.inbound.filled()[..statement.len]);
+        let is_open = self.model.status() == TransactionStatus::Open;
+        match (&statement.batch, &statement.text) {
+            (None, _) => Some(Withheld::Drop),
+            (Some(_), Text::Prepared { .. }) => {
+                is_open.then(|| Withheld::Portal { frames: frames() })
+            }
+            (Some(batch), Text::Sent(_)) => Some(Withheld::Batch {
+                frames: frames(),
                 parse_bytes: batch.parse.len(),
-            },
+            }),
+        }
+    }
+
+    /// Before something is forwarded: does it replace what was withheld, or might it use it?
+    pub(super) fn check_withheld(&mut self) -> Result<bool, Pause> {
+        match &self.withheld {
+            None => Ok(false),
+            Some(Withheld::Portal { .. }) => self.check_withheld_portal(),
+            Some(Withheld::Batch { .. } | Withheld::Drop) => self.check_withheld_statement(),
+        }
+    }
+
+    fn check_withheld_portal(&mut self) -> Result<bool, Pause> {
+        let bytes = self.client.inbound.filled();
+        if self.model.status() != TransactionStatus::Open || ends_portal(bytes) {
+            self.withheld = None;
+            return Ok(false);
+        }
+        if may_continue_portal(bytes) {
+            return Err(Pause::Withheld);
+        }
+        Ok(false)
+    }
+
+    fn check_withheld_statement(&mut self) -> Result<bool, Pause> {
+        let bytes = self.client.inbound.filled();
+        match (bytes.first(), bytes.get(HEADER_BYTES)) {
+            (Some(&client_tag::TERMINATE), _) => Ok(false),
+            (Some(&client_tag::QUERY), _) | (Some(&client_tag::PARSE), Some(0)) => {
+                self.withheld = None;
+                Ok(false)
+            }
+            (Some(&client_tag::PARSE), None) => Ok(true),
+            _ if bytes.len() < HEADER_BYTES => Ok(true),
+            _ => Err(Pause::Withheld),
         }
     }
 
@@ -77,7 +142,6 @@ impl<R: Routing> Session<R> {
         let Some(withheld) = self.withheld.take() else {
             return Ok(());
         };
-        debug_assert!(self.client.inbound.len() >= HEADER_BYTES);
         let is_open = self.model.status() == TransactionStatus::Open;
         let needs_portal = is_open && continues_portal(self.client.inbound.filled());
         self.deliver_relayed().await?;

@@ -179,10 +179,10 @@ pub fn query(out: &mut BytesMut, sql: &str) {
     frame(out, tag::QUERY, |out| put_string(out, sql.as_bytes()));
 }
 
-/// Appends a Parse frame for the unnamed statement.
-pub fn parse(out: &mut BytesMut, sql: &str, parameter_types: &[u32]) {
+/// Appends a Parse frame for the statement of this name; the empty name is the unnamed statement's.
+pub fn parse(out: &mut BytesMut, name: &[u8], sql: &str, parameter_types: &[u32]) {
     frame(out, tag::PARSE, |out| {
-        out.put_u8(0);
+        put_string(out, name);
         put_string(out, sql.as_bytes());
         // The count came out of a frame that carried it in 16 bits.
         out.put_u16(parameter_types.len() as u16);
@@ -190,27 +190,48 @@ pub fn parse(out: &mut BytesMut, sql: &str, parameter_types: &[u32]) {
     });
 }
 
-/// Appends a Bind frame of the unnamed portal to the unnamed statement: no parameters, results as text.
-pub fn bind_nothing(out: &mut BytesMut) {
-    frame(out, tag::BIND, |out| out.put_slice(&[0; 8]));
+/// Appends a Bind frame of the unnamed portal to this statement: no parameters, results as text.
+pub fn bind_nothing(out: &mut BytesMut, statement: &[u8]) {
+    bind(out, statement, &[0; 6]);
 }
 
-/// Appends a Describe frame for the unnamed statement or portal.
-pub fn describe(out: &mut BytesMut, target: Target) {
-    frame(out, tag::DESCRIBE, |out| put_target(out, target));
+/// Appends a Bind frame of the unnamed portal to this statement, with this tail: see [`Bind::tail`].
+pub fn bind(out: &mut BytesMut, statement: &[u8], tail: &[u8]) {
+    frame(out, tag::BIND, |out| {
+        out.put_u8(0);
+        put_string(out, statement);
+        out.put_slice(tail);
+    });
 }
 
-/// Appends a Close frame for the unnamed statement or portal.
-pub fn close(out: &mut BytesMut, target: Target) {
-    frame(out, tag::CLOSE, |out| put_target(out, target));
+/// The tail of a Bind with one parameter, as text; results as text.
+pub fn tail_of_text(value: &[u8]) -> BytesMut {
+    let mut out = BytesMut::new();
+    out.put_u16(0);
+    out.put_u16(1);
+    // The value came out of a frame whose length has 32 bits.
+    out.put_i32(value.len() as i32);
+    out.put_slice(value);
+    out.put_u16(0);
+    out
 }
 
-fn put_target(out: &mut BytesMut, target: Target) {
-    let letter = match target {
+/// Appends a Describe frame for the statement or portal of this name.
+pub fn describe(out: &mut BytesMut, target: Target, name: &[u8]) {
+    frame(out, tag::DESCRIBE, |out| put_target(out, target, name));
+}
+
+/// Appends a Close frame for the statement or portal of this name.
+pub fn close(out: &mut BytesMut, target: Target, name: &[u8]) {
+    frame(out, tag::CLOSE, |out| put_target(out, target, name));
+}
+
+fn put_target(out: &mut BytesMut, target: Target, name: &[u8]) {
+    out.put_u8(match target {
         Target::Statement => b'S',
         Target::Portal => b'P',
-    };
-    out.put_slice(&[letter, 0]);
+    });
+    put_string(out, name);
 }
 
 /// Appends an Execute frame: the unnamed portal, all rows.
@@ -249,23 +270,23 @@ mod tests {
 
     #[test]
     fn what_is_built_reads_back() {
-        let parse_frame = built(|out| parse(out, "SELECT $1", &[23, 0]));
+        let parse_frame = built(|out| parse(out, b"s", "SELECT $1", &[23, 0]));
         let read = read_parse(body(&parse_frame).unwrap()).unwrap();
         assert_eq!(
             (read.name, read.sql, read.parameter_types()),
-            (&b""[..], &b"SELECT $1"[..], vec![23, 0])
+            (&b"s"[..], &b"SELECT $1"[..], vec![23, 0])
         );
         assert_eq!(
             read_query(body(&built(|out| query(out, "SELECT 1"))).unwrap()),
             Ok(&b"SELECT 1"[..])
         );
-        let bind_frame = built(bind_nothing);
+        let bind_frame = built(|out| bind_nothing(out, b""));
         let bind = read_bind(body(&bind_frame).unwrap()).unwrap();
         assert_eq!(
             (bind.parameter_count, bind.text_results, bind.tail.len()),
             (0, true, 6)
         );
-        let describe_frame = built(|out| describe(out, Target::Portal));
+        let describe_frame = built(|out| describe(out, Target::Portal, b""));
         assert_eq!(
             read_describe(body(&describe_frame).unwrap()),
             Ok(Describe {
@@ -273,7 +294,7 @@ mod tests {
                 name: b""
             })
         );
-        let close_frame = built(|out| close(out, Target::Statement));
+        let close_frame = built(|out| close(out, Target::Statement, b""));
         assert_eq!(
             read_close(body(&close_frame).unwrap()),
             Ok(Close {
@@ -289,6 +310,9 @@ mod tests {
                 max_rows: 0
             })
         );
+        let bind_frame = built(|out| super::bind(out, b"s", &tail_of_text(b"hi")));
+        let bind = read_bind(body(&bind_frame).unwrap()).unwrap();
+        assert_eq!((bind.statement, bind.parameter_count), (&b"s"[..], 1));
         assert_eq!(built(sync).as_ref(), b"S\0\0\0\x04");
     }
 

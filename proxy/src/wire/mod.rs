@@ -10,15 +10,15 @@ mod server;
 mod startup;
 
 pub use client::{
-    Bind, Close, Describe, Execute, Parse, Target, bind_nothing, close, describe, execute_all,
-    flush, parse, query, sync, terminate,
+    Bind, Close, Describe, Execute, Parse, Target, bind, bind_nothing, close, describe,
+    execute_all, flush, parse, query, sync, tail_of_text, terminate,
 };
 pub use fields::Malformed;
 pub use header::{HEADER_BYTES, Header, LENGTH_BYTES, body, header};
 pub use server::{
     ErrorReport, Severity, TransactionStatus, bind_complete, command_complete, data_row,
     data_row_values, no_data, parameter_description, parse_complete, patch_origins,
-    ready_for_query, ready_status, row_description_of_text, sqlstate,
+    ready_for_query, ready_status, row_description_of_text, same_columns, sqlstate,
 };
 pub use startup::{Opening, PRE_AUTH_PACKET_BYTES_MAX, Startup, opening};
 
@@ -51,6 +51,7 @@ pub mod client_tag {
 pub mod server_tag {
     pub const BACKEND_KEY_DATA: u8 = b'K';
     pub const BIND_COMPLETE: u8 = b'2';
+    pub const CLOSE_COMPLETE: u8 = b'3';
     pub const COMMAND_COMPLETE: u8 = b'C';
     pub const DATA_ROW: u8 = b'D';
     pub const ERROR_RESPONSE: u8 = b'E';

@@ -208,6 +208,29 @@ pub fn data_row_values(frame: &[u8]) -> Result<Vec<Option<&[u8]>>, Malformed> {
     Ok(values)
 }
 
+/// Whether two whole RowDescription frames describe the same columns; formats, which each Bind chooses, aside.
+pub fn same_columns(one: &[u8], other: &[u8]) -> bool {
+    let read = |frame| -> Result<Vec<_>, Malformed> {
+        let mut fields = Fields::of(body(frame)?);
+        let count = fields.count()?;
+        let columns = (0..count)
+            .map(|_| read_column(&mut fields))
+            .collect::<Result<_, _>>()?;
+        fields.end()?;
+        Ok(columns)
+    };
+    matches!((read(one), read(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// A column's name, and its origin, type, size and modifier.
+fn read_column<'a>(fields: &mut Fields<'a>) -> Result<(&'a [u8], &'a [u8]), Malformed> {
+    const FORMAT_BYTES: usize = 2;
+    let name = fields.string()?;
+    let column = fields.bytes(ORIGIN_BYTES + COLUMN_TYPE_BYTES - FORMAT_BYTES)?;
+    fields.int16()?;
+    Ok((name, column))
+}
+
 /// Rewrites the origin of each column of a whole RowDescription frame.
 ///
 /// Fails, with the frame half rewritten, when it is no RowDescription of exactly as many columns.
@@ -292,6 +315,24 @@ mod tests {
         assert_eq!(&patched[first_origin.clone()], [0, 1, 0x11, 0x70, 0, 3]);
         patched[first_origin].fill(0);
         assert_eq!(patched, before);
+    }
+
+    #[test]
+    fn columns_are_the_same_whatever_their_formats() {
+        let one = built(|out| row_description_of_text(out, &["a", "b"]));
+        let mut binary = one.clone();
+        let last = binary.len() - 1;
+        binary[last] = 1;
+        assert!(same_columns(&one, &binary));
+        for at in HEADER_BYTES..last - 1 {
+            let mut other = one.clone();
+            other[at] ^= 1;
+            // The second byte of the first column's format alone makes no difference.
+            let first_format = HEADER_BYTES + 2 + 2 + ORIGIN_BYTES + COLUMN_TYPE_BYTES - 2;
+            let is_format = (first_format..first_format + 2).contains(&at);
+            assert_eq!(same_columns(&one, &other), is_format, "{at}");
+        }
+        assert!((0..one.len()).all(|end| !same_columns(&one, &one[..end])));
     }
 
     #[test]

@@ -431,6 +431,10 @@ pub fn describe(target: char, name: &str) -> Vec<u8> {
     frame('D', format!("{target}{name}\0").as_bytes())
 }
 
+pub fn close(target: char, name: &str) -> Vec<u8> {
+    frame('C', format!("{target}{name}\0").as_bytes())
+}
+
 pub fn execute(portal: &str, max_rows: i32) -> Vec<u8> {
     frame(
         'E',
