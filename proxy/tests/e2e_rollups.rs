@@ -361,9 +361,37 @@ async fn an_unknown_show_is_an_error_and_fails_a_transaction_like_any() {
         "{extended:?}"
     );
     assert_eq!(rows(&ok(&mut session, "SELECT 1").await), ["1"]);
+    for sql in ["SHOW pgstar.nonsense", "SELECT 1/0"] {
+        ok(&mut session, "BEGIN").await;
+        session.query(sql).await;
+        for refused in [
+            "SELECT 1",
+            "SHOW pgstar.rollups",
+            "EXPLAIN (PGSTAR) SELECT 1",
+            YEARS,
+        ] {
+            let frames = session.query(refused).await;
+            assert_eq!(
+                sqlstate(&frames).as_deref(),
+                Some("25P02"),
+                "{sql}, then {refused}"
+            );
+        }
+        ok(&mut session, "ROLLBACK").await;
+    }
+    assert_eq!(
+        table(&ok(&mut session, "/* who */ SHOW pgstar.rollups").await).len(),
+        7
+    );
     // A setting's own value is told as PostgreSQL tells it.
     let mut pair = lab.pair().await;
-    for sql in ["SHOW work_mem", "SHOW nonsense.x", "SHOW nonsense"] {
+    for sql in [
+        "SHOW work_mem",
+        "SHOW nonsense.x",
+        "SHOW pgstar",
+        "SHOW pgstar.rollups; SELECT 1",
+        "SHOW nonsense",
+    ] {
         pair.same(sql).await;
     }
 }

@@ -52,7 +52,7 @@ fn first_word_is(sql: &[u8], words: &[&[u8]]) -> bool {
 
 /// The text after leading white space and comments. A comment inside a comment ends the search early,
 /// which only means that the statement is relayed.
-fn skip_blank(mut sql: &[u8]) -> &[u8] {
+pub(super) fn skip_blank(mut sql: &[u8]) -> &[u8] {
     loop {
         sql = sql.trim_ascii_start();
         let end = match sql {

@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 use pgstar_cache::Answer;
 
+use super::candidate::skip_blank;
 use crate::wire::{command_complete, data_row, row_description_of_text};
 
 /// A statement of pgstar's own.
@@ -16,12 +17,15 @@ pub(super) enum Command<'a> {
 
 /// The command, if the text is one; anything else is left to PostgreSQL, errors included.
 pub(super) fn parse(sql: &str) -> Option<Command<'_>> {
-    let text = sql.trim().trim_end_matches(';').trim_end();
+    let text = sql.get(sql.len() - skip_blank(sql.as_bytes()).len()..)?;
+    let text = text.trim_end().trim_end_matches(';').trim_end();
     if let Some(rest) = strip_word(text, "show") {
-        return rest
-            .get(..7)
-            .filter(|schema| schema.eq_ignore_ascii_case("pgstar."))
-            .map(|_| Command::Show(&rest[7..]));
+        let (schema, name) = rest.split_once('.')?;
+        let is_name = name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let is_ours = schema.eq_ignore_ascii_case("pgstar") && is_name;
+        return is_ours.then_some(Command::Show(name));
     }
     let options = strip_word(text, "explain")?.strip_prefix('(')?;
     let (options, statement) = options.split_once(')')?;
@@ -103,6 +107,10 @@ mod tests {
             Some(Command::Show("rollups"))
         );
         assert_eq!(parse("show PGSTAR.Cache"), Some(Command::Show("Cache")));
+        assert_eq!(
+            parse("/* who */ -- é\nSHOW pgstar.cache"),
+            Some(Command::Show("cache"))
+        );
     }
 
     #[test]
@@ -113,6 +121,8 @@ mod tests {
             "EXPLAIN (PGSTAR, ANALYZE) SELECT 1",
             "SHOW work_mem",
             "SHOWpgstar.x",
+            "SHOW pgstar.rollups; SELECT 1",
+            "SHOW pgstar.x.y",
             "EXPLAIN (",
             "SHOW",
             "é",
