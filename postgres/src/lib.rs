@@ -11,3 +11,4 @@ pub mod pgoutput;
 pub mod replication;
 pub mod rollups;
 pub mod server;
+pub mod stream;

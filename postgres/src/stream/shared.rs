@@ -1,0 +1,229 @@
+//! What the tasks of a stream know together, and what sessions ask. No connection is used here.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pgstar_rewriter::catalog::Oid;
+use tokio::sync::{Notify, watch};
+
+use super::progress::Progress;
+use super::snapshot::{Snapshot, Xid};
+use super::tables::{Followed, Refusal};
+use super::{Changed, Epoch, EpochId, Position, Unproven};
+use crate::pgoutput::Xid32;
+use crate::replication::Lsn;
+
+/// What waiting sessions watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Safe {
+    pub(super) epoch: Option<Epoch>,
+    pub(super) position: Option<Lsn>,
+}
+
+enum Stage {
+    Down { why: String },
+    Up(Box<Live>),
+}
+
+struct Live {
+    epoch: Epoch,
+    progress: Progress,
+    followed: Followed,
+    blocker: Option<String>,
+}
+
+pub(super) struct Shared {
+    stage: Mutex<Stage>,
+    refusals: Mutex<Vec<Refusal>>,
+    safe: watch::Sender<Safe>,
+    /// There are commits that may not be visible yet.
+    pub(super) visibility: Notify,
+    /// Somebody wants the log to be flushed and decoded.
+    pub(super) barrier: Notify,
+}
+
+impl Shared {
+    pub(super) fn new(refusals: Vec<Refusal>) -> Self {
+        Shared {
+            stage: Mutex::new(Stage::Down {
+                why: "the stream is starting".to_owned(),
+            }),
+            refusals: Mutex::new(refusals),
+            safe: watch::Sender::new(Safe::default()),
+            visibility: Notify::new(),
+            barrier: Notify::new(),
+        }
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        // Nothing panics half-way through a change of the stage.
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn live<T>(&self, read: impl FnOnce(&Live) -> T) -> Option<T> {
+        match &*self.stage() {
+            Stage::Up(live) => Some(read(live)),
+            Stage::Down { .. } => None,
+        }
+    }
+
+    /// Changes the epoch's state, and tells those who wait if the safe position moved.
+    fn change<T>(&self, change: impl FnOnce(&mut Live) -> T) -> Option<T> {
+        let mut stage = self.stage();
+        let Stage::Up(live) = &mut *stage else {
+            return None;
+        };
+        let outcome = change(live);
+        let now = Safe {
+            epoch: Some(live.epoch),
+            position: live.progress.safe(),
+        };
+        // Told under the lock, so that nobody sees an older position after a newer one.
+        self.safe
+            .send_if_modified(|told| std::mem::replace(told, now) != now);
+        Some(outcome)
+    }
+
+    pub(super) fn up(&self, epoch: Epoch, ended: Xid, followed: Followed) {
+        let progress = Progress::starting(epoch.complete_from, ended);
+        let live = Live {
+            epoch,
+            progress,
+            followed,
+            blocker: None,
+        };
+        *self.stage() = Stage::Up(Box::new(live));
+        self.change(|_| ());
+        self.visibility.notify_one();
+    }
+
+    /// Continuity is lost: nothing that was known holds.
+    pub(super) fn down(&self, why: String) {
+        let mut stage = self.stage();
+        *stage = Stage::Down { why };
+        self.safe.send_replace(Safe::default());
+    }
+
+    pub(super) fn committed(&self, xid: Xid32, end: Lsn, changed: &[Oid]) {
+        self.change(|live| live.progress.committed(xid, end, changed.iter().copied()));
+        self.visibility.notify_one();
+    }
+
+    pub(super) fn decoded(&self, end: Lsn) {
+        self.change(|live| live.progress.decoded(end));
+    }
+
+    pub(super) fn settle(&self, snapshot: &Snapshot) {
+        self.change(|live| live.progress.settle(snapshot));
+    }
+
+    pub(super) fn settle_blindly(&self) {
+        self.change(|live| live.progress.settle_blindly());
+    }
+
+    pub(super) fn waits_for_visibility(&self) -> bool {
+        self.live(|live| live.progress.waits_for_visibility())
+            .unwrap_or(false)
+    }
+
+    pub(super) fn sampled(&self, asked: Instant, end: Lsn) {
+        self.change(|live| live.progress.sample(asked, end));
+    }
+
+    /// Something outside the stream changed these tables before `end`.
+    pub(super) fn reshaped(&self, followed: Followed, tables: &[Oid], end: Lsn) {
+        self.change(|live| {
+            live.followed = followed;
+            tables
+                .iter()
+                .for_each(|table| live.progress.touched(*table, end));
+        });
+    }
+
+    pub(super) fn blocked_by(&self, blocker: Option<String>) {
+        self.change(|live| live.blocker = blocker);
+    }
+
+    pub(super) fn refuse(&self, refusals: Vec<Refusal>) {
+        *self.refusals.lock().unwrap_or_else(PoisonError::into_inner) = refusals;
+    }
+
+    pub(super) fn refusals(&self) -> Vec<Refusal> {
+        self.refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Safe> {
+        self.safe.subscribe()
+    }
+
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        self.live(|live| live.epoch)
+    }
+
+    pub(super) fn is_safe(&self) -> bool {
+        self.safe.borrow().position.is_some()
+    }
+
+    pub(super) fn last_change(&self, relation: Oid) -> Result<Option<Lsn>, Changed> {
+        self.live(|live| live.last_change(relation))
+            .unwrap_or(Err(Changed::OtherEpoch))
+    }
+
+    pub(super) fn unchanged_since(
+        &self,
+        position: Position,
+        relations: &[Oid],
+    ) -> Result<(), Changed> {
+        let compare = |live: &Live| match live.epoch.id == position.epoch {
+            true => relations
+                .iter()
+                .try_for_each(|relation| live.unchanged(*relation, position.at)),
+            false => Err(Changed::OtherEpoch),
+        };
+        self.live(compare).unwrap_or(Err(Changed::OtherEpoch))
+    }
+
+    pub(super) fn staleness(&self) -> Option<Duration> {
+        self.live(|live| live.progress.staleness(Instant::now()))?
+    }
+
+    /// Why there is no proof, as far as is known without asking the server.
+    pub(super) fn unproven(&self, waited: Duration, wanted: Option<(EpochId, Lsn)>) -> Unproven {
+        match &*self.stage() {
+            Stage::Down { why } => Unproven::NotFollowing { why: why.clone() },
+            Stage::Up(live) => live.unproven(waited, wanted),
+        }
+    }
+}
+
+impl Live {
+    fn last_change(&self, relation: Oid) -> Result<Option<Lsn>, Changed> {
+        let reported = self.followed.reported_as.get(&relation);
+        let reported = reported.ok_or(Changed::NotFollowed(relation))?;
+        Ok(self.progress.last_change(*reported))
+    }
+
+    fn unchanged(&self, relation: Oid, since: Lsn) -> Result<(), Changed> {
+        match self.last_change(relation)? {
+            Some(at) if at > since => Err(Changed::At { relation, at }),
+            _ => Ok(()),
+        }
+    }
+
+    fn unproven(&self, waited: Duration, wanted: Option<(EpochId, Lsn)>) -> Unproven {
+        match (self.progress.safe(), &self.blocker) {
+            (None, blocker) => Unproven::Starting {
+                blocker: blocker
+                    .clone()
+                    .unwrap_or_else(|| "transactions from before".to_owned()),
+            },
+            (Some(safe), _) => Unproven::Late {
+                waited,
+                behind: wanted.map(|(_, end)| end.bytes_since(safe)),
+            },
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Readers beside writers: whatever is proven current contains every commit that was acknowledged
+//! before the proof was asked for. The same harness has to find the mistakes that would break that.
+
+#![allow(clippy::unwrap_used)] // A test that cannot go on should stop.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use common::Database;
+use pgstar_postgres::stream::{ChangeStream, Position, StreamOptions, Weakness};
+use pgstar_rewriter::catalog::Oid;
+
+const TABLES: usize = 4;
+const READERS: usize = 4;
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long each run takes; `PGSTAR_TORTURE_SECONDS` makes it longer.
+fn duration() -> Duration {
+    let seconds = std::env::var("PGSTAR_TORTURE_SECONDS").ok();
+    Duration::from_secs(
+        seconds
+            .and_then(|seconds| seconds.parse().ok())
+            .unwrap_or(4),
+    )
+}
+
+#[derive(Default)]
+struct Outcome {
+    proofs: usize,
+    /// Proven unchanged, and as it should be.
+    current: usize,
+    /// Proven unchanged, although an acknowledged commit is missing.
+    stale: usize,
+    latencies: Vec<Duration>,
+}
+
+/// One row after the other, and a count of those whose commit was acknowledged.
+async fn write(
+    database: Arc<Database>,
+    table: usize,
+    commit: &'static str,
+    acknowledged: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) {
+    let connection = database.connect().await;
+    connection
+        .batch_execute(&format!("SET synchronous_commit = {commit}"))
+        .await
+        .unwrap();
+    let insert = connection
+        .prepare(&format!("INSERT INTO public.t{table} VALUES ($1)"))
+        .await
+        .unwrap();
+    let mut row = 0i64;
+    while !stop.load(Ordering::Relaxed) {
+        row += 1;
+        connection.execute(&insert, &[&row]).await.unwrap();
+        acknowledged.store(row as u64, Ordering::SeqCst);
+        // Pauses, or nothing would ever be unchanged; of different lengths, or they would fall together.
+        tokio::time::sleep(Duration::from_micros((row as u64 * 7919) % 60_000)).await;
+    }
+}
+
+/// Keeps a count of each table as if it were a rollup, and checks it whenever it is proven current.
+async fn read(
+    database: Arc<Database>,
+    stream: Arc<ChangeStream>,
+    tables: Vec<Oid>,
+    acknowledged: Vec<Arc<AtomicU64>>,
+    stop: Arc<AtomicBool>,
+    first: usize,
+) -> Outcome {
+    let connection = database.connect().await;
+    let mut outcome = Outcome::default();
+    let mut rollups: Vec<Option<(Position, u64)>> = vec![None; TABLES];
+    let mut turn = first;
+    while !stop.load(Ordering::Relaxed) {
+        turn += 1;
+        let table = turn % TABLES;
+        let expected = acknowledged[table].load(Ordering::SeqCst);
+        let asked = Instant::now();
+        let proof = stream.prove_current(DEADLINE).await.unwrap();
+        outcome.latencies.push(asked.elapsed());
+        outcome.proofs += 1;
+        let is_current = |(position, _): &(Position, u64)| {
+            position.epoch == proof.epoch.id
+                && stream
+                    .unchanged_since(*position, &tables[table..=table])
+                    .is_ok()
+        };
+        match rollups[table].filter(is_current) {
+            Some((_, count)) if count < expected => outcome.stale += 1,
+            Some(_) => outcome.current += 1,
+            None => {
+                let position = stream.build_position(DEADLINE).await.unwrap();
+                let sql = format!("SELECT count(*) FROM public.t{table}");
+                let count: i64 = connection.query_one(&sql, &[]).await.unwrap().get(0);
+                rollups[table] = Some((position, count as u64));
+            }
+        }
+    }
+    outcome
+}
+
+async fn run(weakness: Weakness, commits: [&'static str; 2]) -> Outcome {
+    let tables: String = (0..TABLES)
+        .map(|table| format!("CREATE TABLE t{table} (id bigint PRIMARY KEY);"))
+        .collect();
+    let database = Arc::new(Database::with(&tables).await);
+    let mut oids = vec![];
+    for table in 0..TABLES {
+        let oid = database
+            .value(&format!("'public.t{table}'::regclass::oid"))
+            .await;
+        oids.push(Oid(oid.parse().unwrap()));
+    }
+    let options = StreamOptions {
+        weakness,
+        ..StreamOptions::default()
+    };
+    let stream = ChangeStream::start_with(database.config().await, oids.clone(), options)
+        .await
+        .unwrap();
+    stream.established(Duration::from_secs(30)).await.unwrap();
+    let (stream, stop) = (Arc::new(stream), Arc::new(AtomicBool::new(false)));
+    let acknowledged: Vec<Arc<AtomicU64>> = (0..TABLES).map(|_| Arc::default()).collect();
+    let mut writers = vec![];
+    for table in 0..TABLES {
+        let commit = commits[table % 2];
+        writers.push(tokio::spawn(write(
+            Arc::clone(&database),
+            table,
+            commit,
+            Arc::clone(&acknowledged[table]),
+            Arc::clone(&stop),
+        )));
+    }
+    let mut readers = vec![];
+    for reader in 0..READERS {
+        readers.push(tokio::spawn(read(
+            Arc::clone(&database),
+            Arc::clone(&stream),
+            oids.clone(),
+            acknowledged.clone(),
+            Arc::clone(&stop),
+            reader,
+        )));
+    }
+    tokio::time::sleep(duration()).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut total = Outcome::default();
+    for reader in readers {
+        let outcome = reader.await.unwrap();
+        total.proofs += outcome.proofs;
+        total.current += outcome.current;
+        total.stale += outcome.stale;
+        total.latencies.extend(outcome.latencies);
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    total
+}
+
+fn report(what: &str, outcome: &mut Outcome) {
+    outcome.latencies.sort_unstable();
+    let at = |share: usize| outcome.latencies[(outcome.latencies.len() - 1) * share / 100];
+    println!(
+        "{what}: {} proofs, {} current, {} stale; p50 {:?}, p95 {:?}, max {:?}",
+        outcome.proofs,
+        outcome.current,
+        outcome.stale,
+        at(50),
+        at(95),
+        at(100)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_proven_contains_every_acknowledged_commit() {
+    for (what, commits) in [
+        ("sync", ["on", "on"]),
+        ("async", ["off", "off"]),
+        ("mixed", ["on", "off"]),
+    ] {
+        let mut outcome = run(Weakness::None, commits).await;
+        report(what, &mut outcome);
+        assert_eq!(outcome.stale, 0, "{what}");
+        assert!(
+            outcome.current > 20,
+            "the harness has shown nothing: {what}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_flushed_end_of_the_log_would_be_noticed() {
+    let mut outcome = run(Weakness::FlushedEnd, ["off", "off"]).await;
+    report("mutant: flushed end", &mut outcome);
+    assert!(outcome.stale > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_server_proves_quickly() {
+    let database = Database::with("CREATE TABLE t (id bigint PRIMARY KEY)").await;
+    let oid = database.value("'public.t'::regclass::oid").await;
+    let stream = ChangeStream::start(database.config().await, vec![Oid(oid.parse().unwrap())])
+        .await
+        .unwrap();
+    stream.established(Duration::from_secs(30)).await.unwrap();
+    stream.prove_current(DEADLINE).await.unwrap();
+    let mut outcome = Outcome::default();
+    for _ in 0..500 {
+        let asked = Instant::now();
+        stream.prove_current(DEADLINE).await.unwrap();
+        outcome.latencies.push(asked.elapsed());
+        outcome.proofs += 1;
+    }
+    report("idle", &mut outcome);
+}
