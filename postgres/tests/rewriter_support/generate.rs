@@ -295,6 +295,10 @@ impl Star {
             };
             push_new(&mut shape.keys, key);
         }
+        if random.chance(40) {
+            let unit = random.pick(&["minute", "hour", "day", "week", "month", "quarter"]);
+            push_new(&mut shape.keys, format!("date_trunc('{unit}', {{f.ts}})"));
+        }
         for join in &shape.joins {
             let dimension = &self.dimensions[join.dimension];
             if random.chance(25) {
