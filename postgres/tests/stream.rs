@@ -368,6 +368,29 @@ async fn tables_that_cannot_be_followed_are_refused_and_their_owners_are_left_al
     database.run("UPDATE bare SET v = 2; UPDATE whole SET v = 2; UPDATE nothing SET v = 2; DELETE FROM bare").await;
     let [whole] = oids(&database, &["whole"]).await.try_into().unwrap();
     assert!(!is_unchanged(&stream, position, whole).await);
+    // What the reasons advise helps without a restart, and a table that loses its key leaves at once.
+    let [bare] = oids(&database, &["bare"]).await.try_into().unwrap();
+    for (sql, is_refused) in [
+        ("ALTER TABLE bare ADD PRIMARY KEY (v)", false),
+        (
+            "INSERT INTO bare VALUES (1); ALTER TABLE bare DROP CONSTRAINT bare_pkey",
+            true,
+        ),
+    ] {
+        database.run(sql).await;
+        let started = Instant::now();
+        while stream
+            .refusals()
+            .iter()
+            .any(|refusal| refusal.relation == bare)
+            != is_refused
+        {
+            assert!(started.elapsed() < DEADLINE, "{sql}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        stream.established(DEADLINE).await.unwrap();
+    }
+    database.run("UPDATE bare SET v = 3").await;
     // The publication follows the tables.
     drop(stream);
     let stream = follow(&database, &["whole", "indexed"]).await;

@@ -255,6 +255,44 @@ async fn a_server_that_logs_too_little_is_told_about() {
 }
 
 #[tokio::test]
+async fn pgstar_never_passes_for_a_standby() {
+    let (server, table) = with_table(&[]).await;
+    let client = connect(server.config("postgres")).await;
+    client
+        .batch_execute("SET synchronous_commit = local")
+        .await
+        .unwrap();
+    let stream = follow(&server, table, Weakness::None).await;
+    set_standby(&client, "*").await;
+    let started = Instant::now();
+    while stream.epoch().is_some() {
+        assert!(started.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Nobody releases a commit that waits for a standby.
+    let writer = connect(server.config("postgres")).await;
+    let hangs = tokio::spawn(async move {
+        writer
+            .batch_execute("INSERT INTO public.t VALUES (1)")
+            .await
+    });
+    tokio::time::sleep(SOON).await;
+    assert!(!hangs.is_finished());
+    let refused = ChangeStream::start(server.config("postgres"), vec![table])
+        .await
+        .err()
+        .unwrap();
+    assert!(
+        refused.to_string().contains("synchronous_standby_names"),
+        "{refused}"
+    );
+    set_standby(&client, "").await;
+    hangs.await.unwrap().unwrap();
+    stream.established(DEADLINE).await.unwrap();
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn passwords_are_given_when_they_are_asked_for() {
     for authentication in [
         Authentication::ScramSha256("pa'ss w%rd".into()),

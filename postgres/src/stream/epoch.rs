@@ -20,8 +20,8 @@ use super::shared::Shared;
 use super::snapshot::{Snapshot, Xid};
 use super::tables::{self, Followed};
 use super::{
-    Epoch, EpochId, PUBLICATION, Request, StreamError, StreamOptions, Weakness, blocker,
-    publication, setup,
+    Epoch, EpochId, PUBLICATION, Request, SetupProblem, StreamError, StreamOptions, Weakness,
+    blocker, publication, setup,
 };
 use crate::connect::{Connection, Connector};
 use crate::pgoutput::{self, Message, Xid32};
@@ -44,6 +44,9 @@ const SNAPSHOT_INTERVAL_MAX: Duration = Duration::from_millis(10);
 
 /// How often it is asked who holds up the start.
 const BLOCKER_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often tables and settings are looked at again.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// No question of ours takes nearly as long as this on a server that is alive.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -111,6 +114,7 @@ async fn follow(
         outcome = time.keep(requests) => outcome,
         outcome = emit_barriers(&emitting, setting.shared) => outcome,
         outcome = name_blocker(&asking, setting.shared) => outcome,
+        outcome = check_now_and_then(&emitting, setting) => outcome,
         outcome = reader.ended() => outcome,
     }
 }
@@ -446,7 +450,7 @@ impl Timekeeper<'_> {
         let is_fresh = shared
             .staleness()
             .is_some_and(|age| age < STALENESS_BEFORE_BARRIER);
-        if shared.is_safe() && !is_fresh {
+        if shared.is_safe() && !is_fresh && shared.is_undecoded(self.reading.end) {
             shared.barrier.notify_one();
         }
     }
@@ -480,6 +484,24 @@ async fn name_blocker(asking: &Client, shared: &Shared) -> Result<Infallible, St
         shared.blocked_by(blocker::oldest_writer(asking).await?);
     }
     std::future::pending().await
+}
+
+/// Looks whether a table may be followed that was refused, or the other way round: a table that lost
+/// its primary key has to leave the publication, because its owner's UPDATE fails until then.
+async fn check_now_and_then(
+    client: &Client,
+    setting: &Setting<'_>,
+) -> Result<Infallible, StreamError> {
+    loop {
+        sleep(CHECK_INTERVAL).await;
+        if setup::counts_as_standby(client).await? {
+            return Err(StreamError::Setup(vec![SetupProblem::CountsAsStandby]));
+        }
+        let (_, refusals) = tables::inspect(client, setting.tables).await?;
+        if refusals != setting.shared.refusals() {
+            return Err(StreamError::PublicationChanged);
+        }
+    }
 }
 
 impl EpochId {

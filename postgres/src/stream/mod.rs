@@ -43,6 +43,9 @@
 //! *Nothing is too much:* a commit that the build's snapshot saw ends before W, because the build
 //! ended before t. If it ends after P, it was decoded and `unchanged_since` refuses.
 //!
+//! All of this is about the server that the stream is attached to. After a failover by address, a
+//! session that reaches the new primary must not use a proof about the old one.
+//!
 //! The epochs have to be the same; `unchanged_since` checks that under one lock with the positions.
 //!
 //! # What is not in the stream
@@ -326,7 +329,9 @@ impl ChangeStream {
                         .ok_or(Unproven::Interrupted);
                 }
                 Ok(Err(_)) => return Err(Unproven::Interrupted),
-                Err(_) => self.shared.barrier.notify_one(),
+                // A barrier cannot make anything visible.
+                Err(_) if self.shared.is_undecoded(end) => self.shared.barrier.notify_one(),
+                Err(_) => (),
             }
         }
     }

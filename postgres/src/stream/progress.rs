@@ -140,6 +140,12 @@ impl Progress {
         self.safe
     }
 
+    /// Whether the stream has not got that far yet, visible or not.
+    pub(super) fn is_undecoded(&self, end: Lsn) -> bool {
+        let decoded = self.waiting.back().map(|step| step.end()).max(self.safe);
+        decoded.is_none_or(|decoded| decoded < end)
+    }
+
     pub(super) fn last_change(&self, relation: Oid) -> Option<Lsn> {
         self.changed.get(&relation).copied()
     }
@@ -192,6 +198,7 @@ mod tests {
         progress.decoded(Lsn(250));
         assert_eq!(progress.last_change(Oid(1)), Some(Lsn(200)));
         assert_eq!(progress.last_change(Oid(2)), None);
+        assert!(!progress.is_undecoded(Lsn(250)) && progress.is_undecoded(Lsn(251)));
         progress.settle(&snapshot("10:11:10"));
         assert_eq!(progress.safe(), Some(Lsn(100)));
         progress.settle(&snapshot("11:11:"));

@@ -4,7 +4,7 @@
 use tokio_postgres::Client;
 
 use super::PUBLICATION;
-use crate::connect::Error;
+use crate::connect::{APPLICATION_NAME, Error};
 use crate::identifier::quote;
 
 /// A setting or a privilege that is missing.
@@ -28,6 +28,12 @@ pub enum SetupProblem {
     /// This is a standby.
     #[error("the server is a standby; pgstar follows the changes of the primary")]
     Standby,
+    /// Commits that wait for a standby would be told that pgstar is one.
+    #[error(
+        "synchronous_standby_names would take pgstar for a standby, and commits would not wait for a real one; \
+         name the standbys in it instead of using \"*\", and none of them \"{APPLICATION_NAME}\""
+    )]
+    CountsAsStandby,
     /// Every slot is taken.
     #[error(
         "all {max} replication slots are taken; drop one that is not needed, or as a superuser run: \
@@ -95,7 +101,8 @@ const QUESTION: &str = "
          r.rolreplication OR r.rolsuper, r.rolname::text, current_database()::text,
          has_database_privilege(current_database(), 'CREATE'),
          p.oid IS NOT NULL, p.puballtables, pg_has_role(p.pubowner, 'USAGE'), pg_get_userbyid(p.pubowner)::text,
-         current_setting('server_version_num')::int, current_setting('server_version')
+         current_setting('server_version_num')::int, current_setting('server_version'),
+         current_setting('synchronous_standby_names')
     FROM pg_roles r LEFT JOIN pg_publication p ON p.pubname = $1
    WHERE r.rolname = current_user";
 
@@ -112,7 +119,9 @@ pub(super) async fn problems(client: &Client) -> Result<Vec<SetupProblem>, Error
     let is_owned: Option<bool> = row.try_get(12)?;
     let owner: Option<String> = row.try_get(13)?;
     let (version_number, version): (i32, String) = (row.try_get(14)?, row.try_get(15)?);
+    let counts_as_standby = names_pgstar(row.try_get(16)?);
     let checks = [
+        (counts_as_standby, SetupProblem::CountsAsStandby),
         (version_number < 150_000, SetupProblem::TooOld { version }),
         (
             wal_level != "logical",
@@ -155,4 +164,32 @@ pub(super) async fn problems(client: &Client) -> Result<Vec<SetupProblem>, Error
         .filter(|(is_problem, _)| *is_problem)
         .map(|(_, problem)| problem)
         .collect())
+}
+
+/// Whether the walsender that serves us could release commits that wait for a standby.
+pub(super) async fn counts_as_standby(client: &Client) -> Result<bool, Error> {
+    let sql = "SELECT current_setting('synchronous_standby_names')";
+    Ok(names_pgstar(client.query_one(sql, &[]).await?.try_get(0)?))
+}
+
+/// Standbys are told apart by their application's name, whatever its case.
+fn names_pgstar(standby_names: &str) -> bool {
+    let names = standby_names.split([',', '(', ')', ' ', '"']);
+    let mut names = names.filter(|name| !name.is_empty());
+    names.any(|name| name == "*" || name.eq_ignore_ascii_case(APPLICATION_NAME))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_mean_us_count() {
+        for names in ["*", "ANY 1 (a, *)", "FIRST 2 (a, \"PgStar\")", "pgstar"] {
+            assert!(names_pgstar(names), "{names}");
+        }
+        for names in ["", "a", "ANY 1 (a, \"pgstar2\")"] {
+            assert!(!names_pgstar(names), "{names}");
+        }
+    }
 }

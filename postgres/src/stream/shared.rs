@@ -155,6 +155,12 @@ impl Shared {
             .clone()
     }
 
+    /// Whether flushing the log would help to reach this position.
+    pub(super) fn is_undecoded(&self, end: Lsn) -> bool {
+        self.live(|live| live.progress.is_undecoded(end))
+            .unwrap_or(false)
+    }
+
     pub(super) fn watch(&self) -> watch::Receiver<Safe> {
         self.safe.subscribe()
     }
