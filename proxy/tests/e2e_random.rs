@@ -432,12 +432,49 @@ fn disturbance(dice: &mut Dice) -> String {
 }
 
 async fn say(dice: &mut Dice, pair: &mut Pair, sql: &str) {
-    let bytes = match dice.below(4) {
-        0 => batch(sql, &[], &[], 0, dice.one::<&str>(&["", "P", "SP", "S"])),
-        1 => batch(sql, &[], &[], 1, dice.one::<&str>(&["P", "P", "SP", ""])),
-        _ => frames::query(sql),
+    let parts = match dice.below(6) {
+        0 => vec![batch(
+            sql,
+            &[],
+            &[],
+            0,
+            dice.one::<&str>(&["", "P", "SP", "S"]),
+        )],
+        1 => vec![batch(
+            sql,
+            &[],
+            &[],
+            1,
+            dice.one::<&str>(&["P", "P", "SP", ""]),
+        )],
+        2 => named_twice(dice, sql),
+        _ => vec![frames::query(sql)],
     };
-    pair.same_bytes(&bytes, sql).await;
+    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    pair.same_batches(&parts, sql).await;
+}
+
+/// Prepared under a name and described, then executed twice, as drivers do.
+fn named_twice(dice: &mut Dice, sql: &str) -> Vec<Vec<u8>> {
+    let execute = |format: u8| {
+        let bind = [b"\0named\0\0\0\0\0\0\x01\0".as_slice(), &[format]].concat();
+        let bind = frames::frame('B', &bind);
+        [
+            bind,
+            frames::describe('P', ""),
+            frames::execute("", 0),
+            frames::sync(),
+        ]
+        .concat()
+    };
+    let prepare = [
+        frames::frame('C', b"Snamed\0"),
+        frames::parse("named", sql),
+        frames::describe('S', "named"),
+        frames::sync(),
+    ];
+    let formats = [dice.below(2) as u8, dice.below(2) as u8];
+    vec![prepare.concat(), execute(formats[0]), execute(formats[1])]
 }
 
 async fn session(dice: &mut Dice, pair: &mut Pair) {

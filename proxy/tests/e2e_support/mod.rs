@@ -226,14 +226,23 @@ impl Pair {
 
     /// The same for any frames that end with a ReadyForQuery.
     pub async fn same_bytes(&mut self, bytes: &[u8], what: &str) -> Vec<Frame> {
-        let direct = self.direct.exchange(bytes).await;
-        let through = self.through.exchange(bytes).await;
-        assert_eq!(
-            comparable(&direct, what),
-            comparable(&through, what),
-            "{what}"
-        );
-        direct
+        self.same_batches(&[bytes], what).await
+    }
+
+    /// The same for frames of which each part ends with a ReadyForQuery, sent one after the other.
+    pub async fn same_batches(&mut self, parts: &[&[u8]], what: &str) -> Vec<Frame> {
+        let mut all = vec![];
+        for part in parts {
+            let direct = self.direct.exchange(part).await;
+            let through = self.through.exchange(part).await;
+            assert_eq!(
+                comparable(&direct, what),
+                comparable(&through, what),
+                "{what}"
+            );
+            all.extend(direct);
+        }
+        all
     }
 
     /// Runs the statement on both sides, asserts the same answer, and says what served it.
