@@ -5,92 +5,108 @@
 //! publication silences it. All of them change rows of the catalog, so the statement that reads the
 //! log's end reads those rows too: what was committed before the statement began is seen by its
 //! snapshot, and its commit lies before the end that the statement returns.
+//!
+//! Each row carries the transaction that wrote it, so a set of (row, xmin) pairs never comes back once
+//! it was left. What VACUUM and ANALYZE update in place keeps its xmin.
 
 use std::collections::HashMap;
 
 use pgstar_rewriter::catalog::Oid;
-use tokio_postgres::{Client, Row, Statement};
+use tokio_postgres::{Client, Statement};
 
 use super::PUBLICATION;
 use super::tables::Followed;
 use crate::connect::Error;
 use crate::replication::Lsn;
 
-/// One reading.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Reading {
-    /// The log's end.
-    pub(super) end: Lsn,
-    /// Changes whenever the publication or its membership does.
+/// What changes whenever the catalog rows of anything followed do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fingerprint {
+    /// Of the publication and its members.
     pub(super) publication: Option<i64>,
-    /// For each table that the stream reports, what changes whenever its catalog rows do.
-    pub(super) shapes: HashMap<Oid, i64>,
+    tables: Option<i64>,
+    partitions: Option<i64>,
 }
 
-/// The end of the log is a function of the mutant in tests; see `Weakness`.
+/// For each table that the stream reports, what changes whenever its catalog rows do.
+pub(super) type Shapes = HashMap<Oid, i64>;
+
+/// Asked for every proof: index look-ups only.
 fn question(log_end: &str) -> String {
     format!(
         "
-  WITH member AS (SELECT * FROM unnest($2::oid[], $3::oid[]) AS m(member, root))
   SELECT {log_end}()::text,
+         (SELECT bit_xor(hash_record_extended(ROW(c.oid, c.xmin), 0))
+            FROM pg_class c WHERE c.oid = ANY ($2::oid[])),
+         (SELECT bit_xor(hash_record_extended(ROW(i.inhrelid, i.xmin), 0))
+            FROM pg_inherits i WHERE i.inhparent = ANY ($3::oid[])),
          (SELECT bit_xor(hash) FROM (
             SELECT hash_record_extended(ROW(p.oid, p.xmin), 0) AS hash
               FROM pg_publication p WHERE p.pubname = $1
              UNION ALL
             SELECT hash_record_extended(ROW(r.oid, r.xmin), 1)
-              FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid WHERE p.pubname = $1) publication),
-         root, shape
-    FROM (SELECT 1) once LEFT JOIN (
-         SELECT root, bit_xor(hash) AS shape FROM (
-            SELECT m.root, hash_record_extended(ROW(c.oid, c.xmin), 0) AS hash
-              FROM member m JOIN pg_class c ON c.oid = m.member
-             UNION ALL
-            SELECT m.root, hash_record_extended(ROW(i.inhrelid, i.xmin), 1)
-              FROM member m JOIN pg_inherits i ON i.inhparent = m.member) shapes
-          GROUP BY root) shape ON true"
+              FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid WHERE p.pubname = $1) publication)"
     )
 }
 
-/// Prepared once for each connection.
-pub(super) struct Clock<'a> {
-    client: &'a Client,
+/// Asked when something changed, to find out what.
+const SHAPES: &str = "
+  WITH member AS (SELECT * FROM unnest($1::oid[], $2::oid[]) AS m(member, root))
+  SELECT root, bit_xor(hash) FROM (
+    SELECT m.root, hash_record_extended(ROW(c.oid, c.xmin), 0) AS hash
+      FROM member m JOIN pg_class c ON c.oid = m.member
+     UNION ALL
+    SELECT m.root, hash_record_extended(ROW(i.inhrelid, i.xmin), 1)
+      FROM member m JOIN pg_inherits i ON i.inhparent = m.member) shape
+   GROUP BY root";
+
+/// Prepared once for each connection and each set of partitions.
+pub(super) struct Clock {
     statement: Statement,
+    members: Vec<u32>,
+    roots: Vec<u32>,
+    parents: Vec<u32>,
 }
 
-impl<'a> Clock<'a> {
-    pub(super) async fn prepare(client: &'a Client, log_end: &str) -> Result<Self, Error> {
+impl Clock {
+    /// `log_end` is the function to ask.
+    pub(super) async fn prepare(client: &Client, log_end: &str) -> Result<Self, Error> {
         let statement = client.prepare(&question(log_end)).await?;
-        Ok(Clock { client, statement })
+        Ok(Clock {
+            statement,
+            members: vec![],
+            roots: vec![],
+            parents: vec![],
+        })
     }
 
-    pub(super) async fn read(&self, followed: &Followed) -> Result<Reading, Error> {
-        let (members, roots): (Vec<u32>, Vec<u32>) = followed
-            .reported_as
-            .iter()
-            .map(|(member, root)| (member.0, root.0))
-            .unzip();
-        let rows = self
-            .client
-            .query(&self.statement, &[&PUBLICATION, &members, &roots])
+    /// From now on looks at these.
+    pub(super) fn watch(&mut self, followed: &Followed) {
+        let pairs = followed.reported_as.iter();
+        (self.members, self.roots) = pairs.map(|(member, root)| (member.0, root.0)).unzip();
+        self.parents = followed.parents.iter().map(|parent| parent.0).collect();
+    }
+
+    pub(super) async fn read(&self, client: &Client) -> Result<(Lsn, Fingerprint), Error> {
+        let row = client
+            .query_one(
+                &self.statement,
+                &[&PUBLICATION, &self.members, &self.parents],
+            )
             .await?;
-        reading(&rows)
-    }
-}
-
-fn reading(rows: &[Row]) -> Result<Reading, Error> {
-    let mut reading = Reading {
-        end: Lsn(u64::MAX),
-        publication: None,
-        shapes: HashMap::new(),
-    };
-    for row in rows {
         let end: &str = row.try_get(0)?;
+        let fingerprint = Fingerprint {
+            tables: row.try_get(1)?,
+            partitions: row.try_get(2)?,
+            publication: row.try_get(3)?,
+        };
         // Not understood would mean never proven, which is the safe side.
-        reading.end = end.parse().unwrap_or(Lsn(u64::MAX));
-        reading.publication = row.try_get(1)?;
-        if let (Some(root), Some(shape)) = (row.try_get::<_, Option<u32>>(2)?, row.try_get(3)?) {
-            reading.shapes.insert(Oid(root), shape);
-        }
+        Ok((end.parse().unwrap_or(Lsn(u64::MAX)), fingerprint))
     }
-    Ok(reading)
+
+    pub(super) async fn shapes(&self, client: &Client) -> Result<Shapes, Error> {
+        let rows = client.query(SHAPES, &[&self.members, &self.roots]).await?;
+        let shape = |row: &tokio_postgres::Row| Ok((Oid(row.try_get(0)?), row.try_get(1)?));
+        rows.iter().map(shape).collect()
+    }
 }

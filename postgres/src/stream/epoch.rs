@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_postgres::Client;
 use tracing::{info, warn};
 
-use super::clock::{Clock, Reading};
+use super::clock::{Clock, Fingerprint, Shapes};
 use super::shared::Shared;
 use super::snapshot::{Snapshot, Xid};
 use super::tables::{self, Followed};
@@ -26,7 +26,7 @@ use super::{
 use crate::connect::{Connection, Connector};
 use crate::pgoutput::{self, Message, Xid32};
 use crate::replication::{
-    Event, ReplicationConnection, ReplicationStream, Slot, SlotLifetime, SlotSnapshot,
+    Event, Lsn, ReplicationConnection, ReplicationStream, Slot, SlotLifetime, SlotSnapshot,
 };
 
 /// How often the log's end is read for the bound on staleness.
@@ -86,8 +86,8 @@ async fn follow(
     // Asked for after the slot was made: every transaction that committed before the slot's beginning
     // has a lower number.
     let ended = Xid(number(&asking, "SELECT pg_current_xact_id()::text").await?);
-    let clock = Clock::prepare(&asking, setting.options.weakness.log_end()).await?;
-    let (followed, reading) = stable_reading(&asking, &clock, setting, followed).await?;
+    let mut clock = Clock::prepare(&asking, setting.options.weakness.log_end()).await?;
+    let seen = look(&asking, &mut clock, setting, followed).await?;
     let stream = replication
         .start(&slot.name, slot.consistent_point, &[PUBLICATION])
         .await?;
@@ -95,8 +95,8 @@ async fn follow(
         id: EpochId::new(),
         complete_from: slot.consistent_point,
     };
-    setting.shared.up(epoch, ended, followed.clone());
-    info!(from = %epoch.complete_from, tables = followed.published.len(), "Following changes.");
+    setting.shared.up(epoch, ended, seen.followed.clone());
+    info!(from = %epoch.complete_from, tables = seen.followed.published.len(), "Following changes.");
     let reader = Task(tokio::spawn(read_stream(
         stream,
         Arc::clone(setting.shared),
@@ -104,8 +104,7 @@ async fn follow(
     let mut time = Timekeeper {
         asking: &asking,
         clock,
-        followed,
-        reading,
+        seen,
         setting,
         epoch,
     };
@@ -135,12 +134,14 @@ impl Drop for Task {
     }
 }
 
+/// A barrier has to be flushed, and must not wait for a standby. What is asked all the time is planned
+/// once, and always for a catalog with many tables.
+const SESSION_SETTINGS: &str = "
+    SET synchronous_commit = local; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off";
+
 async fn connect(connector: &Connector) -> Result<Connection, StreamError> {
     let connection = connector.connect().await?;
-    // A barrier has to be flushed, and must not wait for a standby.
-    connection
-        .batch_execute("SET synchronous_commit = local")
-        .await?;
+    connection.batch_execute(SESSION_SETTINGS).await?;
     Ok(connection)
 }
 
@@ -237,22 +238,39 @@ async fn tell_of_waiting(
     }
 }
 
-/// A reading and the partitions that it was made with, so that every partition that appears later
-/// changes the reading.
-async fn stable_reading(
+/// What the catalog says of everything that is followed.
+struct Seen {
+    followed: Followed,
+    shapes: Shapes,
+    fingerprint: Fingerprint,
+    /// The log's end when nothing had changed since.
+    end: Lsn,
+}
+
+/// Looks until nothing changes meanwhile, so that whatever changes later, a new partition too, changes
+/// the fingerprint.
+async fn look(
     asking: &Client,
-    clock: &Clock<'_>,
+    clock: &mut Clock,
     setting: &Setting<'_>,
     mut followed: Followed,
-) -> Result<(Followed, Reading), StreamError> {
+) -> Result<Seen, StreamError> {
     loop {
-        let reading = clock.read(&followed).await?;
+        clock.watch(&followed);
+        let (_, before) = clock.read(asking).await?;
+        let shapes = clock.shapes(asking).await?;
         let (now, _refusals) = tables::inspect(asking, setting.tables).await?;
-        if now == followed {
-            return Ok((followed, reading));
-        }
+        let (end, fingerprint) = clock.read(asking).await?;
         if now.published != followed.published {
             return Err(StreamError::PublicationChanged);
+        }
+        if now == followed && before == fingerprint {
+            return Ok(Seen {
+                followed,
+                shapes,
+                fingerprint,
+                end,
+            });
         }
         followed = now;
     }
@@ -304,7 +322,7 @@ fn note(
     message: Message,
     open: &mut Option<Open>,
     shared: &Shared,
-) -> Result<Option<crate::replication::Lsn>, StreamError> {
+) -> Result<Option<Lsn>, StreamError> {
     let between = StreamError::OutOfOrder("a change or a commit between transactions");
     match message {
         Message::Begin(begin) => {
@@ -383,10 +401,8 @@ async fn answer<T>(
 /// Reads the log's end for everybody who waits at that moment, and now and then for the bound.
 struct Timekeeper<'a> {
     asking: &'a Client,
-    clock: Clock<'a>,
-    followed: Followed,
-    /// The last reading.
-    reading: Reading,
+    clock: Clock,
+    seen: Seen,
     setting: &'a Setting<'a>,
     epoch: Epoch,
 }
@@ -411,9 +427,13 @@ impl Timekeeper<'_> {
     /// The reading begins after all of these have asked.
     async fn read_for(&mut self, waiting: Vec<Request>) -> Result<(), StreamError> {
         let asked = Instant::now();
-        let reading = timeout(ANSWER_TIMEOUT, self.clock.read(&self.followed)).await;
-        let reading = reading.map_err(|_| StreamError::NoAnswer(ANSWER_TIMEOUT))??;
-        let end = self.take(reading).await?;
+        let reading = timeout(ANSWER_TIMEOUT, self.clock.read(self.asking)).await;
+        let (end, fingerprint) = reading.map_err(|_| StreamError::NoAnswer(ANSWER_TIMEOUT))??;
+        self.seen.end = end;
+        if fingerprint != self.seen.fingerprint {
+            self.look_again(fingerprint).await?;
+        }
+        let end = self.seen.end;
         self.setting.shared.sampled(asked, end);
         for request in waiting {
             // Whoever asked may have gone.
@@ -422,27 +442,25 @@ impl Timekeeper<'_> {
         Ok(())
     }
 
-    /// Compares with the last reading, before anybody hears of this one.
-    async fn take(&mut self, mut reading: Reading) -> Result<crate::replication::Lsn, StreamError> {
-        if reading.publication != self.reading.publication {
+    /// Finds out what changed, before anybody hears of the reading that showed it.
+    async fn look_again(&mut self, fingerprint: Fingerprint) -> Result<(), StreamError> {
+        let before = self.seen.fingerprint.publication;
+        if fingerprint.publication != before {
             return Err(StreamError::PublicationChanged);
         }
-        let mut changed = differing(&self.reading, &reading);
-        if !changed.is_empty() {
-            let followed = self.followed.clone();
-            (self.followed, reading) =
-                stable_reading(self.asking, &self.clock, self.setting, followed).await?;
-            changed.extend(differing(&self.reading, &reading));
-            if reading.publication != self.reading.publication {
-                return Err(StreamError::PublicationChanged);
-            }
-            self.setting
-                .shared
-                .reshaped(self.followed.clone(), &changed, reading.end);
+        let followed = self.seen.followed.clone();
+        let looking = look(self.asking, &mut self.clock, self.setting, followed);
+        let now = timeout(ANSWER_TIMEOUT, looking).await;
+        let now = now.map_err(|_| StreamError::NoAnswer(ANSWER_TIMEOUT))??;
+        if now.fingerprint.publication != before {
+            return Err(StreamError::PublicationChanged);
         }
-        let end = reading.end;
-        self.reading = reading;
-        Ok(end)
+        let changed = differing(&self.seen.shapes, &now.shapes);
+        self.setting
+            .shared
+            .reshaped(now.followed.clone(), &changed, now.end);
+        self.seen = now;
+        Ok(())
     }
 
     fn flush_when_stale(&self) {
@@ -450,18 +468,16 @@ impl Timekeeper<'_> {
         let is_fresh = shared
             .staleness()
             .is_some_and(|age| age < STALENESS_BEFORE_BARRIER);
-        if shared.is_safe() && !is_fresh && shared.is_undecoded(self.reading.end) {
+        if shared.is_safe() && !is_fresh && shared.is_undecoded(self.seen.end) {
             shared.barrier.notify_one();
         }
     }
 }
 
-fn differing(before: &Reading, after: &Reading) -> Vec<Oid> {
-    let roots = before.shapes.keys().chain(after.shapes.keys());
-    roots
-        .filter(|root| before.shapes.get(root) != after.shapes.get(root))
-        .copied()
-        .collect()
+fn differing(before: &Shapes, after: &Shapes) -> Vec<Oid> {
+    let roots = before.keys().chain(after.keys());
+    let differs = |root: &&Oid| before.get(root) != after.get(root);
+    roots.filter(differs).copied().collect()
 }
 
 /// Flushes the log and makes the walsender report when somebody asks, at most every 5 ms.

@@ -1,6 +1,6 @@
 //! Which tables can be followed, and what else counts as them: their partitions.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use pgstar_rewriter::catalog::Oid;
 use tokio_postgres::{Client, Row};
@@ -77,6 +77,8 @@ pub(super) struct Followed {
     pub(super) published: BTreeMap<Oid, String>,
     /// Every published table and every partition below, with the table as which the stream reports it.
     pub(super) reported_as: HashMap<Oid, Oid>,
+    /// Those of them that have partitions.
+    pub(super) parents: BTreeSet<Oid>,
 }
 
 /// Tables and all their partitions; `depth` 0 is the table itself.
@@ -205,10 +207,13 @@ fn followed(trees: &BTreeMap<Oid, Vec<Member>>) -> Followed {
         .iter()
         .filter_map(|(member, roots)| Some((*member, topmost(roots)?)))
         .collect();
-    let roots = trees.values().flatten().filter(|member| member.is_root);
+    let members = || trees.values().flatten();
+    let roots = members().filter(|member| member.is_root);
     let published = roots.map(|root| (root.oid, root.name.clone())).collect();
+    let parents = members().filter(|member| member.kind == "p");
     Followed {
         published,
         reported_as,
+        parents: parents.map(|parent| parent.oid).collect(),
     }
 }
