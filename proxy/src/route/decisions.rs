@@ -12,12 +12,15 @@ use pgstar_cache::Key;
 use pgstar_rewriter::{Code, Context, Decision, Reason, decide};
 use tokio::sync::OnceCell;
 
-use super::parity::Parity;
-use super::{Binding, SessionFacts};
+use super::{Binding, ColumnOrigin, SessionFacts};
 use crate::warehouse::Snapshot;
 
 /// Memory for kept decisions, in bytes of statement text and rewritten text.
 const DECISION_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// What PostgreSQL says of one match: where the original's columns come from, or why the rewritten
+/// statement may not stand for it.
+pub(super) type Parity = Result<Arc<[ColumnOrigin]>, Reason>;
 
 /// A number that only goes up.
 #[derive(Debug, Default)]

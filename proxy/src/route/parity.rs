@@ -8,16 +8,12 @@ use pgstar_postgres::describe::{DescribeError, Description, describe};
 use pgstar_rewriter::{Code, Reason};
 use tokio::sync::Semaphore;
 
-use super::decisions::Decided;
+use super::decisions::{Decided, Parity};
 use super::{Binding, ColumnOrigin, SessionFacts};
 use crate::warehouse::Warehouse;
 
 /// Connections that statements are described on; more questions than that wait.
 const CONNECTIONS_MAX: usize = 4;
-
-/// What PostgreSQL says of one match: where the original's columns come from, or why the rewritten
-/// statement may not stand for it.
-pub(super) type Parity = Result<Arc<[ColumnOrigin]>, Reason>;
 
 /// Asks PostgreSQL, on connections of pgstar's own.
 #[derive(Debug)]
