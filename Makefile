@@ -1,7 +1,7 @@
 # What can be done with this repository; `make` alone lists it. The work is in cargo and in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench loadtest lint clean
+.PHONY: help demo test bench loadtest regress lint clean
 
 # SCALE=1 is the Star Schema Benchmark with 6,000,000 rows of lineorder; unset, each command has its own default.
 SCALE ?=
@@ -11,7 +11,7 @@ ARGS ?=
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "SCALE=1 sets the size of the data of demo and loadtest; ARGS='…' adds arguments to all but lint and clean."
+	@echo "SCALE=1 sets the size of the data of demo and loadtest; ARGS='…' adds arguments to all but regress, lint and clean."
 
 demo: ## the Star Schema Benchmark on a throw-away PostgreSQL, direct and through pgstar
 	cargo run --release -p pgstar -- demo $(if $(SCALE),--scale $(SCALE)) $(ARGS)
@@ -24,6 +24,9 @@ bench: ## time of a decision, and what the proxy adds to pgbench -S
 
 loadtest: ## a mix of benchmark queries and heavy scans by many clients, direct and through pgstar
 	scripts/loadtest.sh $(if $(SCALE),--scale $(SCALE)) $(ARGS)
+
+regress: ## PostgreSQL's own regression and isolation suites through pgstar, compared with direct (Debian only)
+	scripts/pg-regress.sh
 
 lint: ## formatting and clippy, warnings are errors
 	cargo fmt --all --check

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -65,8 +66,11 @@ async fn accept_all<R: Routing>(
     }
 }
 
+/// As PostgreSQL sets up its own: no byte waits for others, and the system's keepalive finds out that a
+/// client's machine is gone.
 fn prepare(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_keepalive(true)?;
     Ok(stream)
 }
 
@@ -98,5 +102,22 @@ async fn all_over(sessions: &mut JoinSet<()>) {
 fn note_panic(over: Result<(), JoinError>) {
     if let Err(error) = over {
         error!(%error, "A session stopped on a bug of pgstar's; its client was disconnected.");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_clients_socket_waits_for_nothing_and_is_kept_alive() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(!SockRef::from(&stream).keepalive().unwrap());
+        let stream = prepare(stream).unwrap();
+        assert!(stream.nodelay().unwrap() && SockRef::from(&stream).keepalive().unwrap());
     }
 }
