@@ -105,52 +105,95 @@ async fn read(
     outcome
 }
 
+/// Tables, and one writer for each.
+struct Load {
+    database: Arc<Database>,
+    oids: Vec<Oid>,
+    acknowledged: Vec<Arc<AtomicU64>>,
+    stop: Arc<AtomicBool>,
+    writers: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Load {
+    async fn prepare() -> Self {
+        let tables: String = (0..TABLES)
+            .map(|table| format!("CREATE TABLE t{table} (id bigint PRIMARY KEY);"))
+            .collect();
+        let database = Arc::new(Database::with(&tables).await);
+        let mut oids = vec![];
+        for table in 0..TABLES {
+            let oid = database
+                .value(&format!("'public.t{table}'::regclass::oid"))
+                .await;
+            oids.push(Oid(oid.parse().unwrap()));
+        }
+        let acknowledged = (0..TABLES).map(|_| Arc::default()).collect();
+        Load {
+            database,
+            oids,
+            acknowledged,
+            stop: Arc::default(),
+            writers: vec![],
+        }
+    }
+
+    async fn follow(&self, weakness: Weakness) -> Arc<ChangeStream> {
+        let options = StreamOptions {
+            weakness,
+            ..StreamOptions::default()
+        };
+        let stream =
+            ChangeStream::start_with(self.database.config().await, self.oids.clone(), options)
+                .await
+                .unwrap();
+        stream.established(Duration::from_secs(30)).await.unwrap();
+        Arc::new(stream)
+    }
+
+    fn write(&mut self, commits: [&'static str; 2]) {
+        for table in 0..TABLES {
+            let (database, acknowledged) = (
+                Arc::clone(&self.database),
+                Arc::clone(&self.acknowledged[table]),
+            );
+            let writes = write(
+                database,
+                table,
+                commits[table % 2],
+                acknowledged,
+                Arc::clone(&self.stop),
+            );
+            self.writers.push(tokio::spawn(writes));
+        }
+    }
+
+    async fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for writer in self.writers {
+            writer.await.unwrap();
+        }
+    }
+}
+
 async fn run(weakness: Weakness, commits: [&'static str; 2]) -> Outcome {
-    let tables: String = (0..TABLES)
-        .map(|table| format!("CREATE TABLE t{table} (id bigint PRIMARY KEY);"))
-        .collect();
-    let database = Arc::new(Database::with(&tables).await);
-    let mut oids = vec![];
-    for table in 0..TABLES {
-        let oid = database
-            .value(&format!("'public.t{table}'::regclass::oid"))
-            .await;
-        oids.push(Oid(oid.parse().unwrap()));
-    }
-    let options = StreamOptions {
-        weakness,
-        ..StreamOptions::default()
-    };
-    let stream = ChangeStream::start_with(database.config().await, oids.clone(), options)
-        .await
-        .unwrap();
-    stream.established(Duration::from_secs(30)).await.unwrap();
-    let (stream, stop) = (Arc::new(stream), Arc::new(AtomicBool::new(false)));
-    let acknowledged: Vec<Arc<AtomicU64>> = (0..TABLES).map(|_| Arc::default()).collect();
-    let mut writers = vec![];
-    for table in 0..TABLES {
-        let commit = commits[table % 2];
-        writers.push(tokio::spawn(write(
-            Arc::clone(&database),
-            table,
-            commit,
-            Arc::clone(&acknowledged[table]),
-            Arc::clone(&stop),
-        )));
-    }
+    let mut load = Load::prepare().await;
+    let stream = load.follow(weakness).await;
+    load.write(commits);
     let mut readers = vec![];
     for reader in 0..READERS {
-        readers.push(tokio::spawn(read(
-            Arc::clone(&database),
-            Arc::clone(&stream),
-            oids.clone(),
-            acknowledged.clone(),
-            Arc::clone(&stop),
+        let (database, stream) = (Arc::clone(&load.database), Arc::clone(&stream));
+        let reads = read(
+            database,
+            stream,
+            load.oids.clone(),
+            load.acknowledged.clone(),
+            Arc::clone(&load.stop),
             reader,
-        )));
+        );
+        readers.push(tokio::spawn(reads));
     }
     tokio::time::sleep(duration()).await;
-    stop.store(true, Ordering::Relaxed);
+    load.stop.store(true, Ordering::Relaxed);
     let mut total = Outcome::default();
     for reader in readers {
         let outcome = reader.await.unwrap();
@@ -159,9 +202,7 @@ async fn run(weakness: Weakness, commits: [&'static str; 2]) -> Outcome {
         total.stale += outcome.stale;
         total.latencies.extend(outcome.latencies);
     }
-    for writer in writers {
-        writer.await.unwrap();
-    }
+    load.end().await;
     total
 }
 
@@ -220,4 +261,33 @@ async fn an_idle_server_proves_quickly() {
         outcome.proofs += 1;
     }
     report("idle", &mut outcome);
+}
+
+/// A stream's first position is the delicate one: commits from before its slot are not in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_begin_beside_writers_miss_nothing() {
+    let mut load = Load::prepare().await;
+    load.write(["on", "off"]);
+    let counting = load.database.connect().await;
+    let (started, mut current) = (Instant::now(), 0);
+    while started.elapsed() < duration() {
+        let stream = load.follow(Weakness::None).await;
+        for table in 0..TABLES {
+            let position = stream.build_position(DEADLINE).await.unwrap();
+            let sql = format!("SELECT count(*) FROM public.t{table}");
+            let count: i64 = counting.query_one(&sql, &[]).await.unwrap().get(0);
+            let expected = load.acknowledged[table].load(Ordering::SeqCst);
+            stream.prove_current(DEADLINE).await.unwrap();
+            if stream
+                .unchanged_since(position, &load.oids[table..=table])
+                .is_ok()
+            {
+                assert!(count as u64 >= expected);
+                current += 1;
+            }
+        }
+    }
+    println!("{current} rollups of new streams were current");
+    assert!(current > 10, "the harness has shown nothing");
+    load.end().await;
 }

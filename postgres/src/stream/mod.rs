@@ -4,9 +4,11 @@
 //!
 //! # How it works
 //!
-//! A publication names the tables (`setup`, `tables`, `publication`), a **temporary** slot decodes
-//! them (`epoch`): nothing of it is left on the server when pgstar dies. Each time a stream begins is
+//! A publication names the tables (`setup`, `tables`, `publication`), a **temporary** slot (`slot`)
+//! decodes them: nothing of it is left on the server when pgstar dies. Each time a stream begins is
 //! an **epoch**; what was known in one says nothing in the next, because the log between is unknown.
+//!
+//! `epoch` begins one and runs its tasks: `reader`, `visibility`, `timekeeper`.
 //!
 //! `progress` keeps the end of the newest commit that changed each table, and the **safe position**:
 //! every commit that ends up to there was decoded *and* was seen by a fresh snapshot. Both are
@@ -63,10 +65,14 @@ mod epoch;
 mod error;
 mod progress;
 mod publication;
+mod reader;
 mod setup;
 mod shared;
+mod slot;
 mod snapshot;
 mod tables;
+mod timekeeper;
+mod visibility;
 
 use std::sync::Arc;
 use std::time::Duration;
