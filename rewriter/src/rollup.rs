@@ -365,9 +365,8 @@ impl ColumnList<'_> {
             other => *other,
         };
         // A sum over no non-null value is NULL, and an average needs its divisor: both need the count.
-        let needs_count =
-            matches!(stored, AggregateFunction::Sum)
-                && (filter.is_some() || !types::is_not_null(argument, &self.tables));
+        let needs_count = matches!(stored, AggregateFunction::Sum)
+            && (filter.is_some() || !types::is_not_null(argument, &self.tables));
         let stored_name = if stored == *function {
             named(stored)
         } else {
