@@ -166,7 +166,12 @@ async fn a_transaction_of_many_rows_or_of_a_huge_row_is_one_change() {
     database
         .run("INSERT INTO sales SELECT i, i FROM generate_series(1, 300000) i")
         .await;
+    let committed = Instant::now();
     stream.prove_current(many).await.unwrap();
+    println!(
+        "300000 rows were known {:?} after their commit",
+        committed.elapsed()
+    );
     assert!(!is_unchanged(&stream, before, sales).await);
     let before = stream.build_position(DEADLINE).await.unwrap();
     let bytes = COPY_DATA_BYTES_MAX + 1_000_000;
@@ -252,6 +257,11 @@ async fn a_terminated_walsender_or_an_altered_publication_begins_a_new_epoch() {
             "a dropped stream keeps its slot"
         );
     }
+    ChangeStream::uninstall(database.config().await)
+        .await
+        .unwrap();
+    let publications = "SELECT count(*) FROM pg_publication";
+    assert_eq!(database.value(publications).await, "0");
 }
 
 #[tokio::test]

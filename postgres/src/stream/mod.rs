@@ -246,6 +246,13 @@ impl ChangeStream {
         Ok((problems, refusals))
     }
 
+    /// Drops the publication, which is all that a stream leaves on the server.
+    pub async fn uninstall(config: Config) -> Result<(), Error> {
+        let client = Connector::new(config)?.connect().await?;
+        let sql = format!("DROP PUBLICATION IF EXISTS {PUBLICATION}");
+        Ok(client.batch_execute(&sql).await?)
+    }
+
     /// The present epoch; none while there is no stream.
     pub fn epoch(&self) -> Option<Epoch> {
         self.shared.epoch()
