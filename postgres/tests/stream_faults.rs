@@ -141,6 +141,103 @@ async fn without_the_visibility_gate_a_commit_would_be_lost() {
     assert!(is_fooled_by_an_invisible_commit(Weakness::NoVisibilityGate).await);
 }
 
+/// A session with a transaction that has written, and its number.
+async fn open_writer(server: &Server, id: u32) -> (Connection, i64) {
+    let writer = connect(server.config("postgres")).await;
+    let begin =
+        format!("SET synchronous_commit = local; BEGIN; INSERT INTO public.t VALUES ({id})");
+    writer.batch_execute(&begin).await.unwrap();
+    let xid = number(&writer, "SELECT pg_current_xact_id()::text::bigint").await;
+    (writer, xid)
+}
+
+/// Waits until somebody, here the slot, waits for this transaction.
+async fn wait_for_waiter(client: &Connection, xid: i64) {
+    let waiters = format!(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND transactionid::text = '{xid}'"
+    );
+    let started = Instant::now();
+    while number(client, &waiters).await == 0 {
+        assert!(started.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Whether a rollup is taken for current that lacks a commit from before the slot's beginning. The
+/// slot waits for those who write when it is begun, and then for those who write when it has got half
+/// of what it needs, but not for the one that begins thereafter: its commit gets into the log before
+/// the slot's beginning, so the stream does not have it, and it is not visible yet.
+async fn is_fooled_by_a_commit_before_the_slot(weakness: Weakness) -> bool {
+    let (server, table) = with_table(&[]).await;
+    let client = connect(server.config("postgres")).await;
+    client
+        .batch_execute("SET synchronous_commit = local")
+        .await
+        .unwrap();
+    let (first, first_xid) = open_writer(&server, 1).await;
+    let options = StreamOptions {
+        weakness,
+        ..StreamOptions::default()
+    };
+    let stream = ChangeStream::start_with(server.config("postgres"), vec![table], options)
+        .await
+        .unwrap();
+    wait_for_waiter(&client, first_xid).await;
+    let (second, second_xid) = open_writer(&server, 2).await;
+    first.batch_execute("COMMIT").await.unwrap();
+    wait_for_waiter(&client, second_xid).await;
+    set_standby(&client, "nobody").await;
+    let third = connect(server.config("postgres")).await;
+    let hangs =
+        tokio::spawn(async move { third.batch_execute("INSERT INTO public.t VALUES (3)").await });
+    let hanging = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    while number(&client, hanging).await == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    second.batch_execute("COMMIT").await.unwrap();
+    let started = Instant::now();
+    while stream.epoch().is_none() {
+        assert!(
+            started.elapsed() < DEADLINE,
+            "the slot does not wait for the third"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let position = stream.build_position(Duration::from_millis(1500)).await;
+    assert_eq!(
+        number(&client, "SELECT count(*) FROM public.t").await,
+        2,
+        "the third is not visible yet"
+    );
+    if weakness == Weakness::None {
+        let Err(Unproven::Starting { blocker }) = &position else {
+            panic!("{position:?}")
+        };
+        assert!(blocker.starts_with("server process"), "{blocker}");
+    }
+    set_standby(&client, "").await;
+    hangs.await.unwrap().unwrap();
+    stream.established(DEADLINE).await.unwrap();
+    stream.prove_current(DEADLINE).await.unwrap();
+    let is_fooled =
+        position.is_ok_and(|position| stream.unchanged_since(position, &[table]).is_ok());
+    let position = stream.build_position(DEADLINE).await.unwrap();
+    assert_eq!(number(&client, "SELECT count(*) FROM public.t").await, 3);
+    assert_eq!(stream.unchanged_since(position, &[table]), Ok(()));
+    server.stop().await.unwrap();
+    is_fooled
+}
+
+#[tokio::test]
+async fn a_commit_from_before_the_slot_is_waited_for() {
+    assert!(!is_fooled_by_a_commit_before_the_slot(Weakness::None).await);
+}
+
+#[tokio::test]
+async fn without_waiting_at_the_start_a_commit_would_be_lost() {
+    assert!(is_fooled_by_a_commit_before_the_slot(Weakness::NoStartWait).await);
+}
+
 #[tokio::test]
 async fn a_prepared_transaction_is_a_change_when_it_is_committed() {
     let (server, table) = with_table(&[("max_prepared_transactions", "5")]).await;

@@ -24,8 +24,8 @@ use super::tables::{self, Followed};
 use super::timekeeper::{Timekeeper, look};
 use super::visibility::watch_visibility;
 use super::{
-    Epoch, EpochId, PUBLICATION, Request, SetupProblem, StreamError, StreamOptions, blocker,
-    publication, setup,
+    Epoch, EpochId, PUBLICATION, Request, SetupProblem, StreamError, StreamOptions, Weakness,
+    blocker, publication, setup,
 };
 use crate::connect::{Connection, Connector};
 use crate::replication::ReplicationConnection;
@@ -73,7 +73,10 @@ async fn follow(
     let slot = create_slot(&asking, &mut replication, setting).await?;
     // Asked for after the slot was made: every transaction that committed before the slot's beginning
     // has a lower number.
-    let ended = Xid(number(&asking, "SELECT pg_current_xact_id()::text").await?);
+    let ended = match setting.options.weakness {
+        Weakness::NoStartWait => Xid(0),
+        _ => Xid(number(&asking, "SELECT pg_current_xact_id()::text").await?),
+    };
     let mut clock = Clock::prepare(&asking, setting.options.weakness.log_end()).await?;
     let seen = look(&asking, &mut clock, setting, followed).await?;
     let stream = replication
@@ -127,7 +130,7 @@ impl Drop for Task {
 const SESSION_SETTINGS: &str = "
     SET synchronous_commit = local; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off";
 
-async fn connect(connector: &Connector) -> Result<Connection, StreamError> {
+pub(super) async fn connect(connector: &Connector) -> Result<Connection, StreamError> {
     let connection = connector.connect().await?;
     connection.batch_execute(SESSION_SETTINGS).await?;
     Ok(connection)

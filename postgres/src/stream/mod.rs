@@ -176,13 +176,17 @@ pub enum Weakness {
     FlushedEnd,
     /// Takes what was decoded for visible.
     NoVisibilityGate,
+    /// Takes what was committed before the slot for visible.
+    NoStartWait,
 }
 
 impl Weakness {
     fn log_end(self) -> &'static str {
         match self {
             Weakness::FlushedEnd => "pg_current_wal_flush_lsn",
-            Weakness::None | Weakness::NoVisibilityGate => "pg_current_wal_insert_lsn",
+            Weakness::None | Weakness::NoVisibilityGate | Weakness::NoStartWait => {
+                "pg_current_wal_insert_lsn"
+            }
         }
     }
 }
@@ -217,7 +221,7 @@ impl ChangeStream {
     ) -> Result<Self, StreamError> {
         let connector = Connector::new(config)?;
         let shared = Arc::new(Shared::new(vec![]));
-        let mut client = connector.connect().await?;
+        let mut client = epoch::connect(&connector).await?;
         let setting = Setting {
             connector: &connector,
             tables: &tables,
