@@ -247,9 +247,7 @@ impl AggregateDeriver<'_> {
         let canonical = |scalar: Option<&Scalar>| scalar.map(|scalar| classes.canonical(scalar));
         let (argument, filter) = (canonical(argument), canonical(filter));
         let is_wanted = |partial: &Aggregate| {
-            partial.function == function
-                && canonical(partial.argument.as_ref()) == argument
-                && canonical(partial.filter.as_ref()) == filter
+            partial.function == function && partial.argument == argument && partial.filter == filter
         };
         let mut partials = self.deriver.rollup.partials();
         partials

@@ -51,6 +51,8 @@ pub enum RelationKind {
     MaterializedView,
     /// A foreign table (`f`).
     ForeignTable,
+    /// A sequence, an index or a composite type: it has a table's place in the search path.
+    Other,
 }
 
 /// A foreign key that PostgreSQL enforces: validated and not deferrable.

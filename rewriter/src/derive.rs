@@ -63,7 +63,7 @@ impl<'a> Deriver<'a> {
         let wanted = self.classes().canonical(scalar);
         self.rollup
             .keys()
-            .find(|(_, key)| self.classes().canonical(key) == wanted)
+            .find(|(_, key)| **key == wanted)
             .map(|(position, _)| position)
     }
 
@@ -78,7 +78,7 @@ impl<'a> Deriver<'a> {
         let wanted = self.classes().canonical(operand);
         self.rollup.keys().filter_map(move |(position, key)| {
             let (unit, truncated) = time::as_bucket(key, &self.tables)?;
-            (self.classes().canonical(truncated) == wanted).then_some((position, unit))
+            (*truncated == wanted).then_some((position, unit))
         })
     }
 

@@ -604,6 +604,9 @@ impl<'a> Names<'a> {
                     format!("{label} is a foreign table"),
                 ));
             }
+            RelationKind::Other => {
+                return Err(Reason::new(Code::NotATable, format!("{label} is no table")));
+            }
         }
         if relation.row_security || relation.has_rules {
             return Err(Reason::new(Code::RowSecurity, label));

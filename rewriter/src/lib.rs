@@ -82,7 +82,7 @@ pub struct Match {
 pub struct Decision {
     /// Every rollup that answers it, the cheapest first.
     pub matches: Vec<Match>,
-    /// Why the statement, or each rollup that does not answer it, is out of reach.
+    /// Why the statement, or each rollup that does not answer it, is out of reach; the nearest rollup first.
     pub reasons: Vec<Reason>,
     /// The statement is a SELECT of known built-in functions, so running it changes nothing of the session.
     pub is_plain_select: bool,
@@ -150,6 +150,9 @@ fn match_all(query: &Block, context: Context<'_>) -> Decision {
     decision
         .matches
         .sort_by_key(|found| context.rollups.get(found.rollup).map(|rollup| rollup.rows));
+    decision
+        .reasons
+        .sort_by_key(|reason| std::cmp::Reverse(reason.code.obligations_met()));
     decision
 }
 

@@ -234,13 +234,7 @@ impl Attempt<'_, '_> {
     fn compensation(&self, found: FoundRows, proof: &mut Vec<Step>) -> Result<Vec<Scalar>, Reason> {
         let FoundRows { conditions, tests } = found;
         let classes = &self.rollup.classes;
-        let holds_already: Vec<Scalar> = self
-            .rollup
-            .block
-            .predicates
-            .iter()
-            .map(|predicate| classes.canonical(predicate))
-            .collect();
+        let holds_already = &self.rollup.canonical_predicates;
         let mut compensation = tests;
         for predicate in &self.query.predicates {
             if is_made_equal(predicate, classes)

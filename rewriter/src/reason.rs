@@ -121,6 +121,27 @@ codes! {
     CatalogUnavailable => "catalog-unavailable",
 }
 
+impl Code {
+    /// How far the proof of a match got: the position of the obligation that failed, counted in the
+    /// order in which they are discharged. 0 for refusals that are not about a match.
+    pub(crate) fn obligations_met(self) -> usize {
+        const IN_ORDER: [Code; 10] = [
+            Code::TableMissing,
+            Code::JoinDiffers,
+            Code::JoinNotRemovable,
+            Code::PredicateMissing,
+            Code::MayRaise,
+            Code::BucketUnaligned,
+            Code::DimensionMissing,
+            Code::UnsupportedAggregate,
+            Code::FloatAggregate,
+            Code::MeasureMissing,
+        ];
+        let position = IN_ORDER.iter().position(|code| *code == self);
+        position.map_or(0, |position| position + 1)
+    }
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

@@ -55,6 +55,10 @@ pub struct RollupDefinition {
     pub base_relations: Vec<Oid>,
     pub(crate) block: Block,
     pub(crate) classes: Equivalence,
+    /// `columns` and the block's predicates in canonical form over `classes`, made once because every
+    /// statement is compared with them.
+    canonical_columns: Vec<Stored>,
+    pub(crate) canonical_predicates: Vec<Scalar>,
 }
 
 /// A rollup whose table exists.
@@ -112,6 +116,15 @@ impl RollupDefinition {
         base_relations.sort();
         base_relations.dedup();
         let classes = Equivalence::of(&block.predicates, &tables, catalog.user_names());
+        let canonical_columns = columns
+            .iter()
+            .map(|column| column.stored.canonical(&classes))
+            .collect();
+        let canonical_predicates = block
+            .predicates
+            .iter()
+            .map(|predicate| classes.canonical(predicate))
+            .collect();
         Ok(RollupDefinition {
             name: name.to_owned(),
             columns,
@@ -120,6 +133,8 @@ impl RollupDefinition {
             base_relations,
             block,
             classes,
+            canonical_columns,
+            canonical_predicates,
         })
     }
 
@@ -131,26 +146,38 @@ impl RollupDefinition {
             .map(|column| column.name.as_str())
     }
 
-    /// The group keys with their positions in the table.
+    /// The group keys in canonical form, with their positions in the table.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (usize, &Scalar)> {
-        self.columns
-            .iter()
-            .enumerate()
-            .filter_map(|(position, column)| match &column.stored {
-                Stored::Key(key) => Some((position, key)),
-                Stored::Partial(_) => None,
-            })
+        let columns = self.canonical_columns.iter().enumerate();
+        columns.filter_map(|(position, stored)| match stored {
+            Stored::Key(key) => Some((position, key)),
+            Stored::Partial(_) => None,
+        })
     }
 
-    /// The partial aggregates with their positions in the table.
+    /// The partial aggregates in canonical form, with their positions in the table.
     pub(crate) fn partials(&self) -> impl Iterator<Item = (usize, &Aggregate)> {
-        self.columns
-            .iter()
-            .enumerate()
-            .filter_map(|(position, column)| match &column.stored {
-                Stored::Partial(partial) => Some((position, partial)),
-                Stored::Key(_) => None,
-            })
+        let columns = self.canonical_columns.iter().enumerate();
+        columns.filter_map(|(position, stored)| match stored {
+            Stored::Partial(partial) => Some((position, partial)),
+            Stored::Key(_) => None,
+        })
+    }
+}
+
+impl Stored {
+    fn canonical(&self, classes: &Equivalence) -> Stored {
+        let canonical =
+            |scalar: &Option<Scalar>| scalar.as_ref().map(|scalar| classes.canonical(scalar));
+        match self {
+            Stored::Key(key) => Stored::Key(classes.canonical(key)),
+            Stored::Partial(partial) => Stored::Partial(Aggregate {
+                function: partial.function,
+                argument: canonical(&partial.argument),
+                distinct: partial.distinct,
+                filter: canonical(&partial.filter),
+            }),
+        }
     }
 }
 
