@@ -301,16 +301,18 @@ mod tests {
         wire::parse(&mut out, b"", "SELECT 1", &[]);
         wire::bind_nothing(&mut out, b"");
         wire::describe(&mut out, Target::Portal, b"");
-        wire::execute_all(&mut out);
+        wire::execute_all(&mut out, b"");
         wire::sync(&mut out);
         out
     }
 
     fn prepared_batch(name: &[u8]) -> BytesMut {
-        let mut out = BytesMut::new();
-        wire::bind_nothing(&mut out, name);
+        let mut out = BytesMut::from(&b"B\0\0\0"[..]);
+        out.extend_from_slice(&[12 + name.len() as u8, 0]);
+        out.extend_from_slice(name);
+        out.extend_from_slice(&[0; 7]);
         wire::describe(&mut out, Target::Portal, b"");
-        wire::execute_all(&mut out);
+        wire::execute_all(&mut out, b"");
         wire::sync(&mut out);
         out
     }
@@ -426,7 +428,7 @@ mod tests {
             wire::parse(out, b"", "SELECT $1", &[23]);
             wire::describe(out, Target::Statement, b"");
             wire::bind_nothing(out, b"");
-            wire::execute_all(out);
+            wire::execute_all(out, b"");
             wire::sync(out);
         });
         let pipelined = [&whole[..], &whole[..]].concat();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::own::own_command;
 use super::{Ended, Routing, Session};
 use crate::route::SessionFacts;
 use crate::wire::{self, data_row_values, server_tag};
@@ -106,8 +107,8 @@ pub(super) enum Probe {
 }
 
 impl<R: Routing> Session<R> {
-    /// Asks the session's backend for its facts. A batch replaces the unnamed statement anyway and a Query
-    /// drops it, so the probe comes in the protocol of the statement that it is for.
+    /// Asks the session's backend for its facts. A Query drops the unnamed statement and portal, so the probe
+    /// is one only if it is for one.
     pub(super) async fn probe(&mut self, is_for_batch: bool) -> Result<Probe, Ended> {
         static AS_QUERY: OnceLock<Bytes> = OnceLock::new();
         static AS_BATCH: OnceLock<Bytes> = OnceLock::new();
@@ -127,6 +128,9 @@ impl<R: Routing> Session<R> {
                 server_tag::ERROR_RESPONSE => error = Some(self.swallow_error(reply).await?),
                 server_tag::READY_FOR_QUERY => {
                     self.take_ready(reply).await?;
+                    if is_for_batch && error.is_some() {
+                        self.clear_own().await?;
+                    }
                     return Ok(self.conclude_probe(facts, error));
                 }
                 _ => self.skip_reply(reply).await?,
@@ -168,9 +172,7 @@ fn query_frame() -> Bytes {
 
 fn batch_frames() -> Bytes {
     let mut out = BytesMut::new();
-    wire::parse(&mut out, b"", &probe_sql(), &[]);
-    wire::bind_nothing(&mut out, b"");
-    wire::execute_all(&mut out);
+    own_command(&mut out, &probe_sql());
     wire::sync(&mut out);
     out.freeze()
 }

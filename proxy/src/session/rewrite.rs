@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::batch::Statement;
 use super::exchange::WHOLE_REPLY_BYTES_MAX;
-use super::own::{OWN_STATEMENT, own_command};
+use super::own::{OWN, close_own, own_command};
 use super::statement::is_circumstance;
 use super::{Ended, Routing, Session};
 use crate::route::{Answer, CacheSlot, Rewritten};
@@ -90,7 +90,7 @@ impl<R: Routing> Session<R> {
         let ran_own = statement.batch.is_some() && (attempt.is_prepared || has_savepoint);
         if ran_own && (attempt.failure.is_some() || attempt.has_erred) {
             self.flush_outgoing().await?;
-            self.close_own_statement().await?;
+            self.clear_own().await?;
         }
         match attempt.failure.take() {
             Some(sqlstate) => self.fall_back(statement, &sqlstate).await,
@@ -228,7 +228,7 @@ impl<R: Routing> Session<R> {
             self.ask(&frames).await?;
             // Only circumstances can fail this, a cancel above all: then that is the statement's error.
             if let Some(error) = self.skip_to_ready().await? {
-                self.close_own_statement().await?;
+                self.clear_own().await?;
                 return self.send_error(statement, error).await;
             }
         }
@@ -258,9 +258,9 @@ impl<R: Routing> Session<R> {
         match statement.prepared_name() {
             Some(name) => {
                 wire::describe(&mut out, Target::Statement, &client_bytes[name]);
-                wire::parse(&mut out, OWN_STATEMENT, sql, &types);
+                wire::parse(&mut out, OWN, sql, &types);
                 let tail = &client_bytes[batch.bind_tail.clone()];
-                wire::bind(&mut out, OWN_STATEMENT, tail);
+                wire::bind(&mut out, OWN, tail);
             }
             None => {
                 wire::parse(&mut out, b"", sql, &types);
@@ -270,11 +270,12 @@ impl<R: Routing> Session<R> {
                 out.extend_from_slice(&client_bytes[batch.bind.clone()]);
             }
         }
+        let portal = statement.prepared_name().map_or(&b""[..], |_| OWN);
         // Always, though the client may not have asked: a kept answer needs its description.
-        wire::describe(&mut out, Target::Portal, b"");
-        wire::execute_all(&mut out);
+        wire::describe(&mut out, Target::Portal, portal);
+        wire::execute_all(&mut out, portal);
         if statement.prepared_name().is_some() {
-            wire::close(&mut out, Target::Statement, OWN_STATEMENT);
+            close_own(&mut out);
         }
         if has_savepoint {
             own_command(&mut out, RELEASE);

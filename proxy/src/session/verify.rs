@@ -44,7 +44,7 @@ impl<R: Routing> Session<R> {
             self.take_finding(&mut findings, reply).await?;
         }
         if findings.error.is_some() {
-            self.close_own_statement().await?;
+            self.clear_own().await?;
         }
         Ok(self.conclude_verification(name, findings))
     }

@@ -190,16 +190,16 @@ pub fn parse(out: &mut BytesMut, name: &[u8], sql: &str, parameter_types: &[u32]
     });
 }
 
-/// Appends a Bind frame of the unnamed portal to this statement: no parameters, results as text.
-pub fn bind_nothing(out: &mut BytesMut, statement: &[u8]) {
-    bind(out, statement, &[0; 6]);
+/// Appends a Bind frame of the portal to the statement of this name: no parameters, results as text.
+pub fn bind_nothing(out: &mut BytesMut, name: &[u8]) {
+    bind(out, name, &[0; 6]);
 }
 
-/// Appends a Bind frame of the unnamed portal to this statement, with this tail: see [`Bind::tail`].
-pub fn bind(out: &mut BytesMut, statement: &[u8], tail: &[u8]) {
+/// Appends a Bind frame of the portal to the statement of this name, with this tail: see [`Bind::tail`].
+pub fn bind(out: &mut BytesMut, name: &[u8], tail: &[u8]) {
     frame(out, tag::BIND, |out| {
-        out.put_u8(0);
-        put_string(out, statement);
+        put_string(out, name);
+        put_string(out, name);
         out.put_slice(tail);
     });
 }
@@ -234,9 +234,12 @@ fn put_target(out: &mut BytesMut, target: Target, name: &[u8]) {
     put_string(out, name);
 }
 
-/// Appends an Execute frame: the unnamed portal, all rows.
-pub fn execute_all(out: &mut BytesMut) {
-    frame(out, tag::EXECUTE, |out| out.put_slice(&[0; 5]));
+/// Appends an Execute frame: the portal of this name, all rows.
+pub fn execute_all(out: &mut BytesMut, portal: &[u8]) {
+    frame(out, tag::EXECUTE, |out| {
+        put_string(out, portal);
+        out.put_i32(0);
+    });
 }
 
 /// Appends a Sync frame.
@@ -302,7 +305,7 @@ mod tests {
                 name: b""
             })
         );
-        let execute_frame = built(execute_all);
+        let execute_frame = built(|out| execute_all(out, b""));
         assert_eq!(
             read_execute(body(&execute_frame).unwrap()),
             Ok(Execute {

@@ -1,0 +1,213 @@
+//! Random sessions, directly and through a proxy that serves what it can: every byte must be the same.
+//!
+//! What the proxy serves here has the answers that PostgreSQL gives, by a rewritten text, by a stored answer, or
+//! by falling back from a text that fails; so whatever differs is a trace of pgstar.
+
+#![allow(clippy::unwrap_used)] // A test that cannot go on should stop.
+
+mod wire_support;
+
+use pgstar::route::ColumnOrigin;
+use wire_support::*;
+
+const SESSIONS: u32 = 100;
+const STEPS: u32 = 60;
+
+const REWRITTEN: &str = "SELECT 'rewritten'";
+const ROWS: &str = "SELECT g::text FROM generate_series(1, 3) g";
+const BROKEN: &str = "SELECT 'broken'";
+const CACHED: &str = "SELECT 'cached'";
+const PASSED: &str = "SELECT 'passed'";
+
+const NAMES: [&str; 3] = ["", "a", "b"];
+const TEXTS: [&str; 9] = [
+    REWRITTEN,
+    ROWS,
+    BROKEN,
+    CACHED,
+    PASSED,
+    "SELECT 1/0",
+    "SELEC",
+    "BEGIN",
+    "",
+];
+const QUERIES: [&str; 20] = [
+    REWRITTEN,
+    ROWS,
+    BROKEN,
+    CACHED,
+    PASSED,
+    "BEGIN",
+    "BEGIN",
+    "COMMIT",
+    "ROLLBACK",
+    "SAVEPOINT mine",
+    "ROLLBACK TO mine",
+    "SELECT 1/0",
+    "DEALLOCATE a",
+    "DEALLOCATE ALL",
+    "DISCARD ALL",
+    "PREPARE a AS SELECT 'by SQL'",
+    "SET TimeZone = 'Asia/Tokyo'; SELECT 1; SELECT 2",
+    "DO $$BEGIN EXECUTE 'DEALLOCATE b'; EXECUTE 'PREPARE b AS SELECT ''swapped'''; END$$",
+    "SELECT name, statement, parameter_types, from_sql FROM pg_prepared_statements ORDER BY name",
+    "SELECT name, statement FROM pg_cursors ORDER BY name",
+];
+
+/// A source of random sessions.
+struct Random {
+    state: u32,
+    /// A Bind has succeeded since the last Query, and no transaction has failed since. PostgreSQL 15 crashes on
+    /// the Execute of an unnamed portal that a failed Query has left; and a failed transaction refuses a portal
+    /// that is there by another error than one that is not, where pgstar cannot put back the one it withheld.
+    has_portal: bool,
+}
+
+impl Random {
+    fn below(&mut self, count: u32) -> u32 {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 17;
+        self.state ^= self.state << 5;
+        self.state % count
+    }
+
+    fn of(&mut self, texts: &[&'static str]) -> &'static str {
+        texts[self.below(texts.len() as u32) as usize]
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        self.below(100) < percent
+    }
+
+    /// One message of the extended protocol.
+    fn message(&mut self) -> Vec<u8> {
+        let (name, portal) = (self.of(&NAMES), self.of(&["", "", "p"]));
+        match self.below(8) {
+            0 => parse(name, self.of(&TEXTS)),
+            1 | 2 => bind(portal, name),
+            3 => describe('S', name),
+            4 => describe('P', portal),
+            5 => execute(portal, self.below(3) as i32),
+            6 => close(if self.chance(50) { 'S' } else { 'P' }, name),
+            _ => execute(portal, 0),
+        }
+    }
+
+    fn run(&mut self, name: &str) -> Vec<u8> {
+        let description = if self.chance(60) {
+            describe('P', "")
+        } else {
+            Vec::new()
+        };
+        [bind("", name), description, execute("", 0), sync()].concat()
+    }
+
+    /// What a client says before it waits for ReadyForQuery: in two parts if it waits in between.
+    fn step(&mut self) -> (Option<Vec<u8>>, Vec<u8>) {
+        let name = self.of(&NAMES);
+        let prepare = [parse(name, self.of(&TEXTS[..5]))].concat();
+        let kind = self.below(12);
+        self.has_portal &= kind > 2;
+        match kind {
+            0..=2 => (None, query(self.of(&QUERIES))),
+            3 | 4 => (None, [prepare, sync()].concat()),
+            5 | 6 => (None, self.run(name)),
+            7 => (None, [prepare, self.run(name)].concat()),
+            8 => {
+                let flushed = [prepare, describe('S', name), frame('H', b"")].concat();
+                (Some(flushed), self.run(name))
+            }
+            9 if self.has_portal => (None, [execute("", 0), sync()].concat()),
+            10 if self.has_portal => (None, [describe('P', ""), execute("", 1), sync()].concat()),
+            _ => {
+                let count = 1 + self.below(6);
+                let messages: Vec<u8> = (0..count).flat_map(|_| self.message()).collect();
+                (None, [bind("", name), messages, sync()].concat())
+            }
+        }
+    }
+}
+
+/// What comes back for one step.
+async fn answer(client: &mut Client, step: &(Option<Vec<u8>>, Vec<u8>)) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    if let Some(flushed) = &step.0 {
+        client.send(flushed).await;
+        while !frames
+            .last()
+            .is_some_and(|frame: &Frame| "TnE".contains(frame.tag()))
+        {
+            frames.push(client.frame().await.unwrap());
+        }
+    }
+    frames.extend(client.exchange(&step.1).await);
+    frames
+}
+
+fn rewrite(sql: &str) -> Play {
+    Play::Rewrite {
+        sql: sql.to_owned(),
+        origins: vec![ColumnOrigin {
+            table: 0,
+            attnum: 0,
+        }],
+        keep_bytes_max: Some(10_000),
+    }
+}
+
+async fn script(direct: &mut Client) -> Script {
+    let replies = direct.query(CACHED).await;
+    let mut cached = answer_of(&[]);
+    cached.row_description = replies[0].0.clone().into();
+    cached.rows = [&replies[1].0[..], &replies[2].0].concat().into();
+    Script::new([
+        (REWRITTEN, rewrite("SELECT 'rewritten' /* so */")),
+        (
+            ROWS,
+            rewrite("/* so */ SELECT g::text FROM generate_series(1, 3) g"),
+        ),
+        (BROKEN, rewrite("SELECT * FROM nowhere")),
+        (CACHED, Play::Cached(cached)),
+        (PASSED, Play::Passthrough { clean: true }),
+    ])
+}
+
+#[tokio::test]
+async fn random_sessions_get_the_same_bytes() {
+    let server = server().await;
+    let script = script(&mut Client::connect(server.port()).await).await;
+    let proxy = Proxy::start(&server, script).await;
+    for seed in 1..=SESSIONS {
+        let mut random = Random {
+            state: seed.wrapping_mul(0x9e37_79b9),
+            has_portal: false,
+        };
+        let mut direct = Client::connect(server.port()).await;
+        let mut through = Client::connect(proxy.port).await;
+        let mut said = Vec::new();
+        for at in 0..STEPS {
+            let step = random.step();
+            let expected = answer(&mut direct, &step).await;
+            let got = answer(&mut through, &step).await;
+            let has_failed = expected.last().is_none_or(|frame| frame.body() == b"E");
+            let is_bound = expected.iter().any(|frame| frame.tag() == '2');
+            random.has_portal = (random.has_portal || is_bound) && !has_failed;
+            said.push(step);
+            let last: Vec<_> = said.iter().rev().take(8).rev().map(shown).collect();
+            assert_eq!(got, expected, "session {seed}, step {at}, after {last:#?}");
+            let is_whole = got.last().is_some_and(|frame| frame.tag() == 'Z');
+            assert!(is_whole, "session {seed}, step {at}, after {last:#?}");
+        }
+    }
+    let counters = &proxy.shared.counters;
+    assert_eq!(counters.surprises.get(), 0);
+    // Otherwise this shows nothing.
+    for count in [&counters.answered, &counters.rewritten, &counters.fallbacks] {
+        assert!(count.get() > 20, "{counters:?}");
+    }
+}
+
+fn shown(step: &(Option<Vec<u8>>, Vec<u8>)) -> String {
+    let flushed = step.0.as_deref().unwrap_or_default();
+    format!("{}; {}", flushed.escape_ascii(), step.1.escape_ascii())
+}
