@@ -57,12 +57,11 @@ pub(super) fn print(measured: &[Measured], scale: Scale, version: u32) {
 }
 
 fn milliseconds(time: f64, width: usize) -> String {
-    let digits = if time >= 100.0 {
-        0
-    } else if time >= 10.0 {
-        1
-    } else {
-        2
+    let digits = match time {
+        100.0.. => 0,
+        10.0.. => 1,
+        0.1.. => 2,
+        _ => 3,
     };
     format!("{:>width$}", format!("{time:.digits$} ms"))
 }
