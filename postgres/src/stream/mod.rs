@@ -370,13 +370,15 @@ async fn supervise(
             options: &options,
             shared: &shared,
         };
+        let begun = Instant::now();
         let why = epoch::run(&setting, &mut requests).await;
-        let had_begun = shared.is_safe();
         shared.down(why.to_string());
         // Nobody should wait for an answer that the next epoch would give.
         while requests.try_recv().is_ok() {}
         warn!(%why, "Changes are not followed; dashboards are answered from the base tables.");
-        pause = if had_begun {
+        // Two processes that publish different tables end each other's epochs; not at full speed.
+        let has_lasted = begun.elapsed() > RECONNECT_MAX;
+        pause = if has_lasted {
             RECONNECT_MIN
         } else {
             (pause * 2).min(RECONNECT_MAX)
