@@ -25,7 +25,7 @@ bench: ## time of a decision, and what the proxy adds to pgbench -S
 loadtest: ## a mix of benchmark queries and heavy scans by many clients, direct and through pgstar
 	scripts/loadtest.sh $(if $(SCALE),--scale $(SCALE)) $(ARGS)
 
-regress: ## PostgreSQL's own regression and isolation suites through pgstar, compared with direct (Debian only)
+regress: ## PostgreSQL's own regression, isolation and pipeline suites through pgstar, compared with direct (Debian)
 	scripts/pg-regress.sh
 
 lint: ## formatting and clippy, warnings are errors

@@ -4,7 +4,7 @@
 # The suites are those of the installed server's version, from Debian's source package. Each runs on a throw-away
 # server directly, then through pgstar without rollups, then through pgstar with rollups over tables of the suite;
 # what differs from the direct run is listed, with the differences themselves kept where the last line says.
-# REGRESS_SUITES (regress isolation) and REGRESS_MODES (direct plain rollups) choose; PGSTAR_PG_ACCOUNT is the system
+# REGRESS_SUITES (regress isolation libpq_pipeline) and REGRESS_MODES (direct plain rollups) choose; PGSTAR_PG_ACCOUNT is the system
 # account for the servers when this is run as root.
 set -eu
 cd "$(dirname "$0")/.."
@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 . scripts/install.sh
 . scripts/postgresql.sh
 
-SUITES=${REGRESS_SUITES:-regress isolation}
+SUITES=${REGRESS_SUITES:-regress isolation libpq_pipeline}
 MODES=${REGRESS_MODES:-direct plain rollups}
 ACCOUNT=${PGSTAR_PG_ACCOUNT:-postgres}
 # Statements of the suite that are routed in the third mode: all that aggregate and have one of these names in their
@@ -63,7 +63,7 @@ need_tools() {
 # The sources of the installed version, from the system's own package sources with deb-src in place of deb. The lists
 # are kept apart: nothing of the system's settings changes.
 fetch_sources() {
-    [ -f "$source_dir/fetched" ] && return
+    [ -f "$source_dir/complete" ] && return
     say "fetching the sources of $package $version"
     mkdir -p "$work/apt/parts" "$work/apt/lists/partial" "$source_dir"
     for file in /etc/apt/sources.list.d/*.sources; do
@@ -83,20 +83,23 @@ fetch_sources() {
         apt-get -qq -o APT::Sandbox::User=root download "postgresql-server-dev-${package##*-}=$version"
         dpkg-deb --extract ./postgresql-server-dev-*.deb "$source_dir/dev"
     )
-    for suite in regress isolation; do
-        rm -rf "${source_dir:?}/$suite"
-        cp -R "$work/apt/source/src/test/$suite" "$source_dir/$suite"
+    for suite in regress isolation modules/libpq_pipeline; do
+        rm -rf "${source_dir:?}/${suite##*/}"
+        cp -R "$work/apt/source/src/test/$suite" "$source_dir/"
     done
-    build_library
-    touch "$source_dir/fetched"
+    build_programs
+    touch "$source_dir/complete"
 }
 
-# The C functions that the regression suite loads.
-build_library() {
+# The C functions that the regression suite loads, and the client of the pipeline suite.
+build_programs() {
     mkdir -p "$source_dir/lib"
     includes=$source_dir/dev/usr/include/postgresql
     gcc -w -O1 -fPIC -shared "-I$includes/${package##*-}/server" "-I$includes" \
         -o "$source_dir/lib/regress.so" "$source_dir/regress/regress.c"
+    gcc -w -O1 "-I$includes/${package##*-}/server" "-I$("$PGSTAR_PG_BIN/pg_config" --includedir)" \
+        -o "$source_dir/lib/libpq_pipeline" "$source_dir/libpq_pipeline/libpq_pipeline.c" \
+        "-L$source_dir/dev/usr/lib/postgresql/${package##*-}/lib" -lpq -lpgcommon -lpgport
     for library in refint autoinc; do
         cp "$("$PGSTAR_PG_BIN/pg_config" --pkglibdir)/$library.so" "$source_dir/lib/"
     done
@@ -174,21 +177,8 @@ stop_proxy() {
     proxy=
 }
 
-# Runs one suite in one mode; its results are left in a directory of that name.
-run_suite() {
-    suite=$1 mode=$2
-    output=$work/$suite-$mode
-    mkdir -p "$output"
-    start_server
-    host=$work/socket port=$SOCKET_PORT
-    case "$suite" in
-        regress) runner=pg_regress schedule=parallel_schedule database=regression ;;
-        isolation) runner=pg_isolation_regress schedule=isolation_schedule database=isolation_regression ;;
-    esac
-    # Made here, not by pg_regress: pgstar connects to it when it starts, and would keep it from being dropped.
-    "$PGSTAR_PG_BIN/createdb" -h "$host" -p "$port" -U postgres --template template0 "$database"
-    case "$mode" in direct) ;; *) start_proxy "$mode" ;; esac
-    say "running $suite ($mode)"
+# Runs the tests that a schedule lists, by PostgreSQL's own runner.
+run_schedule() {
     # What pg_regress gives to a database that it makes itself.
     direct_sql "
         ALTER DATABASE $database SET lc_messages TO 'C';
@@ -202,10 +192,43 @@ run_suite() {
         as_account "$pgxs/$suite/$runner" --bindir="$PGSTAR_PG_BIN" --inputdir="$work/source/$suite" \
             --outputdir="$output" --dlpath="$work/source/lib" --max-concurrent-tests=20 --use-existing \
             --dbname="$database" --schedule="$work/source/$suite/$schedule" --host="$host" --port="$port" --user=postgres
-    ) >"$output/log" 2>&1 || true
+    ) || true
+}
+
+# Runs each test of libpq's pipelines; where PostgreSQL has a trace of the protocol, it must be the same.
+run_pipeline_tests() {
+    for test in $("$source_dir/lib/libpq_pipeline" tests); do
+        verdict=ok
+        expected=$source_dir/libpq_pipeline/traces/$test.trace
+        set -- -r 700
+        if [ -f "$expected" ]; then set -- "$@" -t "$output/$test.trace"; fi
+        "$source_dir/lib/libpq_pipeline" "$@" "$test" "host=$host port=$port user=postgres dbname=$database" ||
+            verdict=FAILED
+        if [ -f "$expected" ] && ! diff "$expected" "$output/$test.trace"; then verdict=FAILED; fi
+        echo "test $test ... $verdict"
+    done
+}
+
+# Runs one suite in one mode; its results are left in a directory of that name.
+run_suite() {
+    suite=$1 mode=$2
+    output=$work/$suite-$mode
+    mkdir -p "$output"
+    start_server
+    host=$work/socket port=$SOCKET_PORT
+    case "$suite" in
+        regress) runner=pg_regress schedule=parallel_schedule database=regression ;;
+        isolation) runner=pg_isolation_regress schedule=isolation_schedule database=isolation_regression ;;
+        libpq_pipeline) database=pipeline ;;
+    esac
+    # Made here, not by pg_regress: pgstar connects to it when it starts, and would keep it from being dropped.
+    "$PGSTAR_PG_BIN/createdb" -h "$host" -p "$port" -U postgres --template template0 "$database"
+    case "$mode" in direct) ;; *) start_proxy "$mode" ;; esac
+    say "running $suite ($mode)"
+    if [ "$suite" = libpq_pipeline ]; then run_pipeline_tests; else run_schedule; fi >"$output/log" 2>&1
     stop_proxy
     cp "$work/server.log" "$output/server.log"
-    cp "$work/pgstar.log" "$output/pgstar.log" 2>/dev/null || true
+    if [ -f "$work/pgstar.log" ]; then mv "$work/pgstar.log" "$output/pgstar.log"; fi
     stop_server
     grep -hE '^(test )? *[^ ]+ +\.\.\. ' "$output/log" | sed 's/^test  *//; s/ [0-9]* ms.*//; s/  */ /g; s/^ //' |
         sort >"$output/verdicts"
@@ -222,7 +245,7 @@ compare() {
     output=$results/$suite-$mode
     [ -f "$direct/verdicts" ] || return 0
     if ! diff "$direct/verdicts" "$output/verdicts"; then
-        say "$suite ($mode) differs from direct: see $output/regression.diffs"
+        say "$suite ($mode) differs from direct: see $output"
         return 1
     fi
     say "$suite ($mode): every test as direct"
