@@ -61,6 +61,7 @@ async fn columns_keep_their_numbers_types_and_not_null() {
          ALTER TABLE t DROP COLUMN gone;
          CREATE VIEW v AS SELECT a FROM t;
          CREATE MATERIALIZED VIEW m AS SELECT a FROM t;
+         CREATE SEQUENCE s;
          CREATE TEMPORARY TABLE hidden (a int);",
     )
     .await;
@@ -93,6 +94,8 @@ async fn columns_keep_their_numbers_types_and_not_null() {
     assert_eq!(relation.columns[0].ty.collation.0, 0);
     assert_eq!(relation.kind, RelationKind::Table);
     assert_eq!(table(&catalog, "v").kind, RelationKind::View);
+    // A sequence can be read like a table, and hides one of its name further back in the search path.
+    assert_eq!(table(&catalog, "s").kind, RelationKind::Other);
     assert_eq!(table(&catalog, "m").kind, RelationKind::MaterializedView);
     assert!(
         catalog
