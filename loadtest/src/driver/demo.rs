@@ -149,9 +149,16 @@ mod tests {
 
     /// A program that behaves as the shell script says.
     fn program(directory: &tempfile::TempDir, script: &str) -> PathBuf {
-        let path = directory.path().join("pgstar");
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let (text, path) = (
+            directory.path().join("script"),
+            directory.path().join("pgstar"),
+        );
+        fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&text, fs::Permissions::from_mode(0o755)).unwrap();
+        // Copied by another process: a file that this one has open for writing while a test beside it
+        // starts a program cannot be started itself ("text file busy").
+        let copied = Command::new("cp").args([&text, &path]).status().unwrap();
+        assert!(copied.success());
         path
     }
 
