@@ -239,9 +239,15 @@ async fn what_is_proven_contains_every_acknowledged_commit() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_flushed_end_of_the_log_would_be_noticed() {
-    let mut outcome = run(Weakness::FlushedEnd, ["off", "off"]).await;
-    report("mutant: flushed end", &mut outcome);
-    assert!(outcome.stale > 0);
+    // How often a flushed end lags behind depends on the machine; most reads are stale on most.
+    for _ in 0..5 {
+        let mut outcome = run(Weakness::FlushedEnd, ["off", "off"]).await;
+        report("mutant: flushed end", &mut outcome);
+        if outcome.stale > 0 {
+            return;
+        }
+    }
+    panic!("no stale read in five runs");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
