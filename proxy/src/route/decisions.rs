@@ -143,8 +143,8 @@ impl Decisions {
             reasons: vec![reason],
             ..Decision::default()
         };
-        // Without its parameters' types the key is that of the simple protocol; a prepared statement
-        // that fails is tried once for each new text, which costs one fallback.
+        // Without its parameters' types the key is that of the simple protocol: in the extended one the
+        // statement is offered again, at the cost of a fallback each time.
         self.kept.insert(
             key(snapshot, facts, sql, None),
             Arc::new(Decided::new(sql, decision)),
@@ -166,23 +166,25 @@ impl Decisions {
 }
 
 fn key(snapshot: &Snapshot, facts: &SessionFacts, sql: &str, binding: Option<&Binding>) -> Key {
-    let types: Vec<u8> = binding
-        .iter()
-        .flat_map(|binding| &binding.parameter_types)
-        .flat_map(|oid| oid.to_be_bytes())
-        .collect();
     let path = facts.search_path.join("\0");
-    let protocol: &[u8] = if binding.is_some() {
-        b"extended"
-    } else {
-        b"simple"
-    };
     Key::of(&[
         &snapshot.version.to_be_bytes(),
         sql.as_bytes(),
         path.as_bytes(),
         facts.time_zone.as_bytes(),
-        protocol,
-        &types,
+        &protocol(binding),
     ])
+}
+
+/// The part of a key that tells the two protocols apart, and parameters of one type from another.
+pub(super) fn protocol(binding: Option<&Binding>) -> Vec<u8> {
+    let Some(binding) = binding else {
+        return b"simple".to_vec();
+    };
+    let types = binding.parameter_types.iter();
+    b"extended"
+        .iter()
+        .copied()
+        .chain(types.flat_map(|oid| oid.to_be_bytes()))
+        .collect()
 }

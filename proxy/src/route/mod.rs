@@ -22,7 +22,6 @@ mod show;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use pgstar_cache::{AnswerCache, Key};
 use pgstar_rewriter::{Code, Match, Reason};
 
@@ -102,7 +101,7 @@ impl Router {
         }
         let began = Instant::now();
         let verdict = self.judge(facts, sql, binding).await;
-        let route = self.serve(verdict, facts);
+        let route = self.serve(verdict);
         telemetry::decided_in(began.elapsed());
         route
     }
@@ -198,7 +197,7 @@ impl Router {
         Err(reasons)
     }
 
-    fn serve(&self, verdict: Verdict, facts: &SessionFacts) -> Route {
+    fn serve(&self, verdict: Verdict) -> Route {
         let answering = match verdict.outcome {
             Ok(answering) => answering,
             Err(reasons) => return passthrough(verdict.decided.as_deref(), &reasons),
@@ -218,7 +217,6 @@ impl Router {
         decided.counts.rollup.count();
         telemetry::statement_served(telemetry::Decision::Rollup);
         let cache = answering.key.map(|key| self.slot(key));
-        debug_assert!(facts.rewrite);
         Route::Rewritten(Rewritten {
             sql: found.sql.clone(),
             origins: answering.origins,
@@ -265,24 +263,13 @@ impl Router {
                 .concat()
             })
             .collect();
-        let types: Vec<u8> = binding
-            .iter()
-            .flat_map(|binding| &binding.parameter_types)
-            .flat_map(|oid| oid.to_be_bytes())
-            .collect();
-        let bind = binding.map_or_else(Bytes::new, |binding| binding.bind.clone());
-        let protocol: &[u8] = if binding.is_some() {
-            b"extended"
-        } else {
-            b"simple"
-        };
+        let bind = binding.map_or(&[][..], |binding| &binding.bind);
         Some(Key::of(&[
-            protocol,
+            &decisions::protocol(binding),
             found.sql.as_bytes(),
             &facts.fingerprint,
             &origins,
-            &types,
-            &bind,
+            bind,
         ]))
     }
 

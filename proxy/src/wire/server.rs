@@ -159,11 +159,6 @@ pub fn bind_complete(out: &mut BytesMut) {
     frame(out, tag::BIND_COMPLETE, |_| {});
 }
 
-/// Appends a NoData frame.
-pub fn no_data(out: &mut BytesMut) {
-    frame(out, tag::NO_DATA, |_| {});
-}
-
 /// Appends a ParameterDescription frame.
 pub fn parameter_description(out: &mut BytesMut, types: &[u32]) {
     frame(out, tag::PARAMETER_DESCRIPTION, |out| {
