@@ -100,10 +100,17 @@ impl World {
         }
     }
 
-    fn case(&self, sql: &str, rollup: usize, time_zone: &str) -> String {
+    fn case(&self, sql: &str, rollups: &[usize], time_zone: &str) -> String {
+        let definitions: Vec<String> = rollups
+            .iter()
+            .map(|rollup| format!("rollup r{rollup}\n{}\n\n", self.definitions[*rollup]))
+            .collect();
         format!(
-            "-- schema\n{}-- case\nrollup r{rollup}\n{}\n\n# Found by seed {}.\nrewrite seed-{}\nset timezone = '{time_zone}'\n{sql}\n----\n",
-            self.star.ddl, self.definitions[rollup], self.seed, self.seed
+            "-- schema\n{}-- case\n{}# Found by seed {}.\nrewrite seed-{}\nset timezone = '{time_zone}'\n{sql}\n----\n",
+            self.star.ddl,
+            definitions.concat(),
+            self.seed,
+            self.seed
         )
     }
 
@@ -142,7 +149,7 @@ impl World {
             totals.compared += 1;
             let rewritten = ask(&self.client, &found.sql).await;
             if let Some(difference) = difference(&original, &rewritten, rows) {
-                let case = self.case(sql, found.rollup, time_zone);
+                let case = self.case(sql, &found.rollups, time_zone);
                 return Err(format!("{case}{}\n{difference}", found.sql));
             }
         }
@@ -157,7 +164,7 @@ impl World {
         for found in &decide(&visible.sql, context).matches {
             let rewritten = ask(&self.client, &found.sql).await;
             if let Some(difference) = different_order(&original, &rewritten, visible.columns) {
-                let case = self.case(&visible.sql, found.rollup, context.time_zone);
+                let case = self.case(&visible.sql, &found.rollups, context.time_zone);
                 return Err(format!("{case}{}\n{difference}", found.sql));
             }
         }

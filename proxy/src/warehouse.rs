@@ -13,7 +13,7 @@ use pgstar_postgres::rollups::{
     self, BuildPlan, BuildProgress, BuiltRollup, Readers, RollupError, RollupStore,
 };
 use pgstar_rewriter::catalog::Catalog;
-use pgstar_rewriter::{Reason, Rollup, RollupDefinition};
+use pgstar_rewriter::{Match, Reason, Rollup, RollupDefinition};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_postgres::{Client, SimpleQueryMessage};
@@ -434,6 +434,24 @@ impl Snapshot {
         for ReadyRollup { built, readers: _ } in &self.ready {
             telemetry::rollup_holds(&built.name, built.rows, built.bytes, built.built_at);
         }
+    }
+
+    /// The names of the rollups that a match reads.
+    pub fn names<'a>(&'a self, found: &Match) -> Vec<&'a str> {
+        let rollups = found.rollups.iter();
+        rollups
+            .filter_map(|position| self.rollups.get(*position))
+            .map(|rollup| rollup.definition.name.as_str())
+            .collect()
+    }
+
+    /// How long ago the oldest rollup of a match was true; `None` when one of them is not there.
+    pub fn oldest(&self, found: &Match) -> Option<Duration> {
+        let mut oldest = Duration::ZERO;
+        for position in &found.rollups {
+            oldest = oldest.max(Snapshot::age(&self.ready.get(*position)?.built));
+        }
+        Some(oldest)
     }
 
     /// How long ago the rollup was true, by this machine's clock.

@@ -48,7 +48,7 @@ pub use reason::{Code, Reason};
 pub use rollup::{Rollup, RollupDefinition, Stored, StoredColumn};
 
 use block::{Block, Tables};
-use catalog::Catalog;
+use catalog::{Catalog, Oid};
 use from::Names;
 use functions::Volatility;
 use matching::{Derived, Matcher};
@@ -66,11 +66,15 @@ pub struct Context<'a> {
     pub time_zone: &'a str,
 }
 
-/// A rollup that answers the statement, and the statement to send instead.
+/// The rollups that answer the statement, and the statement to send instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Match {
-    /// The rollup's position in [`Context::rollups`].
-    pub rollup: usize,
+    /// The positions in [`Context::rollups`] of all rollups that the rewritten statement reads; never
+    /// empty, without repetition, the one that answers the most first. They have to be of one state.
+    pub rollups: Vec<usize>,
+    /// The base tables whose rows the rewritten statement reads beside the rollups (not those that it
+    /// names for privileges only). They have to be of the rollups' state as well.
+    pub base_reads: Vec<Oid>,
     /// The rewritten statement.
     pub sql: String,
     /// The obligations and what discharged them.
@@ -88,6 +92,9 @@ pub struct Decision {
     pub is_plain_select: bool,
     /// The answer depends on the current time, so it must not be kept.
     pub depends_on_clock: bool,
+    /// Every base table that the statement reads, sorted: while none of them changes, neither does the
+    /// answer. Empty when the statement was not understood.
+    pub reads: Vec<Oid>,
 }
 
 /// Decides a statement. Never fails; an empty `matches` always comes with reasons.
@@ -109,6 +116,7 @@ pub fn decide(sql: &str, context: Context<'_>) -> Decision {
     let mut decision = match_all(&block, context);
     decision.is_plain_select = true;
     decision.depends_on_clock = depends_on_clock(&block, context.catalog);
+    decision.reads = relations(&block);
     if context.rollups.is_empty() {
         decision.reasons.push(Reason::new(Code::NoRollups, ""));
     }
@@ -137,7 +145,8 @@ fn match_all(query: &Block, context: Context<'_>) -> Decision {
             Ok(Derived { block, proof }) => {
                 let sql = emit::statement(&block, rollup, query, context.catalog);
                 decision.matches.push(Match {
-                    rollup: position,
+                    rollups: vec![position],
+                    base_reads: vec![],
                     sql,
                     proof,
                 });
@@ -147,13 +156,27 @@ fn match_all(query: &Block, context: Context<'_>) -> Decision {
                 .push(reason.of_rollup(&rollup.definition.name)),
         }
     }
+    let rows = |position: &usize| {
+        context
+            .rollups
+            .get(*position)
+            .map_or(0, |rollup| rollup.rows)
+    };
     decision
         .matches
-        .sort_by_key(|found| context.rollups.get(found.rollup).map(|rollup| rollup.rows));
+        .sort_by_key(|found| found.rollups.iter().map(rows).sum::<u64>());
     decision
         .reasons
         .sort_by_key(|reason| std::cmp::Reverse(reason.code.obligations_met()));
     decision
+}
+
+fn relations(block: &Block) -> Vec<Oid> {
+    let occurrences = block.occurrences.iter();
+    let mut relations: Vec<Oid> = occurrences.map(|occurrence| occurrence.relation).collect();
+    relations.sort();
+    relations.dedup();
+    relations
 }
 
 /// Zones that have had no offset at any time.

@@ -158,7 +158,7 @@ fn every_rollup_answers_its_own_defining_query() {
             let answers = decision
                 .matches
                 .iter()
-                .any(|found| found.rollup == position);
+                .any(|found| found.rollups == [position]);
             assert!(
                 answers,
                 "{name} of {}: {:?}",

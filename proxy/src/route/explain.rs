@@ -4,7 +4,6 @@ use pgstar_rewriter::{Reason, Step};
 use serde::Serialize;
 
 use super::{Requested, Verdict};
-use crate::warehouse::Snapshot;
 
 /// A decision with everything that led to it.
 #[derive(Debug, Serialize)]
@@ -44,7 +43,6 @@ impl Explanation {
             (Ok(answering), Some(decided)) => decided.decision.matches.get(answering.position),
             _ => None,
         };
-        let ready = found.and_then(|found| verdict.snapshot.ready.get(found.rollup));
         let decision = match (found, is_cached) {
             (None, _) => "passthrough",
             (Some(_), true) => "cache",
@@ -57,7 +55,7 @@ impl Explanation {
         };
         Explanation {
             decision,
-            rollup: ready.map(|ready| ready.built.name.clone()),
+            rollup: found.map(|found| verdict.snapshot.names(found).join(", ")),
             sql: found.map(|found| found.sql.clone()),
             reasons: reasons.iter().map(ReasonLine::of).collect(),
             proof: found
@@ -67,7 +65,9 @@ impl Explanation {
                 .collect(),
             freshness: FreshnessLine {
                 requested: requested.freshness.to_string(),
-                built_seconds_ago: ready.map(|ready| Snapshot::age(&ready.built).as_secs()),
+                built_seconds_ago: found
+                    .and_then(|found| verdict.snapshot.oldest(found))
+                    .map(|age| age.as_secs()),
             },
         }
     }

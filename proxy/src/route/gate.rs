@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgstar_rewriter::{Code, Reason};
+use pgstar_rewriter::{Code, Match, Reason};
 
 use super::SessionFacts;
 use crate::config::Freshness;
@@ -94,27 +94,33 @@ pub(super) fn session(
     Ok(())
 }
 
-/// Whether this rollup may answer this session.
-pub(super) fn rollup(
+/// Whether these rollups may answer this session.
+pub(super) fn rollups(
     facts: &SessionFacts,
     snapshot: &Snapshot,
-    position: usize,
+    found: &Match,
     requested: &Requested,
 ) -> Result<(), Reason> {
-    let Some(ready) = snapshot.ready.get(position) else {
-        return Err(Reason::new(Code::NotBuilt, ""));
-    };
-    let may_read = ready.readers.public || ready.readers.roles.contains(&facts.role);
-    if !may_read {
-        return Err(Reason::new(
-            Code::NotAReader,
-            format!(
-                "role \"{}\" may not read all of its base tables",
-                facts.role
-            ),
-        ));
+    for position in &found.rollups {
+        let Some(ready) = snapshot.ready.get(*position) else {
+            return Err(Reason::new(Code::NotBuilt, ""));
+        };
+        let may_read = ready.readers.public || ready.readers.roles.contains(&facts.role);
+        if !may_read {
+            return Err(Reason::new(
+                Code::NotAReader,
+                format!(
+                    "role \"{}\" may not read all of its base tables",
+                    facts.role
+                ),
+            ));
+        }
     }
-    fresh_enough(Snapshot::age(&ready.built), requested)
+    if found.rollups.len() > 1 || !found.base_reads.is_empty() {
+        let detail = "several tables would be read, and it is not known that they are of one state";
+        return Err(Reason::new(Code::FreshnessUnproven, detail));
+    }
+    fresh_enough(snapshot.oldest(found).unwrap_or(Duration::MAX), requested)
 }
 
 /// Without a change stream all that is known of a rollup is when it was built.

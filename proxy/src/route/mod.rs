@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pgstar_cache::{AnswerCache, Key};
-use pgstar_rewriter::{Code, Match, Reason};
+use pgstar_rewriter::{Match, Reason};
 
 pub use explain::Explanation;
 pub use gate::Requested;
@@ -173,7 +173,7 @@ impl Router {
         let mut reasons = vec![];
         let requested = gate::requested(facts, self.default_freshness);
         for (position, found) in decided.decision.matches.iter().enumerate() {
-            let checked = match gate::rollup(facts, snapshot, found.rollup, &requested) {
+            let checked = match gate::rollups(facts, snapshot, found, &requested) {
                 Ok(()) => {
                     self.describer
                         .origins(decided, position, facts, binding)
@@ -190,7 +190,7 @@ impl Router {
                         key,
                     });
                 }
-                Err(reason) => reasons.push(name_rollup(reason, snapshot, found)),
+                Err(reason) => reasons.push(name_rollups(reason, snapshot, found)),
             }
         }
         reasons.extend(decided.decision.reasons.iter().cloned());
@@ -299,9 +299,6 @@ fn passthrough(decided: Option<&Decided>, reasons: &[Reason]) -> Route {
     }
 }
 
-fn name_rollup(reason: Reason, snapshot: &Snapshot, found: &Match) -> Reason {
-    match snapshot.rollups.get(found.rollup) {
-        Some(rollup) => reason.of_rollup(&rollup.definition.name),
-        None => Reason::new(Code::NotBuilt, ""),
-    }
+fn name_rollups(reason: Reason, snapshot: &Snapshot, found: &Match) -> Reason {
+    reason.of_rollup(&snapshot.names(found).join(", "))
 }

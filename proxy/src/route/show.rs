@@ -102,12 +102,8 @@ impl Router {
     fn query_rows(&self, facts: &SessionFacts) -> Rows {
         let snapshot = self.warehouse.snapshot();
         let row = |decided: &super::Decided| {
-            let found = decided
-                .decision
-                .matches
-                .first()
-                .and_then(|found| snapshot.rollups.get(found.rollup));
-            let answered_by = found.map(|rollup| rollup.definition.name.clone());
+            let found = decided.decision.matches.first();
+            let answered_by = found.map(|found| snapshot.names(found).join(", "));
             let reason = if answered_by.is_some() {
                 None
             } else {

@@ -30,7 +30,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use pgstar_rewriter::catalog::Catalog;
-use pgstar_rewriter::{Context, Decision, Rollup, RollupDefinition, decide};
+use pgstar_rewriter::{Context, Decision, Match, Rollup, RollupDefinition, decide};
 
 /// The schema that rollup tables are in.
 pub const ROLLUP_SCHEMA: &str = "pgstar";
@@ -273,16 +273,22 @@ pub fn rollup_of(definition: RollupDefinition) -> Rollup {
 
 /// A decision as lines: the best match with its proof, the names of others, or every reason.
 pub fn render(decision: &Decision, rollups: &[Rollup]) -> String {
-    let name = |position: usize| &rollups[position].definition.name;
+    let names = |found: &Match| {
+        let positions = found.rollups.iter();
+        let names: Vec<&str> = positions
+            .map(|position| rollups[*position].definition.name.as_str())
+            .collect();
+        names.join(", ")
+    };
     let mut text = String::new();
     match decision.matches.split_first() {
         Some((best, others)) => {
-            writeln!(text, "rollup {}\n{}", name(best.rollup), best.sql).unwrap();
+            writeln!(text, "rollup {}\n{}", names(best), best.sql).unwrap();
             for step in &best.proof {
                 writeln!(text, "proof {}: {}", step.rule, step.detail).unwrap();
             }
             for other in others {
-                writeln!(text, "also {}", name(other.rollup)).unwrap();
+                writeln!(text, "also {}", names(other)).unwrap();
             }
         }
         None => {
