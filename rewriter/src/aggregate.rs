@@ -7,6 +7,7 @@ use crate::derive::{Deriver, stored_column};
 use crate::exact::prints_exactly;
 use crate::expr::{Aggregate, AggregateFunction, BinaryOp, Literal, Scalar, TypeName};
 use crate::reason::{Code, Reason};
+use crate::stored::{square, without_needless_distinct};
 use crate::types;
 use crate::volatility::may_raise;
 
@@ -16,17 +17,36 @@ pub(crate) struct AggregateDeriver<'a> {
     pub(crate) deriver: Deriver<'a>,
     /// One group over everything: a row comes out even of no rows.
     pub(crate) is_scalar: bool,
+    /// Every group is made of one row of the rollup at most.
+    pub(crate) is_same_grain: bool,
 }
 
 impl AggregateDeriver<'_> {
     /// The aggregate over the rollup's columns.
     pub(crate) fn derive(&self, aggregate: &Aggregate) -> Result<Scalar, Reason> {
-        if aggregate.distinct && aggregate.argument.is_some() {
-            return self.distinct(aggregate);
+        let aggregate = &without_needless_distinct(aggregate.clone());
+        let can_be_whole = aggregate.distinct || !aggregate.function.is_distributive();
+        let regrouped = if aggregate.distinct {
+            self.distinct(aggregate)
+        } else {
+            self.regrouped(aggregate)
+        };
+        match regrouped {
+            Err(refusal) if can_be_whole => self.whole(aggregate).unwrap_or(Err(refusal)),
+            regrouped => regrouped,
         }
-        match (aggregate.function, &aggregate.argument) {
-            (AggregateFunction::Count, argument) => self.count(argument.as_ref(), aggregate),
-            (AggregateFunction::Sum, Some(argument)) => {
+    }
+
+    fn regrouped(&self, aggregate: &Aggregate) -> Result<Scalar, Reason> {
+        let Some(argument) = &aggregate.argument else {
+            return match aggregate.function {
+                AggregateFunction::Count => self.count(None, aggregate),
+                _ => Err(self.unsupported(aggregate)),
+            };
+        };
+        match aggregate.function {
+            AggregateFunction::Count => self.count(Some(argument), aggregate),
+            AggregateFunction::Sum => {
                 let result = self.result_type(aggregate, argument)?;
                 let sum = self.partial(AggregateFunction::Sum, Some(argument), aggregate)?;
                 Ok(if result == types::INT8 {
@@ -35,27 +55,75 @@ impl AggregateDeriver<'_> {
                     sum
                 })
             }
-            (AggregateFunction::Avg, Some(argument)) => {
-                self.result_type(aggregate, argument)?;
-                let rows = self.partial(AggregateFunction::Count, Some(argument), aggregate)?;
-                let divisor = Scalar::Call {
-                    name: "nullif",
-                    arguments: vec![rows, number("0")],
-                };
-                let sum = self.partial(AggregateFunction::Sum, Some(argument), aggregate)?;
-                Ok(Scalar::binary(BinaryOp::Divide, sum, divisor))
+            AggregateFunction::Avg => self.average(argument, aggregate),
+            AggregateFunction::VarPop | AggregateFunction::VarSamp => {
+                self.variance(argument, aggregate)
             }
-            (function, Some(argument)) => {
+            AggregateFunction::Min | AggregateFunction::Max => {
                 self.result_type(aggregate, argument)?;
-                self.partial(function, Some(argument), aggregate)
+                self.partial(aggregate.function, Some(argument), aggregate)
             }
-            (_, None) => Err(self.unsupported(aggregate)),
+            AggregateFunction::BoolAnd | AggregateFunction::BoolOr => {
+                self.result_type(aggregate, argument)?;
+                self.partial(aggregate.function, Some(argument), aggregate)
+            }
+            _ => Err(self.unsupported(aggregate)),
         }
+    }
+
+    fn average(&self, argument: &Scalar, aggregate: &Aggregate) -> Result<Scalar, Reason> {
+        self.result_type(aggregate, argument)?;
+        let rows = self.partial(AggregateFunction::Count, Some(argument), aggregate)?;
+        let divisor = Scalar::Call {
+            name: "nullif",
+            arguments: vec![rows, number("0")],
+        };
+        let sum = self.partial(AggregateFunction::Sum, Some(argument), aggregate)?;
+        Ok(Scalar::binary(BinaryOp::Divide, sum, divisor))
+    }
+
+    /// `(N·Σx² − (Σx)²) / (N·(N − 1))`, or over N² for the population: what numeric_stddev_internal in
+    /// PostgreSQL's numeric.c computes from the same exact sums, where no spread at all is a plain 0.
+    fn variance(&self, argument: &Scalar, aggregate: &Aggregate) -> Result<Scalar, Reason> {
+        self.result_type(aggregate, argument)?;
+        let square = square(argument, &self.deriver.tables);
+        let rows = self.partial(AggregateFunction::Count, Some(argument), aggregate)?;
+        let sum = self.partial(AggregateFunction::Sum, Some(argument), aggregate)?;
+        let squares = self.partial(AggregateFunction::Sum, Some(&square), aggregate)?;
+        let times = |left: &Scalar, right: &Scalar| {
+            Scalar::binary(BinaryOp::Multiply, left.clone(), right.clone())
+        };
+        let spread = Scalar::binary(BinaryOp::Minus, times(&rows, &squares), times(&sum, &sum));
+        let (others, undefined_up_to) = match aggregate.function {
+            AggregateFunction::VarPop => (rows.clone(), "0"),
+            _ => (
+                Scalar::binary(BinaryOp::Minus, rows.clone(), number("1")),
+                "1",
+            ),
+        };
+        let variance = Scalar::binary(BinaryOp::Divide, spread.clone(), times(&rows, &others));
+        let is = |op, left: &Scalar, right| Scalar::binary(op, left.clone(), number(right));
+        Ok(Scalar::Case {
+            operand: None,
+            branches: vec![
+                (
+                    is(BinaryOp::LessOrEqual, &rows, undefined_up_to),
+                    Scalar::Literal(Literal::Null),
+                ),
+                (is(BinaryOp::Greater, &spread, "0"), variance),
+                (is(BinaryOp::LessOrEqual, &spread, "0"), number("0")),
+            ],
+            otherwise: None,
+        })
     }
 
     /// `f(DISTINCT key)`: the rollup holds each value of the key, as often as it likes.
     fn distinct(&self, aggregate: &Aggregate) -> Result<Scalar, Reason> {
-        let Some(argument) = &aggregate.argument else {
+        let (
+            AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Avg,
+            Some(argument),
+        ) = (aggregate.function, &aggregate.argument)
+        else {
             return Err(self.unsupported(aggregate));
         };
         if aggregate.function != AggregateFunction::Count {
@@ -66,11 +134,46 @@ impl AggregateDeriver<'_> {
             }
         }
         Ok(Scalar::Aggregate(Box::new(Aggregate {
-            function: aggregate.function,
-            argument: Some(self.deriver.derive(argument)?),
             distinct: true,
             filter: self.filter(aggregate)?,
+            ..Aggregate::plain(aggregate.function, Some(self.deriver.derive(argument)?))
         })))
+    }
+
+    /// The stored result of the very same aggregate, which is that of the group where each group is one
+    /// row of the rollup. `None` if it is not stored.
+    fn whole(&self, aggregate: &Aggregate) -> Option<Result<Scalar, Reason>> {
+        let wanted = self.deriver.rollup.classes.canonical_aggregate(aggregate);
+        let mut partials = self.deriver.rollup.partials();
+        let (position, _) = partials.find(|(_, partial)| **partial == wanted)?;
+        if !self.is_same_grain {
+            let detail = format!(
+                "{} is stored, but can only be read at the rollup's own grain",
+                self.label(aggregate)
+            );
+            return Some(Err(Reason::new(Code::UnsupportedAggregate, detail)));
+        }
+        let ty = self.deriver.rollup.columns.get(position)?.ty.oid.0;
+        Some(self.of_one_row(stored_column(position), ty, aggregate))
+    }
+
+    /// The value of the group's only row, as an aggregate that every type has.
+    fn of_one_row(&self, stored: Scalar, ty: u32, aggregate: &Aggregate) -> Result<Scalar, Reason> {
+        let function = match ty {
+            types::BOOL => AggregateFunction::BoolOr,
+            types::UUID | types::INTERNAL_CHAR => return Err(self.unsupported(aggregate)),
+            _ => AggregateFunction::Max,
+        };
+        let value = Scalar::aggregate(function, stored, None);
+        Ok(match ty {
+            // There is no max(varchar): its result is a text.
+            types::VARCHAR => value.cast(TypeName::plain("varchar", ty)),
+            _ if aggregate.function == AggregateFunction::Count && self.is_scalar => Scalar::Call {
+                name: "coalesce",
+                arguments: vec![value, number("0")],
+            },
+            _ => value,
+        })
     }
 
     /// The OID of the aggregate's result, if the aggregate can be derived at all.
@@ -247,7 +350,10 @@ impl AggregateDeriver<'_> {
         let canonical = |scalar: Option<&Scalar>| scalar.map(|scalar| classes.canonical(scalar));
         let (argument, filter) = (canonical(argument), canonical(filter));
         let is_wanted = |partial: &Aggregate| {
-            partial.function == function && partial.argument == argument && partial.filter == filter
+            partial.function == function
+                && !partial.distinct
+                && partial.argument == argument
+                && partial.filter == filter
         };
         let mut partials = self.deriver.rollup.partials();
         partials

@@ -5,6 +5,7 @@
 //! See Goldstein and Larson, "Optimizing Queries Using Materialized Views" (2001), for the form.
 
 use crate::catalog::{Catalog, ColumnType, Oid, Relation};
+pub use crate::expr::OrderItem;
 use crate::expr::{ColumnRef, ColumnTypes, OccurrenceId, Scalar};
 
 /// One mention of a base table.
@@ -32,17 +33,6 @@ pub struct Output {
     pub name: String,
     /// Its value.
     pub value: Scalar,
-}
-
-/// One item of ORDER BY.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OrderItem {
-    /// What is ordered by.
-    pub value: Scalar,
-    /// DESC.
-    pub descending: bool,
-    /// NULLS FIRST or LAST where written; PostgreSQL's default otherwise.
-    pub nulls_first: Option<bool>,
 }
 
 /// A resolved SELECT.

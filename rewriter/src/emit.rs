@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::block::{Block, OrderItem, Tables};
+use crate::block::{Block, Tables};
 use crate::catalog::{AttNum, Catalog};
 use crate::expr::{ColumnRef, OccurrenceId, Scalar};
-use crate::print::{conjunction, expression, quote_identifier, quote_qualified};
+use crate::print::{conjunction, expression, order_item, quote_identifier, quote_qualified};
 use crate::rollup::{Rollup, print_base_column, table_aliases};
 
 /// The statement that reads the rollup. `query` is the block as the client wrote it.
@@ -86,16 +86,6 @@ fn conjunction_operands(parts: &[Scalar], column: &dyn Fn(ColumnRef) -> String) 
         .map(|part| crate::print::operand(part, column))
         .collect::<Vec<_>>()
         .join(" AND ")
-}
-
-fn order_item(item: &OrderItem, column: &dyn Fn(ColumnRef) -> String) -> String {
-    let direction = if item.descending { " DESC" } else { "" };
-    let nulls = match item.nulls_first {
-        None => "",
-        Some(true) => " NULLS FIRST",
-        Some(false) => " NULLS LAST",
-    };
-    format!("{}{direction}{nulls}", expression(&item.value, column))
 }
 
 /// A condition that is always true and costs nothing to run, but names every base column that the

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::catalog::UserNames;
-use crate::expr::{BinaryOp, ColumnRef, ColumnTypes, Scalar};
+use crate::expr::{Aggregate, BinaryOp, ColumnRef, ColumnTypes, Scalar};
 use crate::types;
 
 /// Classes of columns that are equal, byte for byte, wherever the predicates hold.
@@ -59,6 +59,14 @@ impl Equivalence {
         scalar
             .map_columns(&|column| self.representative(column))
             .canonical()
+    }
+
+    /// The aggregate over canonical operands.
+    pub(crate) fn canonical_aggregate(&self, aggregate: &Aggregate) -> Aggregate {
+        match self.canonical(&Scalar::Aggregate(Box::new(aggregate.clone()))) {
+            Scalar::Aggregate(canonical) => *canonical,
+            _ => aggregate.clone(),
+        }
     }
 }
 

@@ -103,7 +103,7 @@ pub enum Truth {
     False,
 }
 
-/// An aggregate function that pgstar knows how to re-aggregate.
+/// An aggregate function that pgstar knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum AggregateFunction {
@@ -114,6 +114,16 @@ pub enum AggregateFunction {
     Max,
     BoolAnd,
     BoolOr,
+    VarPop,
+    VarSamp,
+    // From here on: only of use at the very grain at which it was computed.
+    StddevPop,
+    StddevSamp,
+    ArrayAgg,
+    StringAgg,
+    Mode,
+    PercentileCont,
+    PercentileDisc,
 }
 
 impl AggregateFunction {
@@ -127,8 +137,51 @@ impl AggregateFunction {
             AggregateFunction::Max => "max",
             AggregateFunction::BoolAnd => "bool_and",
             AggregateFunction::BoolOr => "bool_or",
+            AggregateFunction::VarPop => "var_pop",
+            AggregateFunction::VarSamp => "var_samp",
+            AggregateFunction::StddevPop => "stddev_pop",
+            AggregateFunction::StddevSamp => "stddev_samp",
+            AggregateFunction::ArrayAgg => "array_agg",
+            AggregateFunction::StringAgg => "string_agg",
+            AggregateFunction::Mode => "mode",
+            AggregateFunction::PercentileCont => "percentile_cont",
+            AggregateFunction::PercentileDisc => "percentile_disc",
         }
     }
+
+    /// Whether it is written `f(…) WITHIN GROUP (ORDER BY …)`.
+    pub fn is_ordered_set(self) -> bool {
+        matches!(
+            self,
+            AggregateFunction::Mode
+                | AggregateFunction::PercentileCont
+                | AggregateFunction::PercentileDisc
+        )
+    }
+
+    /// Whether aggregates of parts of a group give the aggregate of the group.
+    pub fn is_distributive(self) -> bool {
+        matches!(
+            self,
+            AggregateFunction::Count
+                | AggregateFunction::Sum
+                | AggregateFunction::Min
+                | AggregateFunction::Max
+                | AggregateFunction::BoolAnd
+                | AggregateFunction::BoolOr
+        )
+    }
+}
+
+/// One item of ORDER BY.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OrderItem {
+    /// What is ordered by.
+    pub value: Scalar,
+    /// DESC.
+    pub descending: bool,
+    /// NULLS FIRST or LAST where written; PostgreSQL's default otherwise.
+    pub nulls_first: Option<bool>,
 }
 
 /// A call of an aggregate function.
@@ -136,12 +189,71 @@ impl AggregateFunction {
 pub struct Aggregate {
     /// Which function.
     pub function: AggregateFunction,
-    /// Its argument; `None` for `count(*)`.
+    /// Its first argument; `None` for `count(*)` and `mode()`.
     pub argument: Option<Scalar>,
+    /// Its other arguments, such as the delimiter of `string_agg`.
+    pub more_arguments: Vec<Scalar>,
     /// Whether duplicates are removed first.
     pub distinct: bool,
+    /// ORDER BY in its parentheses, or of WITHIN GROUP.
+    pub order_by: Vec<OrderItem>,
     /// The condition of FILTER (WHERE …).
     pub filter: Option<Scalar>,
+}
+
+impl Aggregate {
+    /// `function(argument)`, or `function(*)`.
+    pub fn plain(function: AggregateFunction, argument: Option<Scalar>) -> Self {
+        Aggregate {
+            function,
+            argument,
+            more_arguments: vec![],
+            distinct: false,
+            order_by: vec![],
+            filter: None,
+        }
+    }
+
+    /// Whether the aggregate of a group is the sum of its rows' contributions, so that a change of rows
+    /// changes it by the sum over the changed rows: `count` and `sum` over exact numbers.
+    ///
+    /// A sum is NULL where its count is 0; a rollup stores that count beside every sum that can be NULL.
+    pub fn is_linear(&self) -> bool {
+        let sums = matches!(
+            self.function,
+            AggregateFunction::Count | AggregateFunction::Sum
+        );
+        sums && !self.distinct
+    }
+
+    /// The same over other operands, in the order of [`Scalar::children`].
+    fn try_map<E>(
+        &self,
+        change: &mut dyn FnMut(&Scalar) -> Result<Scalar, E>,
+    ) -> Result<Aggregate, E> {
+        let argument = self.argument.as_ref().map(&mut *change).transpose()?;
+        let more = self.more_arguments.iter().map(&mut *change);
+        let more_arguments = more.collect::<Result<_, E>>()?;
+        let mut item = |item: &OrderItem| {
+            Ok(OrderItem {
+                value: change(&item.value)?,
+                ..*item
+            })
+        };
+        let order_by = self
+            .order_by
+            .iter()
+            .map(&mut item)
+            .collect::<Result<_, E>>()?;
+        Ok(Aggregate {
+            function: self.function,
+            argument,
+            more_arguments,
+            distinct: self.distinct,
+            order_by,
+            filter: self.filter.as_ref().map(change).transpose()?,
+        })
+    }
 }
 
 /// A type as a cast names it.
@@ -247,10 +359,8 @@ impl Scalar {
         filter: Option<Scalar>,
     ) -> Scalar {
         Scalar::Aggregate(Box::new(Aggregate {
-            function,
-            argument: Some(argument),
-            distinct: false,
             filter,
+            ..Aggregate::plain(function, Some(argument))
         }))
     }
 
@@ -329,9 +439,13 @@ impl Scalar {
                     .chain(otherwise.as_deref())
                     .collect()
             }
-            Scalar::Aggregate(aggregate) => {
-                aggregate.argument.iter().chain(&aggregate.filter).collect()
-            }
+            Scalar::Aggregate(aggregate) => aggregate
+                .argument
+                .iter()
+                .chain(&aggregate.more_arguments)
+                .chain(aggregate.order_by.iter().map(|item| &item.value))
+                .chain(&aggregate.filter)
+                .collect(),
         }
     }
 
@@ -418,12 +532,7 @@ impl Scalar {
                 field: field.clone(),
                 operand: boxed(operand)?,
             },
-            Scalar::Aggregate(aggregate) => Scalar::Aggregate(Box::new(Aggregate {
-                function: aggregate.function,
-                argument: aggregate.argument.as_ref().map(&mut *change).transpose()?,
-                distinct: aggregate.distinct,
-                filter: aggregate.filter.as_ref().map(&mut *change).transpose()?,
-            })),
+            Scalar::Aggregate(aggregate) => Scalar::Aggregate(Box::new(aggregate.try_map(change)?)),
         })
     }
 

@@ -10,6 +10,7 @@ use crate::derive::Deriver;
 use crate::equivalence::{Equivalence, column_equality};
 use crate::exact::prints_exactly;
 use crate::expr::{ColumnRef, OccurrenceId, Scalar};
+use crate::grain::is_same_grain;
 use crate::implication::{implies, is_made_equal};
 use crate::joins::{Joins, Removal};
 use crate::left_joins::{FoundRows, LeftJoins};
@@ -270,6 +271,7 @@ impl Attempt<'_, '_> {
         self.refuse_raising_having()?;
         let mut projection = Projection {
             attempt: self,
+            is_same_grain: is_same_grain(self.query, self.rollup, self.tables),
             group_by,
         };
         let outputs = self
@@ -356,6 +358,7 @@ impl Attempt<'_, '_> {
 /// Derives what stands above the grouping: outputs, HAVING, ORDER BY.
 struct Projection<'a, 'b, 'q> {
     attempt: &'a Attempt<'b, 'q>,
+    is_same_grain: bool,
     group_by: Vec<Scalar>,
 }
 
@@ -388,6 +391,7 @@ impl Projection<'_, '_, '_> {
                 let deriver = AggregateDeriver {
                     deriver: self.attempt.deriver,
                     is_scalar: query.is_scalar_aggregate(),
+                    is_same_grain: self.is_same_grain,
                 };
                 deriver.derive(aggregate)
             }

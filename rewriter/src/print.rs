@@ -2,7 +2,7 @@
 //!
 //! Every compound operand is put in parentheses, so no precedence is relied on.
 
-use crate::expr::{Aggregate, ColumnRef, Literal, Scalar, Truth};
+use crate::expr::{Aggregate, ColumnRef, Literal, OrderItem, Scalar, Truth};
 use crate::functions::has_no_parentheses;
 
 /// How a column is written where the expression is used.
@@ -205,16 +205,56 @@ fn print_aggregate(aggregate: &Aggregate, column: ColumnPrinter<'_>) -> String {
     let Aggregate {
         function,
         argument,
+        more_arguments,
         distinct,
+        order_by,
         filter,
     } = aggregate;
-    let argument = argument
-        .as_ref()
-        .map_or_else(|| "*".to_owned(), |argument| expression(argument, column));
+    let arguments: Vec<String> = argument
+        .iter()
+        .chain(more_arguments)
+        .map(|argument| expression(argument, column))
+        .collect();
     let distinct = if *distinct { "DISTINCT " } else { "" };
+    let arguments = match arguments.as_slice() {
+        [] if !function.is_ordered_set() => "*".to_owned(),
+        arguments => format!("{distinct}{}", arguments.join(", ")),
+    };
+    let order: Vec<String> = order_by
+        .iter()
+        .map(|item| order_item(item, column))
+        .collect();
+    let order = if order.is_empty() {
+        String::new()
+    } else {
+        format!("ORDER BY {}", order.join(", "))
+    };
     let filter = filter
         .as_ref()
         .map(|filter| format!(" FILTER (WHERE {})", expression(filter, column)))
         .unwrap_or_default();
-    format!("{}({distinct}{argument}){filter}", function.as_str())
+    let name = function.as_str();
+    match order.as_str() {
+        "" => format!("{name}({arguments}){filter}"),
+        order if function.is_ordered_set() => {
+            format!("{name}({arguments}) WITHIN GROUP ({order}){filter}")
+        }
+        order => format!("{name}({arguments} {order}){filter}"),
+    }
+}
+
+/// An item of ORDER BY.
+pub(crate) fn order_item(item: &OrderItem, column: ColumnPrinter<'_>) -> String {
+    let OrderItem {
+        value,
+        descending,
+        nulls_first,
+    } = item;
+    let direction = if *descending { " DESC" } else { "" };
+    let nulls = match nulls_first {
+        None => "",
+        Some(true) => " NULLS FIRST",
+        Some(false) => " NULLS LAST",
+    };
+    format!("{}{direction}{nulls}", expression(value, column))
 }

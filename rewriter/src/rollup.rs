@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use crate::block::{Attachment, Block, Occurrence, Tables};
 use crate::catalog::{AttNum, Catalog, ColumnType, Oid};
 use crate::equivalence::Equivalence;
-use crate::exact::{prints_exactly, reads_loose_text};
-use crate::expr::{Aggregate, AggregateFunction, ColumnRef, OccurrenceId, Scalar};
+use crate::expr::{Aggregate, ColumnRef, OccurrenceId, Scalar};
 use crate::from::Names;
 use crate::functions::Volatility;
 use crate::normalize::normalize;
@@ -14,7 +13,7 @@ use crate::parse::parse_query;
 use crate::print::{conjunction, expression, quote_identifier, quote_qualified};
 use crate::reason::{Code, Reason};
 use crate::scalar::quoted;
-use crate::types;
+use crate::stored::stored_columns;
 use crate::volatility::{may_raise, volatility};
 
 /// Changes whenever the same definition would be stored in another layout, so that rollups are rebuilt.
@@ -167,16 +166,9 @@ impl RollupDefinition {
 
 impl Stored {
     fn canonical(&self, classes: &Equivalence) -> Stored {
-        let canonical =
-            |scalar: &Option<Scalar>| scalar.as_ref().map(|scalar| classes.canonical(scalar));
         match self {
             Stored::Key(key) => Stored::Key(classes.canonical(key)),
-            Stored::Partial(partial) => Stored::Partial(Aggregate {
-                function: partial.function,
-                argument: canonical(&partial.argument),
-                distinct: partial.distinct,
-                filter: canonical(&partial.filter),
-            }),
+            Stored::Partial(partial) => Stored::Partial(classes.canonical_aggregate(partial)),
         }
     }
 }
@@ -262,229 +254,8 @@ fn refuse_raising_filters(block: &Block, tables: Tables<'_>) -> Result<(), Reaso
     }
 }
 
-fn label(scalar: &Scalar, tables: Tables<'_>) -> String {
+pub(crate) fn label(scalar: &Scalar, tables: Tables<'_>) -> String {
     quoted(&expression(scalar, &|column| tables.column_label(column)))
-}
-
-/// Collects columns under names that are unique in the table.
-struct ColumnList<'a> {
-    columns: Vec<StoredColumn>,
-    tables: Tables<'a>,
-}
-
-fn stored_columns(block: &Block, tables: Tables<'_>) -> Result<Vec<StoredColumn>, Reason> {
-    let mut list = ColumnList {
-        columns: vec![],
-        tables,
-    };
-    for key in &block.group_by {
-        list.key(key, block)?;
-    }
-    let rows = Aggregate {
-        function: AggregateFunction::Count,
-        argument: None,
-        distinct: false,
-        filter: None,
-    };
-    list.partial(rows, "row_count")?;
-    for output in &block.outputs {
-        list.output(&output.name, &output.value, block)?;
-    }
-    Ok(list.columns)
-}
-
-impl ColumnList<'_> {
-    fn key(&mut self, key: &Scalar, block: &Block) -> Result<(), Reason> {
-        let is_known = |column: &StoredColumn| column.stored == Stored::Key(key.clone());
-        if self.columns.iter().any(is_known) {
-            return Ok(());
-        }
-        let ty = types::type_of(key, &self.tables).ok_or_else(|| {
-            Reason::new(
-                Code::UnsupportedExpression,
-                format!("the type of key {} is not known", label(key, self.tables)),
-            )
-        })?;
-        if !prints_exactly(key, &self.tables) {
-            let detail = format!(
-                "key {} has a type whose equal values may print differently",
-                label(key, self.tables)
-            );
-            return Err(Reason::new(Code::UnsupportedExpression, detail));
-        }
-        let output = block.outputs.iter().find(|output| output.value == *key);
-        let own_name = match key {
-            Scalar::Column(column) => self
-                .tables
-                .relation(column.occurrence)
-                .and_then(|relation| relation.column_at(column.attnum)),
-            _ => None,
-        };
-        let name = output
-            .map(|output| output.name.clone())
-            .or(own_name.map(|column| column.name.clone()));
-        self.push(
-            name.unwrap_or_else(|| "key".to_owned()),
-            Stored::Key(key.clone()),
-            ty,
-        );
-        Ok(())
-    }
-
-    fn output(&mut self, name: &str, value: &Scalar, block: &Block) -> Result<(), Reason> {
-        if block.group_by.contains(value) {
-            return Ok(());
-        }
-        match value {
-            Scalar::Aggregate(aggregate) => self.aggregate(aggregate, Some(name)),
-            Scalar::Column(_) => {
-                let detail = format!(
-                    "{} must be in GROUP BY to be stored",
-                    label(value, self.tables)
-                );
-                Err(Reason::new(Code::UnsupportedExpression, detail))
-            }
-            _ => value
-                .children()
-                .into_iter()
-                .try_for_each(|child| self.output_part(child, block)),
-        }
-    }
-
-    fn output_part(&mut self, part: &Scalar, block: &Block) -> Result<(), Reason> {
-        match part {
-            Scalar::Aggregate(aggregate) => self.aggregate(aggregate, None),
-            other => self.output("", other, block),
-        }
-    }
-
-    /// Stores what the aggregate can be derived from at any coarser grain.
-    fn aggregate(&mut self, aggregate: &Aggregate, name: Option<&str>) -> Result<(), Reason> {
-        let whole = Scalar::Aggregate(Box::new(aggregate.clone()));
-        let whole_label = label(&whole, self.tables);
-        let Aggregate {
-            function,
-            argument,
-            distinct,
-            filter,
-        } = aggregate;
-        if *distinct && !matches!(function, AggregateFunction::Min | AggregateFunction::Max) {
-            let detail =
-                format!("{whole_label} cannot be summed up again; group by its argument instead");
-            return Err(Reason::new(Code::UnsupportedAggregate, detail));
-        }
-        let Some(argument) = argument else {
-            return self.partial(aggregate.clone(), name.unwrap_or("count"));
-        };
-        let base = sanitized(argument, self.tables);
-        let named = |function: AggregateFunction| match name {
-            Some(name) if name != function.as_str() && !name.is_empty() => name.to_owned(),
-            _ => format!("{}_{base}", function.as_str()),
-        };
-        let partial = |function| Aggregate {
-            function,
-            argument: Some(argument.clone()),
-            distinct: false,
-            filter: filter.clone(),
-        };
-        let stored = match function {
-            AggregateFunction::Avg => AggregateFunction::Sum,
-            other => *other,
-        };
-        // A sum over no non-null value is NULL, and an average needs its divisor: both need the count.
-        let needs_count = matches!(stored, AggregateFunction::Sum)
-            && (filter.is_some() || !types::is_not_null(argument, &self.tables));
-        let stored_name = if stored == *function {
-            named(stored)
-        } else {
-            format!("{}_{base}", stored.as_str())
-        };
-        self.partial(partial(stored), &stored_name)?;
-        if needs_count {
-            self.partial(partial(AggregateFunction::Count), &format!("count_{base}"))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn partial(&mut self, partial: Aggregate, name: &str) -> Result<(), Reason> {
-        let is_known = |column: &StoredColumn| column.stored == Stored::Partial(partial.clone());
-        if self.columns.iter().any(is_known) {
-            return Ok(());
-        }
-        let ty = partial_type(&partial, self.tables)?;
-        self.push(name.to_owned(), Stored::Partial(partial), ty);
-        Ok(())
-    }
-
-    fn push(&mut self, name: String, stored: Stored, ty: ColumnType) {
-        let is_free = |name: &str| {
-            !is_system_column(name) && self.columns.iter().all(|column| column.name != name)
-        };
-        let name = if is_free(&name) {
-            name
-        } else {
-            let numbered = (2..).map(|number| format!("{name}_{number}"));
-            numbered
-                .into_iter()
-                .find(|candidate| is_free(candidate))
-                .unwrap_or(name)
-        };
-        self.columns.push(StoredColumn { name, stored, ty });
-    }
-}
-
-fn is_system_column(name: &str) -> bool {
-    matches!(
-        name,
-        "tableoid" | "xmin" | "cmin" | "xmax" | "cmax" | "ctid"
-    )
-}
-
-fn partial_type(partial: &Aggregate, tables: Tables<'_>) -> Result<ColumnType, Reason> {
-    let refuse = |code| {
-        let whole = Scalar::Aggregate(Box::new(partial.clone()));
-        Err(Reason::new(code, label(&whole, tables)))
-    };
-    let Some(argument) = &partial.argument else {
-        return Ok(types::plain(types::INT8));
-    };
-    if partial.function == AggregateFunction::Count {
-        return Ok(types::plain(types::INT8));
-    }
-    let Some(ty) = types::type_of(argument, &tables) else {
-        return refuse(Code::UnsupportedAggregate);
-    };
-    let is_extreme = matches!(
-        partial.function,
-        AggregateFunction::Min | AggregateFunction::Max
-    );
-    if is_extreme && reads_loose_text(argument, &tables) {
-        return refuse(Code::UnsupportedAggregate);
-    }
-    match types::aggregate_type(partial.function, ty) {
-        Some(result) => Ok(result),
-        None if types::is_float(ty.oid) => refuse(Code::FloatAggregate),
-        None => refuse(Code::UnsupportedAggregate),
-    }
-}
-
-/// A word for a column name from an expression: the column's name where it is one.
-fn sanitized(scalar: &Scalar, tables: Tables<'_>) -> String {
-    const NAME_BYTES_MAX: usize = 40;
-    let text = expression(scalar, &|column| {
-        tables
-            .column_label(column)
-            .split('.')
-            .next_back()
-            .unwrap_or_default()
-            .to_owned()
-    });
-    let words = text
-        .split(|c: char| !c.is_ascii_alphanumeric())
-        .filter(|word| !word.is_empty());
-    let name = words.collect::<Vec<_>>().join("_").to_ascii_lowercase();
-    name.chars().take(NAME_BYTES_MAX).collect()
 }
 
 /// The SELECT that fills the table, every name qualified.

@@ -6,12 +6,15 @@
 use sqlparser::ast::{
     BinaryOperator, CaseWhen, CastKind, CeilFloorKind, CharacterLength, DataType, DateTimeField,
     DuplicateTreatment, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName, ObjectNamePart,
-    TimezoneInfo, TypedString, UnaryOperator, Value, ValueWithSpan,
+    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName,
+    ObjectNamePart, OrderByExpr, OrderByOptions, OrderBySort, TimezoneInfo, TypedString,
+    UnaryOperator, Value, ValueWithSpan,
 };
 
 use crate::catalog::UserNames;
-use crate::expr::{Aggregate, AggregateFunction, BinaryOp, Literal, Scalar, Truth, TypeName};
+use crate::expr::{
+    Aggregate, AggregateFunction, BinaryOp, Literal, OrderItem, Scalar, Truth, TypeName,
+};
 use crate::functions;
 use crate::reason::{Code, Reason};
 use crate::scope::{Scope, fold};
@@ -392,22 +395,19 @@ impl Resolver<'_> {
         if over.is_some() {
             return unsupported(Code::WindowFunction);
         }
-        if !within_group.is_empty() {
-            return unsupported(Code::UnsupportedAggregate);
-        }
         if *uses_odbc_syntax || *parameters != FunctionArguments::None || null_treatment.is_some() {
             return unsupported(Code::UnsupportedExpression);
         }
         let name = self.resolve_function_name(name)?;
         if let Some(aggregate) = aggregate_function(&name) {
-            return self.aggregate(aggregate, args, filter.as_deref(), function);
+            return self.aggregate(aggregate, args, within_group, filter.as_deref(), function);
         }
-        if filter.is_some() {
+        if filter.is_some() || !within_group.is_empty() {
             return unsupported(Code::UnsupportedAggregate);
         }
         match plain_arguments(args) {
-            Some((None, arguments)) => self.call(&name, &arguments),
-            _ => unsupported(Code::UnsupportedExpression),
+            Some(arguments) => self.call(&name, &arguments),
+            None => unsupported(Code::UnsupportedExpression),
         }
     }
 
@@ -437,6 +437,7 @@ impl Resolver<'_> {
         &self,
         function: AggregateFunction,
         args: &FunctionArguments,
+        within_group: &[OrderByExpr],
         filter: Option<&Expr>,
         whole: &Function,
     ) -> Resolved {
@@ -450,21 +451,74 @@ impl Resolver<'_> {
             aggregates: Aggregates::Refused,
             ..*self
         };
-        let (distinct, argument) = match plain_arguments(args) {
-            Some((distinct, arguments)) if arguments.len() == 1 => {
-                (distinct, Some(inside.scalar(arguments[0])?))
-            }
-            None if function == AggregateFunction::Count && is_star(args) => (None, None),
-            _ => return Err(Reason::new(Code::UnsupportedAggregate, quoted(whole))),
+        let unsupported = || Reason::new(Code::UnsupportedAggregate, quoted(whole));
+        let counts_rows = function == AggregateFunction::Count && is_star(args);
+        let Arguments {
+            distinct,
+            expressions,
+            order_by,
+        } = match counts_rows {
+            true => Arguments::default(),
+            false => arguments(args).ok_or_else(unsupported)?,
         };
-        let filter = filter.map(|filter| inside.scalar(filter)).transpose()?;
-        let distinct = distinct == Some(DuplicateTreatment::Distinct);
+        let order_by = match (function.is_ordered_set(), order_by) {
+            (true, []) => within_group,
+            (false, order_by) if within_group.is_empty() => order_by,
+            (true, _) | (false, _) => return Err(unsupported()),
+        };
+        let is_valid = match function {
+            AggregateFunction::Count if counts_rows => order_by.is_empty(),
+            AggregateFunction::Mode => expressions.is_empty() && order_by.len() == 1,
+            AggregateFunction::PercentileCont | AggregateFunction::PercentileDisc => {
+                expressions.len() == 1 && order_by.len() == 1
+            }
+            AggregateFunction::ArrayAgg => expressions.len() == 1,
+            AggregateFunction::StringAgg => expressions.len() == 2,
+            _ => expressions.len() == 1 && order_by.is_empty(),
+        };
+        if !is_valid {
+            return Err(unsupported());
+        }
+        let mut operands = expressions
+            .into_iter()
+            .map(|argument| inside.scalar(argument))
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter();
+        let order_by = order_by
+            .iter()
+            .map(|item| inside.order_item(item))
+            .collect::<Result<_, _>>()?;
         Ok(Scalar::Aggregate(Box::new(Aggregate {
             function,
-            argument,
-            distinct,
-            filter,
+            argument: operands.next(),
+            more_arguments: operands.collect(),
+            distinct: distinct == Some(DuplicateTreatment::Distinct),
+            order_by,
+            filter: filter.map(|filter| inside.scalar(filter)).transpose()?,
         })))
+    }
+
+    fn order_item(&self, item: &OrderByExpr) -> Result<OrderItem, Reason> {
+        let OrderByExpr {
+            expr,
+            options: OrderByOptions { sort, nulls_first },
+            with_fill: None,
+        } = item
+        else {
+            return Err(Reason::new(Code::UnsupportedAggregate, quoted(item)));
+        };
+        let descending = match sort {
+            None | Some(OrderBySort::Asc) => false,
+            Some(OrderBySort::Desc) => true,
+            Some(OrderBySort::Using(_)) => {
+                return Err(Reason::new(Code::UnsupportedAggregate, quoted(item)));
+            }
+        };
+        Ok(OrderItem {
+            value: self.scalar(expr)?,
+            descending,
+            nulls_first: *nulls_first,
+        })
     }
 
     fn call(&self, name: &str, arguments: &[&Expr]) -> Resolved {
@@ -604,35 +658,67 @@ fn aggregate_function(name: &str) -> Option<AggregateFunction> {
         "max" => AggregateFunction::Max,
         "bool_and" | "every" => AggregateFunction::BoolAnd,
         "bool_or" => AggregateFunction::BoolOr,
+        "var_pop" => AggregateFunction::VarPop,
+        "var_samp" | "variance" => AggregateFunction::VarSamp,
+        "stddev_pop" => AggregateFunction::StddevPop,
+        "stddev_samp" | "stddev" => AggregateFunction::StddevSamp,
+        "array_agg" => AggregateFunction::ArrayAgg,
+        "string_agg" => AggregateFunction::StringAgg,
+        "mode" => AggregateFunction::Mode,
+        "percentile_cont" => AggregateFunction::PercentileCont,
+        "percentile_disc" => AggregateFunction::PercentileDisc,
         _ => return None,
     })
 }
 
-/// The positional arguments, when there is nothing else in the parentheses.
-fn plain_arguments(args: &FunctionArguments) -> Option<(Option<DuplicateTreatment>, Vec<&Expr>)> {
+/// What stands in an aggregate's parentheses.
+#[derive(Default)]
+struct Arguments<'a> {
+    distinct: Option<DuplicateTreatment>,
+    expressions: Vec<&'a Expr>,
+    order_by: &'a [OrderByExpr],
+}
+
+/// The positional arguments and their ORDER BY, when there is nothing else in the parentheses.
+fn arguments(args: &FunctionArguments) -> Option<Arguments<'_>> {
     let FunctionArgumentList {
         duplicate_treatment,
         args,
         clauses,
     } = match args {
-        FunctionArguments::None => return Some((None, vec![])),
+        FunctionArguments::None => return Some(Arguments::default()),
         FunctionArguments::Subquery(_) => return None,
         FunctionArguments::List(list) => list,
     };
-    let expression = |argument: &'_ FunctionArg| match argument {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(_)) => true,
-        FunctionArg::Unnamed(_) | FunctionArg::Named { .. } | FunctionArg::ExprNamed { .. } => {
-            false
-        }
+    let order_by = match clauses.as_slice() {
+        [] => [].as_slice(),
+        [FunctionArgumentClause::OrderBy(items)] => items,
+        _ => return None,
     };
-    if !clauses.is_empty() || !args.iter().all(expression) {
-        return None;
-    }
-    let expressions = args.iter().filter_map(|argument| match argument {
+    Some(Arguments {
+        distinct: *duplicate_treatment,
+        expressions: args.iter().map(positional).collect::<Option<_>>()?,
+        order_by,
+    })
+}
+
+fn positional(argument: &FunctionArg) -> Option<&Expr> {
+    match argument {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        FunctionArg::Unnamed(_) | FunctionArg::Named { .. } | FunctionArg::ExprNamed { .. } => None,
+    }
+}
+
+/// The positional arguments of a plain function, when there is nothing else in the parentheses.
+fn plain_arguments(args: &FunctionArguments) -> Option<Vec<&Expr>> {
+    match arguments(args)? {
+        Arguments {
+            distinct: None,
+            expressions,
+            order_by: [],
+        } => Some(expressions),
         _ => None,
-    });
-    Some((*duplicate_treatment, expressions.collect()))
+    }
 }
 
 fn is_star(args: &FunctionArguments) -> bool {

@@ -4,7 +4,7 @@
 //! a belief alone: PostgreSQL describes every rewritten statement before it is first used.
 
 use crate::catalog::{ColumnType, Oid, UserNames};
-use crate::expr::{AggregateFunction, BinaryOp, ColumnTypes, Literal, Scalar};
+use crate::expr::{Aggregate, AggregateFunction, BinaryOp, ColumnTypes, Literal, Scalar};
 use crate::functions;
 
 pub(crate) const BOOL: u32 = 16;
@@ -97,39 +97,68 @@ pub(crate) fn type_of(scalar: &Scalar, columns: &dyn ColumnTypes) -> Option<Colu
             common_type(results, columns)
         }
         Scalar::Extract { .. } => Some(plain(NUMERIC)),
+        Scalar::Aggregate(aggregate) if aggregate.function == AggregateFunction::Count => {
+            Some(plain(INT8))
+        }
         Scalar::Aggregate(aggregate) => {
-            let argument = aggregate
-                .argument
-                .as_ref()
-                .map(|argument| type_of(argument, columns));
-            match (aggregate.function, argument) {
-                (AggregateFunction::Count, _) => Some(plain(INT8)),
-                (function, Some(Some(ty))) => aggregate_type(function, ty),
-                (_, Some(None) | None) => None,
-            }
+            aggregate_type(aggregate.function, type_of(subject(aggregate)?, columns)?)
         }
     }
 }
 
-/// What the aggregate returns over an argument of this type, for those that re-aggregate exactly.
+/// What the aggregate aggregates: the value that WITHIN GROUP orders, or else the first argument.
+pub(crate) fn subject(aggregate: &Aggregate) -> Option<&Scalar> {
+    match aggregate.function.is_ordered_set() {
+        true => aggregate.order_by.first().map(|item| &item.value),
+        false => aggregate.argument.as_ref(),
+    }
+}
+
+/// What the aggregate returns over values of this type, for those whose result does not depend on the
+/// order of rows.
 pub(crate) fn aggregate_type(
     function: AggregateFunction,
     argument: ColumnType,
 ) -> Option<ColumnType> {
+    use AggregateFunction::{
+        ArrayAgg, Avg, BoolAnd, BoolOr, Count, Max, Min, Mode, PercentileCont, PercentileDisc,
+        StddevPop, StddevSamp, StringAgg, Sum, VarPop, VarSamp,
+    };
     match (function, argument.oid.0) {
-        (AggregateFunction::Count, _) => Some(plain(INT8)),
-        (AggregateFunction::Sum, INT2 | INT4) => Some(plain(INT8)),
-        (AggregateFunction::Sum, INT8 | NUMERIC) => Some(plain(NUMERIC)),
-        (AggregateFunction::Avg, INT2 | INT4 | INT8 | NUMERIC) => Some(plain(NUMERIC)),
-        // Values of one scale that are equal print equal.
-        (AggregateFunction::Min | AggregateFunction::Max, NUMERIC) if argument.typmod >= 0 => {
+        (Count, _) => Some(plain(INT8)),
+        (Sum, INT2 | INT4) => Some(plain(INT8)),
+        (Sum, INT8 | NUMERIC) => Some(plain(NUMERIC)),
+        (Avg | VarPop | VarSamp | StddevPop | StddevSamp, INT2 | INT4 | INT8 | NUMERIC) => {
             Some(plain(NUMERIC))
         }
-        (AggregateFunction::Min | AggregateFunction::Max, oid) => extreme_type(argument, oid),
-        (AggregateFunction::BoolAnd | AggregateFunction::BoolOr, BOOL) => Some(plain(BOOL)),
-        (AggregateFunction::Sum | AggregateFunction::Avg, _) => None,
-        (AggregateFunction::BoolAnd | AggregateFunction::BoolOr, _) => None,
+        // Values of one scale that are equal print equal.
+        (Min | Max, NUMERIC) if argument.typmod >= 0 => Some(plain(NUMERIC)),
+        (Min | Max, oid) => extreme_type(argument, oid),
+        (BoolAnd | BoolOr, BOOL) => Some(plain(BOOL)),
+        (PercentileCont, INT2 | INT4 | INT8 | NUMERIC) => Some(plain(FLOAT8)),
+        (PercentileDisc | Mode, _) => Some(ColumnType {
+            typmod: -1,
+            ..argument
+        }),
+        (StringAgg, TEXT | VARCHAR) => Some(plain(TEXT)),
+        (ArrayAgg, oid) => array_of(oid).map(plain),
+        (Sum | Avg | VarPop | VarSamp | StddevPop | StddevSamp, _) => None,
+        (BoolAnd | BoolOr | PercentileCont | StringAgg, _) => None,
     }
+}
+
+fn array_of(element: u32) -> Option<u32> {
+    Some(match element {
+        INT2 => 1005,
+        INT4 => 1007,
+        INT8 => 1016,
+        TEXT => 1009,
+        VARCHAR => 1015,
+        DATE => 1182,
+        TIMESTAMP => 1115,
+        NUMERIC => 1231,
+        _ => return None,
+    })
 }
 
 /// `min` and `max` exist for text but not for varchar: PostgreSQL casts the argument.
