@@ -1,15 +1,17 @@
 # What can be done with this repository; `make` alone lists it. The work is in cargo and in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench loadtest regress lint clean
+.PHONY: help demo test bench loadtest superset-corpus regress lint clean
 
 # SCALE=1 is the Star Schema Benchmark with 6,000,000 rows of lineorder; unset, each command has its own default.
 SCALE ?=
+# How many rows of its fact superset-corpus makes.
+ROWS ?= 200000
 # More arguments, for example: make demo ARGS='--keep', make test ARGS='-p pgstar-rewriter'
 ARGS ?=
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "SCALE=1 sets the size of the data of demo and loadtest; ARGS='…' adds arguments to all but regress, lint and clean."
 
@@ -24,6 +26,10 @@ bench: ## time of a decision, and what the proxy adds to pgbench -S
 
 loadtest: ## a mix of benchmark queries and heavy scans by many clients, direct and through pgstar
 	scripts/loadtest.sh $(if $(SCALE),--scale $(SCALE)) $(ARGS)
+
+superset-corpus: ## what Apache Superset sends, direct and through pgstar: the same bytes, and how much rollups answer
+	PGSTAR_SUPERSET_LINES=$(ROWS) PGSTAR_SUPERSET_ZONES=UTC,America/New_York,Asia/Kolkata \
+	cargo test -p pgstar --test e2e_superset -- --nocapture
 
 regress: ## PostgreSQL's own regression, isolation and pipeline suites through pgstar, compared with direct (Debian)
 	scripts/pg-regress.sh
