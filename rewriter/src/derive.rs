@@ -4,14 +4,16 @@
 //! which are [`ROLLUP_OCCURRENCE`] with the column's position as its number.
 
 use crate::block::Tables;
+use crate::bucket::{self, with_operand};
 use crate::catalog::AttNum;
 use crate::equivalence::Equivalence;
-use crate::expr::{BinaryOp, ColumnRef, Literal, OccurrenceId, Scalar};
+use crate::expr::{BinaryOp, ColumnRef, OccurrenceId, Scalar, TypeName};
+use crate::implication::{Bound, as_bound};
 use crate::print::expression;
 use crate::reason::{Code, Reason};
-use crate::rollup::RollupDefinition;
+use crate::rollup::{RollupDefinition, TimeKey};
 use crate::scalar::quoted;
-use crate::time::{self, Unit};
+use crate::time::{self, Civil};
 use crate::types;
 use crate::volatility::may_raise;
 
@@ -34,6 +36,41 @@ pub(crate) struct Deriver<'a> {
     pub(crate) tables: Tables<'a>,
     /// Whether the session's TimeZone never differs from UTC.
     pub(crate) is_utc: bool,
+    /// What the query bounds on both sides, in canonical form: times that are not infinite.
+    pub(crate) finite: &'a [Scalar],
+}
+
+/// A compared time as a timestamp.
+struct TimeOperand {
+    timestamp: Scalar,
+    /// What is compared is its day.
+    is_day: bool,
+    /// The values that it can have lie as far apart, in microseconds.
+    resolution: i64,
+}
+
+/// Where a comparison with a constant turns from false to true or back: values from this point on are
+/// decided alike, and so are those before.
+fn turning_point(op: BinaryOp, constant: Civil, resolution: i64) -> Option<Civil> {
+    let Civil(constant) = constant;
+    let below = constant - constant.rem_euclid(resolution);
+    match op {
+        BinaryOp::GreaterOrEqual | BinaryOp::Less if below == constant => Some(Civil(constant)),
+        BinaryOp::GreaterOrEqual | BinaryOp::Less => Some(Civil(below + resolution)),
+        BinaryOp::Greater | BinaryOp::LessOrEqual => Some(Civil(below + resolution)),
+        _ => None,
+    }
+}
+
+impl TimeKey {
+    /// The beginning of the bucket as a timestamp.
+    fn beginning(&self) -> Scalar {
+        let stored = stored_column(self.position);
+        match self.stored_as_date {
+            true => stored.cast(TypeName::plain("timestamp", types::TIMESTAMP)),
+            false => stored,
+        }
+    }
 }
 
 impl<'a> Deriver<'a> {
@@ -67,61 +104,23 @@ impl<'a> Deriver<'a> {
             .map(|(position, _)| position)
     }
 
-    /// The finest stored bucket of `operand` that decides everything down to `needed`.
-    fn bucket(&self, operand: &Scalar, needed: Unit) -> Option<usize> {
-        self.buckets(operand)
-            .find(|(_, unit)| unit.nests_in(needed))
-            .map(|(position, _)| position)
-    }
-
-    fn buckets(&self, operand: &Scalar) -> impl Iterator<Item = (usize, Unit)> {
-        let wanted = self.classes().canonical(operand);
-        self.rollup.keys().filter_map(move |(position, key)| {
-            let (unit, truncated) = time::as_bucket(key, &self.tables)?;
-            (*truncated == wanted).then_some((position, unit))
+    /// Functions of time that a finer bucket decides: they give the same for the bucket's beginning.
+    fn of_finer_bucket(&self, scalar: &Scalar) -> Option<Scalar> {
+        bucket::as_coarse(scalar, &self.tables).find_map(|coarse| {
+            let key = self
+                .time_keys(coarse.operand)
+                .find(|key| coarse.is_decided_by(key.grain))?;
+            Some(with_operand(scalar, coarse.operand, &key.beginning()))
         })
     }
 
-    /// Functions of time that a finer bucket decides: they give the same for the bucket's beginning.
-    fn of_finer_bucket(&self, scalar: &Scalar) -> Option<Scalar> {
-        let column = |operand, needed| self.bucket(operand, needed).map(stored_column);
-        match scalar {
-            Scalar::Call {
-                name: "date_trunc",
-                arguments,
-            } => {
-                let (unit, operand) = time::as_bucket(scalar, &self.tables)?;
-                let unit_text = arguments.first()?.clone();
-                Some(Scalar::Call {
-                    name: "date_trunc",
-                    arguments: vec![unit_text, column(operand, unit)?],
-                })
-            }
-            Scalar::Call {
-                name: "date_part",
-                arguments,
-            } => match arguments.as_slice() {
-                [Scalar::Literal(Literal::String(field)), operand] => {
-                    let bucket = column(operand, Unit::of_field(field)?)?;
-                    Some(Scalar::Call {
-                        name: "date_part",
-                        arguments: vec![Scalar::Literal(Literal::String(field.clone())), bucket],
-                    })
-                }
-                _ => None,
-            },
-            Scalar::Extract { field, operand } => {
-                let bucket = column(operand, Unit::of_field(field)?)?;
-                Some(Scalar::Extract {
-                    field: field.clone(),
-                    operand: Box::new(bucket),
-                })
-            }
-            Scalar::Cast { operand, to } if to.oid == types::DATE => {
-                Some(column(operand, Unit::Day)?.cast(to.clone()))
-            }
-            _ => None,
-        }
+    fn time_keys(&self, operand: &Scalar) -> impl Iterator<Item = &'a TimeKey> {
+        let wanted = self.classes().canonical(operand);
+        let is_finite = self.finite.contains(&wanted);
+        self.rollup
+            .time_keys
+            .iter()
+            .filter(move |key| key.operand == wanted && (is_finite || !key.loses_infinity))
     }
 
     /// A conjunct of WHERE or FILTER over the rollup's columns.
@@ -135,43 +134,75 @@ impl<'a> Deriver<'a> {
         }
     }
 
-    /// `x >= bound` and `x < bound` decide a whole bucket alike when a bucket begins at the bound.
-    /// `None` when the conjunct is not a bound on something that is stored in buckets.
+    /// A comparison with a constant decides a whole bucket alike when it changes its mind only where a bucket
+    /// begins. `None` when the conjunct is not a bound on something that is stored in buckets.
     fn aligned_bound(&self, conjunct: &Scalar) -> Option<Result<Scalar, Reason>> {
-        let Scalar::Binary { op, left, right } = conjunct else {
-            return None;
-        };
-        let (op, operand, bound) = if left.is_constant() {
-            (op.mirrored()?, right, left)
-        } else {
-            (*op, left, right)
-        };
-        if !bound.is_constant() || !op.is_comparison() {
-            return None;
-        }
-        let buckets: Vec<(usize, Unit)> = self.buckets(operand).collect();
-        let (_, coarsest) = buckets.first()?;
-        let is_half_open = matches!(op, BinaryOp::GreaterOrEqual | BinaryOp::Less);
-        let begins = |unit: Unit| {
-            time::constant(bound, self.is_utc).is_some_and(|instant| instant.begins(unit))
-        };
-        let aligned = buckets
+        let Bound {
+            operand,
+            op,
+            constant,
+        } = as_bound(conjunct)?;
+        let TimeOperand {
+            timestamp,
+            is_day,
+            resolution,
+        } = self.time_operand(operand)?;
+        let keys: Vec<&TimeKey> = self
+            .time_keys(&timestamp)
+            .filter(|key| !is_day || key.grain.keeps_midnights())
+            .collect();
+        let coarsest = keys.first()?;
+        let point = time::constant(constant, self.is_utc).map(|point| match constant {
+            // A text takes the type of what it is compared with, and a date cuts off the time.
+            Scalar::Literal(_) if is_day => point.midnight(),
+            _ => point,
+        });
+        let turn = point.and_then(|point| turning_point(op, point, resolution));
+        let aligned = keys
             .iter()
-            .find(|(_, unit)| is_half_open && begins(*unit));
-        Some(match aligned {
-            Some((position, _)) => Ok(Scalar::binary(
-                op,
-                stored_column(*position),
-                (**bound).clone(),
-            )),
-            None => {
-                let unit = format!("{coarsest:?}").to_lowercase();
-                Err(Reason::new(
-                    Code::BucketUnaligned,
-                    format!("{}: the rollup keeps whole {unit}s", self.label(conjunct)),
-                ))
+            .find(|key| turn.is_some_and(|turn| key.grain.begins_at(turn)));
+        let Some(key) = aligned else {
+            let detail = format!(
+                "{}: the rollup keeps {}",
+                self.label(conjunct),
+                coarsest.grain.name()
+            );
+            return Some(Err(Reason::new(Code::BucketUnaligned, detail)));
+        };
+        let beginning = match (is_day, key.stored_as_date) {
+            (true, true) => stored_column(key.position),
+            (true, false) => key.beginning().cast(TypeName::plain("date", types::DATE)),
+            (false, _) => key.beginning(),
+        };
+        Some(Ok(Scalar::binary(op, beginning, constant.clone())))
+    }
+
+    /// The timestamp that a compared value is a day of, or is itself.
+    fn time_operand(&self, operand: &Scalar) -> Option<TimeOperand> {
+        let to_timestamp = |date: Scalar| date.cast(TypeName::plain("timestamp", types::TIMESTAMP));
+        let ty = types::type_of(operand, &self.tables)?;
+        match (ty.oid.0, operand) {
+            (types::DATE, Scalar::Cast { operand: time, .. })
+                if types::type_of(time, &self.tables)?.oid.0 == types::TIMESTAMP =>
+            {
+                Some(TimeOperand {
+                    timestamp: (**time).clone(),
+                    is_day: true,
+                    resolution: time::DAY,
+                })
             }
-        })
+            (types::DATE, _) => Some(TimeOperand {
+                timestamp: to_timestamp(operand.clone()),
+                is_day: true,
+                resolution: time::DAY,
+            }),
+            (types::TIMESTAMP, _) => Some(TimeOperand {
+                timestamp: operand.clone(),
+                is_day: false,
+                resolution: time::resolution(ty.typmod),
+            }),
+            _ => None,
+        }
     }
 
     fn missing(&self, what: &str) -> Reason {

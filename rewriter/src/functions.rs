@@ -52,6 +52,7 @@ const FUNCTIONS: &[Function] = &[
     function("concat", Stable, false, Some(types::TEXT)),
     function("current_date", Clock, false, Some(types::DATE)),
     function("current_timestamp", Clock, false, Some(types::TIMESTAMPTZ)),
+    function("date_bin", Immutable, true, None),
     // Immutable over timestamp, stable over timestamptz and date: see `is_stable`.
     function("date_part", Immutable, true, Some(types::FLOAT8)),
     function("date_trunc", Immutable, true, None),
@@ -77,6 +78,7 @@ const FUNCTIONS: &[Function] = &[
     function("strpos", Immutable, false, Some(types::INT4)),
     function("substr", Immutable, true, Some(types::TEXT)),
     function("substring", Immutable, true, Some(types::TEXT)),
+    function("timezone", Immutable, true, None),
     function("to_char", Stable, true, Some(types::TEXT)),
     function("to_date", Stable, true, Some(types::DATE)),
     function("to_timestamp", Stable, true, Some(types::TIMESTAMPTZ)),

@@ -34,13 +34,14 @@ pub(crate) fn is_made_equal(scalar: &Scalar, classes: &Equivalence) -> bool {
 }
 
 /// A comparison of an expression with a constant.
-struct Bound<'a> {
-    operand: &'a Scalar,
-    op: BinaryOp,
-    constant: &'a Scalar,
+pub(crate) struct Bound<'a> {
+    pub(crate) operand: &'a Scalar,
+    pub(crate) op: BinaryOp,
+    pub(crate) constant: &'a Scalar,
 }
 
-fn as_bound(scalar: &Scalar) -> Option<Bound<'_>> {
+/// The comparison with its constant on the right.
+pub(crate) fn as_bound(scalar: &Scalar) -> Option<Bound<'_>> {
     let Scalar::Binary { op, left, right } = scalar else {
         return None;
     };
@@ -192,8 +193,8 @@ fn compare(
     if matches!(ty.0, types::DATE | types::TIMESTAMP) {
         // A date compared with a text takes the text's day, so only texts of one form are compared.
         let (left, right) = (time::constant(left, false)?, time::constant(right, false)?);
-        let is_certain = ty.0 == types::TIMESTAMP
-            || (left.begins(time::Unit::Day) && right.begins(time::Unit::Day));
+        let is_certain =
+            ty.0 == types::TIMESTAMP || (left == left.midnight() && right == right.midnight());
         return is_certain.then(|| left.cmp(&right));
     }
     None

@@ -15,6 +15,7 @@
 
 mod aggregate;
 pub mod block;
+mod bucket;
 pub mod catalog;
 mod derive;
 mod emit;
@@ -182,7 +183,7 @@ fn relations(block: &Block) -> Vec<Oid> {
 }
 
 /// Zones that have had no offset at any time.
-fn is_utc(time_zone: &str) -> bool {
+pub(crate) fn is_utc(time_zone: &str) -> bool {
     matches!(
         time_zone,
         "UTC"

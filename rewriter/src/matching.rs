@@ -9,13 +9,14 @@ use crate::catalog::Catalog;
 use crate::derive::Deriver;
 use crate::equivalence::{Equivalence, column_equality};
 use crate::exact::prints_exactly;
-use crate::expr::{ColumnRef, OccurrenceId, Scalar};
+use crate::expr::{BinaryOp, ColumnRef, OccurrenceId, Scalar};
 use crate::grain::is_same_grain;
-use crate::implication::{implies, is_made_equal};
+use crate::implication::{as_bound, implies, is_made_equal};
 use crate::joins::{Joins, Removal};
 use crate::left_joins::{FoundRows, LeftJoins};
 use crate::reason::{Code, Reason};
 use crate::rollup::RollupDefinition;
+use crate::time;
 use crate::volatility::may_raise;
 
 /// Most ways to map a query's tables to a rollup's that are tried; more arise only from many self-joins.
@@ -81,6 +82,7 @@ impl<'a> Matcher<'a> {
             occurrences: &rollup.block.occurrences,
             catalog: self.catalog,
         };
+        let finite = finite_times(&query.predicates, &rollup.classes);
         let attempt = Attempt {
             query: &query,
             mapping,
@@ -90,6 +92,7 @@ impl<'a> Matcher<'a> {
                 rollup,
                 tables,
                 is_utc: self.is_utc,
+                finite: &finite,
             },
         };
         attempt.derive()
@@ -131,16 +134,37 @@ fn mappings(
     Ok(mappings)
 }
 
-/// One mapping being tried; the query speaks of the rollup's occurrences.
-struct Attempt<'a, 'q> {
-    query: &'q Block,
-    mapping: &'q [OccurrenceId],
-    rollup: &'a RollupDefinition,
-    tables: Tables<'a>,
-    deriver: Deriver<'a>,
+/// What the predicates bound by constants on both sides: it is neither infinite nor NULL.
+fn finite_times(predicates: &[Scalar], classes: &Equivalence) -> Vec<Scalar> {
+    let bounds = |lower: bool| {
+        predicates
+            .iter()
+            .filter_map(as_bound)
+            .filter_map(move |bound| {
+                use BinaryOp::{Greater, GreaterOrEqual, Less, LessOrEqual};
+                let bounds = match lower {
+                    true => matches!(bound.op, Greater | GreaterOrEqual),
+                    false => matches!(bound.op, Less | LessOrEqual),
+                };
+                (bounds && time::constant(bound.constant, true).is_some()).then_some(bound.operand)
+            })
+    };
+    bounds(true)
+        .filter(|operand| bounds(false).any(|other| other == *operand))
+        .map(|operand| classes.canonical(operand))
+        .collect()
 }
 
-impl Attempt<'_, '_> {
+/// One mapping being tried; the query speaks of the rollup's occurrences.
+struct Attempt<'q> {
+    query: &'q Block,
+    mapping: &'q [OccurrenceId],
+    rollup: &'q RollupDefinition,
+    tables: Tables<'q>,
+    deriver: Deriver<'q>,
+}
+
+impl Attempt<'_> {
     fn derive(&self) -> Result<Derived, Reason> {
         let left_joins = LeftJoins {
             query: self.query,
@@ -356,13 +380,13 @@ impl Attempt<'_, '_> {
 }
 
 /// Derives what stands above the grouping: outputs, HAVING, ORDER BY.
-struct Projection<'a, 'b, 'q> {
-    attempt: &'a Attempt<'b, 'q>,
+struct Projection<'a, 'b> {
+    attempt: &'a Attempt<'b>,
     is_same_grain: bool,
     group_by: Vec<Scalar>,
 }
 
-impl Projection<'_, '_, '_> {
+impl Projection<'_, '_> {
     fn output(&mut self, output: &Output) -> Result<Output, Reason> {
         Ok(Output {
             name: output.name.clone(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::block::{Attachment, Block, Occurrence, Tables};
+use crate::bucket::{Grain, as_bucket};
 use crate::catalog::{AttNum, Catalog, ColumnType, Oid};
 use crate::equivalence::Equivalence;
 use crate::expr::{Aggregate, ColumnRef, OccurrenceId, Scalar};
@@ -58,6 +59,22 @@ pub struct RollupDefinition {
     /// statement is compared with them.
     canonical_columns: Vec<Stored>,
     pub(crate) canonical_predicates: Vec<Scalar>,
+    /// The keys that are buckets of time.
+    pub(crate) time_keys: Vec<TimeKey>,
+}
+
+/// A key that gives the beginning of a bucket of time.
+#[derive(Debug, Clone)]
+pub(crate) struct TimeKey {
+    /// Its position in the table.
+    pub(crate) position: usize,
+    pub(crate) grain: Grain,
+    /// The timestamp that lies in the bucket, in canonical form.
+    pub(crate) operand: Scalar,
+    /// The beginning is stored as a date.
+    pub(crate) stored_as_date: bool,
+    /// Infinite times are stored as NULL.
+    pub(crate) loses_infinity: bool,
 }
 
 /// A rollup whose table exists.
@@ -115,10 +132,11 @@ impl RollupDefinition {
         base_relations.sort();
         base_relations.dedup();
         let classes = Equivalence::of(&block.predicates, &tables, catalog.user_names());
-        let canonical_columns = columns
+        let canonical_columns: Vec<Stored> = columns
             .iter()
             .map(|column| column.stored.canonical(&classes))
             .collect();
+        let time_keys = time_keys(&canonical_columns, tables);
         let canonical_predicates = block
             .predicates
             .iter()
@@ -134,6 +152,7 @@ impl RollupDefinition {
             classes,
             canonical_columns,
             canonical_predicates,
+            time_keys,
         })
     }
 
@@ -171,6 +190,23 @@ impl Stored {
             Stored::Partial(partial) => Stored::Partial(classes.canonical_aggregate(partial)),
         }
     }
+}
+
+fn time_keys(columns: &[Stored], tables: Tables<'_>) -> Vec<TimeKey> {
+    let bucket = |(position, stored): (usize, &Stored)| match stored {
+        Stored::Key(key) => {
+            let bucket = as_bucket(key, &tables)?;
+            Some(TimeKey {
+                position,
+                grain: bucket.grain,
+                operand: bucket.operand.clone(),
+                stored_as_date: bucket.is_date,
+                loses_infinity: bucket.loses_infinity,
+            })
+        }
+        Stored::Partial(_) => None,
+    };
+    columns.iter().enumerate().filter_map(bucket).collect()
 }
 
 /// Which tables and columns are read, whatever their names: one that was dropped and made again under its

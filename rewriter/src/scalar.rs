@@ -174,6 +174,16 @@ impl Resolver<'_> {
                 expr: operand,
                 trim_characters: None,
             } => self.call("btrim", &[operand]),
+            Expr::AtTimeZone {
+                timestamp,
+                time_zone,
+            } => match &**time_zone {
+                Expr::Value(ValueWithSpan {
+                    value: Value::SingleQuotedString(_),
+                    span: _,
+                }) => self.at_time_zone(timestamp, time_zone),
+                _ => unsupported(),
+            },
             Expr::Function(function) => self.function(function),
             Expr::Exists { .. } | Expr::InSubquery { .. } | Expr::Subquery(_) => {
                 Err(Reason::new(Code::SubQuery, quoted(expr)))
@@ -202,7 +212,7 @@ impl Resolver<'_> {
     fn interval(&self, interval: &Interval) -> Option<Scalar> {
         let Interval {
             value,
-            leading_field: None,
+            leading_field,
             leading_precision: None,
             last_field: None,
             fractional_seconds_precision: None,
@@ -210,13 +220,27 @@ impl Resolver<'_> {
         else {
             return None;
         };
-        match &**value {
-            Expr::Value(ValueWithSpan {
-                value: Value::SingleQuotedString(text),
-                span: _,
-            }) => Some(Scalar::Literal(Literal::Interval(text.clone()))),
-            _ => None,
-        }
+        let Expr::Value(ValueWithSpan {
+            value: Value::SingleQuotedString(text),
+            span: _,
+        }) = &**value
+        else {
+            return None;
+        };
+        let text = match leading_field {
+            None => text.clone(),
+            // INTERVAL '5' MINUTE: a number alone, of this field.
+            Some(field) => {
+                let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+                let field = extract_field(field).filter(|_| is_number)?;
+                let is_unit = matches!(
+                    field.as_str(),
+                    "second" | "minute" | "hour" | "day" | "month" | "year"
+                );
+                is_unit.then(|| format!("{text} {field}"))?
+            }
+        };
+        Some(Scalar::Literal(Literal::Interval(text)))
     }
 
     fn binary(&self, left: &Expr, op: &BinaryOperator, right: &Expr, whole: &Expr) -> Resolved {
@@ -294,6 +318,19 @@ impl Resolver<'_> {
             | Expr::Function(_) => self.scalar(expr),
             _ => Err(unsupported(expr)),
         }
+    }
+
+    /// PostgreSQL's own name for AT TIME ZONE is the function `timezone`.
+    fn at_time_zone(&self, timestamp: &Expr, time_zone: &Expr) -> Resolved {
+        self.function_name("timezone")?;
+        let operand = match timestamp {
+            Expr::Cast { .. } | Expr::AtTimeZone { .. } => self.scalar(timestamp)?,
+            other => self.primary(other)?,
+        };
+        Ok(Scalar::Call {
+            name: "timezone",
+            arguments: vec![self.scalar(time_zone)?, operand],
+        })
     }
 
     fn is_null(&self, operand: &Expr, negated: bool) -> Resolved {

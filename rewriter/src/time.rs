@@ -1,90 +1,16 @@
-//! Time buckets: which unit nests in which, and whether a bound falls between two buckets.
+//! Points of civil time: what constants mean that are compared with times.
 
-use crate::expr::{ColumnTypes, Literal, Scalar};
+use crate::expr::{Literal, Scalar};
 use crate::types;
 
-/// A unit of date_trunc, finest first.
+pub(crate) const SECOND: i64 = 1_000_000;
+pub(crate) const MINUTE: i64 = 60 * SECOND;
+pub(crate) const HOUR: i64 = 60 * MINUTE;
+pub(crate) const DAY: i64 = 24 * HOUR;
+
+/// A point of civil time, without zone: microseconds since 2000-01-01, as PostgreSQL counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Unit {
-    Second,
-    Minute,
-    Hour,
-    Day,
-    Week,
-    Month,
-    Quarter,
-    Year,
-    Decade,
-}
-
-impl Unit {
-    pub(crate) fn parse(unit: &str) -> Option<Unit> {
-        Some(match unit {
-            "second" => Unit::Second,
-            "minute" => Unit::Minute,
-            "hour" => Unit::Hour,
-            "day" => Unit::Day,
-            "week" => Unit::Week,
-            "month" => Unit::Month,
-            "quarter" => Unit::Quarter,
-            "year" => Unit::Year,
-            "decade" => Unit::Decade,
-            _ => return None,
-        })
-    }
-
-    /// Whether every bucket of `self` lies inside one bucket of `coarser`. Weeks cross the borders
-    /// of months, quarters and years.
-    pub(crate) fn nests_in(self, coarser: Unit) -> bool {
-        self == coarser || (self < coarser && self != Unit::Week)
-    }
-
-    /// The finest unit that decides `EXTRACT(field FROM …)`.
-    pub(crate) fn of_field(field: &str) -> Option<Unit> {
-        Some(match field {
-            // The field "second" carries the fraction, which no bucket keeps.
-            "minute" => Unit::Minute,
-            "hour" => Unit::Hour,
-            "day" | "dow" | "doy" | "isodow" => Unit::Day,
-            // The year and week of a week's first day are not those of all its days, but ISO weeks keep both.
-            "week" | "isoyear" => Unit::Week,
-            "month" => Unit::Month,
-            "quarter" => Unit::Quarter,
-            "year" => Unit::Year,
-            "decade" => Unit::Decade,
-            _ => return None,
-        })
-    }
-}
-
-/// `date_trunc('unit', operand)` over timestamp without time zone, taken apart.
-pub(crate) fn as_bucket<'a>(
-    scalar: &'a Scalar,
-    columns: &dyn ColumnTypes,
-) -> Option<(Unit, &'a Scalar)> {
-    let Scalar::Call {
-        name: "date_trunc",
-        arguments,
-    } = scalar
-    else {
-        return None;
-    };
-    let [Scalar::Literal(Literal::String(unit)), operand] = arguments.as_slice() else {
-        return None;
-    };
-    let is_timestamp = types::type_of(operand, columns)?.oid.0 == types::TIMESTAMP;
-    Some((Unit::parse(unit)?, operand)).filter(|_| is_timestamp)
-}
-
-/// A point of civil time, without zone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Civil {
-    year: i32,
-    month: u32,
-    day: u32,
-    second_of_day: u32,
-    microsecond: u32,
-}
+pub(crate) struct Civil(pub(crate) i64);
 
 impl Civil {
     /// Reads ISO 8601 as PostgreSQL does whatever DateStyle is: `2024-01-31[{ |T}23:59[:59[.999999]]]`.
@@ -96,42 +22,68 @@ impl Civil {
         };
         let (year, month, day) = parse_date(date)?;
         let (second_of_day, microsecond) = time.map_or(Some((0, 0)), parse_time)?;
-        Some(Civil {
-            year,
-            month,
-            day,
-            second_of_day,
-            microsecond,
-        })
+        let days = days_since_2000(i64::from(year), i64::from(month), i64::from(day));
+        Some(Civil(
+            days * DAY + i64::from(second_of_day) * SECOND + i64::from(microsecond),
+        ))
     }
 
-    /// Whether a bucket of this unit begins here.
-    pub(crate) fn begins(self, unit: Unit) -> bool {
-        let at_midnight = self.second_of_day == 0 && self.microsecond == 0;
-        match unit {
-            Unit::Second => self.microsecond == 0,
-            Unit::Minute => self.microsecond == 0 && self.second_of_day.is_multiple_of(60),
-            Unit::Hour => self.microsecond == 0 && self.second_of_day.is_multiple_of(3600),
-            Unit::Day => at_midnight,
-            Unit::Week => at_midnight && self.is_monday(),
-            Unit::Month => at_midnight && self.day == 1,
-            Unit::Quarter => at_midnight && self.day == 1 && matches!(self.month, 1 | 4 | 7 | 10),
-            Unit::Year => at_midnight && self.day == 1 && self.month == 1,
-            Unit::Decade => at_midnight && self.day == 1 && self.month == 1 && self.year % 10 == 0,
+    /// Reads the same followed by an offset of zero: a point of time whatever TimeZone is.
+    pub(crate) fn parse_utc(text: &str) -> Option<Civil> {
+        let text = text.trim();
+        let civil = text
+            .strip_suffix("+00:00")
+            .or_else(|| text.strip_suffix("+00"))
+            .or_else(|| text.strip_suffix('Z'))?;
+        // Behind a date alone it would be something else.
+        civil.contains(':').then(|| Civil::parse(civil)).flatten()
+    }
+
+    /// The beginning of the day.
+    pub(crate) fn midnight(self) -> Civil {
+        Civil(self.0 - self.0.rem_euclid(DAY))
+    }
+
+    /// The month in which this is the first instant, counted from January of year 0; `None` for others.
+    pub(crate) fn month_begun(self) -> Option<i64> {
+        if self.0.rem_euclid(DAY) != 0 {
+            return None;
         }
+        let (year, month, day) = date_of(self.0.div_euclid(DAY));
+        (day == 1).then_some(year * 12 + month - 1)
     }
+}
 
-    /// By Sakamoto's method, which counts Sunday as 0.
-    fn is_monday(self) -> bool {
-        const OFFSETS: [i32; 12] = [0, 3, 2, 5, 0, 3, 5, 1, 4, 6, 2, 4];
-        let year = if self.month < 3 {
-            self.year - 1
-        } else {
-            self.year
-        };
-        let offset = OFFSETS.get(self.month as usize - 1).copied().unwrap_or(0);
-        (year + year / 4 - year / 100 + year / 400 + offset + self.day as i32) % 7 == 1
-    }
+const DAYS_FROM_MARCH_OF_0_TO_2000: i64 = 730_425;
+
+/// Days of the proleptic Gregorian calendar, in years that begin in March: the leap day comes last.
+fn days_since_2000(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let month_from_march = (month + 9) % 12;
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - DAYS_FROM_MARCH_OF_0_TO_2000
+}
+
+/// The inverse of `days_since_2000`.
+fn date_of(days: i64) -> (i64, i64, i64) {
+    let days = days + DAYS_FROM_MARCH_OF_0_TO_2000;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    (year, month, day)
 }
 
 fn digits(text: &str, width: usize) -> Option<u32> {
@@ -173,6 +125,14 @@ fn parse_time(text: &str) -> Option<(u32, u32)> {
     is_valid.then_some((hour * 3600 + minute * 60 + second, microsecond))
 }
 
+/// How far apart the values of `timestamp(p)` lie, in microseconds, by its modifier.
+pub(crate) fn resolution(typmod: i32) -> i64 {
+    match u32::try_from(typmod) {
+        Ok(precision @ 0..=5) => 10_i64.pow(6 - precision),
+        _ => 1,
+    }
+}
+
 /// The instant that a constant has when it is compared with a timestamp column, if that is certain
 /// without knowing session settings. `is_utc`: the session's TimeZone has no offset at any time.
 pub(crate) fn constant(scalar: &Scalar, is_utc: bool) -> Option<Civil> {
@@ -182,11 +142,7 @@ pub(crate) fn constant(scalar: &Scalar, is_utc: bool) -> Option<Civil> {
             (Scalar::Literal(Literal::String(text)), types::TIMESTAMP) => Civil::parse(text),
             (Scalar::Literal(Literal::String(text)), types::DATE) => {
                 // A date takes the day only: what stands behind it is cut off.
-                Civil::parse(text).map(|civil| Civil {
-                    second_of_day: 0,
-                    microsecond: 0,
-                    ..civil
-                })
+                Civil::parse(text).map(Civil::midnight)
             }
             _ => None,
         },
@@ -232,26 +188,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weeks_nest_in_nothing_that_begins_on_the_first() {
-        assert!(Unit::Day.nests_in(Unit::Week));
-        assert!(!Unit::Week.nests_in(Unit::Month));
-        assert!(!Unit::Week.nests_in(Unit::Year));
-        assert!(Unit::Month.nests_in(Unit::Quarter));
-        assert!(!Unit::Month.nests_in(Unit::Week));
-        assert!(!Unit::Year.nests_in(Unit::Month));
-    }
-
-    #[test]
-    fn bounds_are_aligned_only_at_the_very_beginning_of_a_bucket() {
-        let begins = |text: &str, unit| Civil::parse(text).is_some_and(|civil| civil.begins(unit));
-        assert!(begins("2024-01-01", Unit::Year));
-        assert!(begins("2024-01-01 00:00:00.000000", Unit::Month));
-        assert!(!begins("2024-01-01 00:00:00.000001", Unit::Month));
-        assert!(!begins("2024-01-31 23:59:59", Unit::Day));
-        assert!(begins("2024-11-18", Unit::Week));
-        assert!(!begins("2024-11-19", Unit::Week));
-        assert!(begins("2000-02-28", Unit::Day));
-        assert!(begins("2024-04-01T00:00", Unit::Quarter));
+    fn days_are_counted_as_postgresql_does() {
+        let days = |text: &str| Civil::parse(text).map(|civil| civil.0 / DAY);
+        assert_eq!(days("2000-01-01"), Some(0));
+        assert_eq!(days("2024-02-29"), Some(8825));
+        assert_eq!(days("1970-01-01"), Some(-10_957));
+        assert_eq!(days("0001-01-01"), Some(-730_119));
+        assert_eq!(
+            Civil::parse("2000-01-01 00:00:01.5"),
+            Some(Civil(1_500_000))
+        );
+        for day in [-730_119, -36_525, -1, 0, 59, 60, 8825, 100_000] {
+            let (year, month, of_month) = date_of(day);
+            assert_eq!(days_since_2000(year, month, of_month), day);
+        }
+        let month = |text: &str| Civil::parse(text).and_then(Civil::month_begun);
+        assert_eq!(month("2024-03-01"), Some(2024 * 12 + 2));
+        assert_eq!(month("2024-03-01 00:00:00.000001"), None);
+        assert_eq!(month("2024-02-29"), None);
     }
 
     #[test]

@@ -192,6 +192,15 @@ fn call_type(name: &str, arguments: &[Scalar], columns: &dyn ColumnTypes) -> Opt
             DATE | TIMESTAMPTZ => Some(plain(TIMESTAMPTZ)),
             _ => None,
         },
+        "date_bin" => match type_of(arguments.get(1)?, columns)?.oid.0 {
+            oid @ (TIMESTAMP | TIMESTAMPTZ) => Some(plain(oid)),
+            _ => None,
+        },
+        "timezone" => match type_of(arguments.get(1)?, columns)?.oid.0 {
+            TIMESTAMP => Some(plain(TIMESTAMPTZ)),
+            TIMESTAMPTZ => Some(plain(TIMESTAMP)),
+            _ => None,
+        },
         "coalesce" | "greatest" | "least" => common_type(arguments.iter(), columns),
         "nullif" => type_of(arguments.first()?, columns),
         "abs" => type_of(arguments.first()?, columns).map(|ty| plain(ty.oid.0)),

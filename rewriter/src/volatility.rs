@@ -1,8 +1,9 @@
 //! What an expression's value or error depends on beside its columns.
 
+use crate::bucket::{self, Grain};
 use crate::expr::{BinaryOp, ColumnTypes, Literal, Scalar, TypeName};
 use crate::functions::{self, Volatility};
-use crate::time::{Civil, Unit};
+use crate::time::Civil;
 use crate::types;
 
 /// The strongest dependence in the expression.
@@ -21,9 +22,19 @@ fn own_volatility(scalar: &Scalar, columns: &dyn ColumnTypes) -> Volatility {
         Scalar::Call { name, arguments } => {
             let depends_on_zone =
                 matches!(*name, "date_trunc" | "date_part") && is_zoned_time(arguments, columns);
+            let depends_on_settings = match *name {
+                "date_bin" => !is_plain_bin(arguments, columns),
+                "timezone" => !arguments.get(1).is_some_and(|operand| {
+                    matches!(
+                        type_of(operand),
+                        Some(types::TIMESTAMP | types::TIMESTAMPTZ)
+                    )
+                }),
+                _ => depends_on_zone,
+            };
             let own = functions::lookup(name)
                 .map_or(Volatility::Clock, |function| function.volatility)
-                .max(stable_if(depends_on_zone));
+                .max(stable_if(depends_on_settings));
             match *name {
                 "coalesce" | "greatest" | "least" | "nullif" => {
                     own.max(of_comparisons(arguments.iter(), columns))
@@ -98,6 +109,26 @@ fn stable_if(condition: bool) -> Volatility {
     }
 }
 
+/// `date_bin` over arguments that are read alike under all settings.
+fn is_plain_bin(arguments: &[Scalar], columns: &dyn ColumnTypes) -> bool {
+    let [stride, operand, origin] = arguments else {
+        return false;
+    };
+    let is_plain_stride = match stride {
+        Scalar::Literal(Literal::String(text)) => is_plain_interval(text),
+        stride => matches!(stride, Scalar::Literal(Literal::Interval(_))),
+    };
+    let ty = types::type_of(operand, columns).map(|ty| ty.oid.0);
+    let is_plain_origin = match (origin, ty) {
+        (Scalar::Literal(Literal::String(text)), Some(ty)) => {
+            of_time_literal(text, ty) == Volatility::Immutable
+        }
+        (origin, ty) => types::type_of(origin, columns).map(|ty| ty.oid.0) == ty,
+    };
+    let is_time = matches!(ty, Some(types::TIMESTAMP | types::TIMESTAMPTZ));
+    is_time && is_plain_stride && is_plain_origin
+}
+
 /// Types that are read and printed alike under all settings.
 fn is_plain(oid: u32) -> bool {
     is_text(oid)
@@ -158,7 +189,11 @@ fn of_time_literal(text: &str, ty: u32) -> Volatility {
     if CLOCK_WORDS.iter().any(|word| lower.contains(word)) {
         return Volatility::Clock;
     }
-    stable_if(!matches!(ty, types::DATE | types::TIMESTAMP) || Civil::parse(text).is_none())
+    stable_if(match ty {
+        types::DATE | types::TIMESTAMP => Civil::parse(text).is_none(),
+        types::TIMESTAMPTZ => Civil::parse_utc(text).is_none(),
+        _ => true,
+    })
 }
 
 /// What comparing these values with one another, or giving them one type, depends on.
@@ -276,12 +311,39 @@ fn is_safe_call(name: &str, arguments: &[Scalar], columns: &dyn ColumnTypes) -> 
             )
         })
     };
+    // From an earlier origin the distance to the last timestamps overflows.
+    let is_modern = |scalar: &Scalar| {
+        let text = match scalar {
+            Scalar::Cast { operand, to: _ } => operand,
+            other => other,
+        };
+        match text {
+            Scalar::Literal(Literal::String(text)) => Civil::parse(text)
+                .or_else(|| Civil::parse_utc(text))
+                .is_some_and(|civil| civil >= Civil(0)),
+            _ => false,
+        }
+    };
     match (name, arguments) {
         ("date_trunc", [Scalar::Literal(Literal::String(unit)), operand]) => {
-            Unit::parse(unit).is_some() && is_time(operand)
+            Grain::of_unit(unit).is_some() && is_time(operand)
         }
         ("date_part", [Scalar::Literal(Literal::String(field)), operand]) => {
-            Unit::of_field(field).is_some() && is_time(operand)
+            Grain::of_field(field).is_some() && is_time(operand)
+        }
+        (
+            "date_bin",
+            [
+                Scalar::Literal(Literal::Interval(stride) | Literal::String(stride)),
+                operand,
+                origin,
+            ],
+        ) => {
+            let is_whole = bucket::interval_of(stride).is_some_and(|length| length > 0);
+            is_whole && is_time(operand) && is_modern(origin)
+        }
+        ("timezone", [Scalar::Literal(Literal::String(zone)), operand]) => {
+            crate::is_utc(zone) && is_time(operand)
         }
         ("to_char", [operand, Scalar::Literal(Literal::String(_))]) => is_time(operand),
         ("substr" | "substring", [_, counts @ ..]) => counts.iter().all(is_count),
