@@ -1,7 +1,7 @@
 # What can be done with this repository; `make` alone lists it. The work is in cargo and in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench loadtest superset-corpus regress lint clean
+.PHONY: help demo test bench matrix loadtest superset-corpus regress lint clean
 
 # SCALE=1 is the Star Schema Benchmark with 6,000,000 rows of lineorder; unset, each command has its own default.
 SCALE ?=
@@ -21,8 +21,11 @@ demo: ## the Star Schema Benchmark on a throw-away PostgreSQL, direct and throug
 test: ## all tests, after installing what they need (PostgreSQL, Python drivers)
 	scripts/test.sh $(ARGS)
 
-bench: ## time of a decision, and what the proxy adds to pgbench -S
+bench: ## time of a decision, and what the proxy adds to pgbench, beside pgbouncer
 	scripts/bench.sh $(ARGS)
+
+matrix: ## all tests on each PostgreSQL version from 14 to 18 (Linux)
+	scripts/matrix.sh $(ARGS)
 
 loadtest: ## a mix of benchmark queries and heavy scans by many clients, direct and through pgstar
 	scripts/loadtest.sh $(if $(SCALE),--scale $(SCALE)) $(ARGS)

@@ -15,3 +15,5 @@ pub mod session;
 pub mod telemetry;
 pub mod warehouse;
 pub mod wire;
+pub mod words;
+pub mod workers;

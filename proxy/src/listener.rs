@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::session::{Phase, Routing, Shared, run};
+use crate::workers::Workers;
 
 /// Connections beyond `connections_max` that may be open to be refused, or to forward a cancel request.
 /// Beyond them connections wait in the kernel's queue.
@@ -33,8 +34,12 @@ pub async fn serve<R: Routing>(
 ) {
     let (phase, phases) = watch::channel(Phase::Running);
     let mut sessions = JoinSet::new();
+    let workers = match Workers::start() {
+        Ok(workers) => workers,
+        Err(error) => return error!(%error, "Could not start the threads of sessions."),
+    };
     tokio::select! {
-        () = accept_all(&listener, &shared, &phases, &mut sessions) => {}
+        () = accept_all(&listener, &shared, &phases, &workers, &mut sessions) => {}
         () = shutdown => {}
     }
     drop(listener);
@@ -45,6 +50,7 @@ async fn accept_all<R: Routing>(
     listener: &TcpListener,
     shared: &Arc<Shared<R>>,
     phases: &watch::Receiver<Phase>,
+    workers: &Workers,
     sessions: &mut JoinSet<()>,
 ) {
     let slots = Arc::new(Semaphore::new(shared.limits.connections_max));
@@ -55,7 +61,8 @@ async fn accept_all<R: Routing>(
             Some(over) = sessions.join_next() => note_panic(over),
             accepted = listener.accept(), if sessions.len() < tasks_max => match accepted.and_then(|(stream, _)| prepare(stream)) {
                 Ok(stream) => {
-                    sessions.spawn(run(stream, shared.clone(), slots.clone(), phases.clone()));
+                    let (shared, slots, phases) = (shared.clone(), slots.clone(), phases.clone());
+                    workers.spawn(sessions, stream, |stream| run(stream, shared, slots, phases));
                 }
                 Err(error) => {
                     warn!(%error, "Could not accept a connection.");
@@ -68,10 +75,10 @@ async fn accept_all<R: Routing>(
 
 /// As PostgreSQL sets up its own: no byte waits for others, and the system's keepalive finds out that a
 /// client's machine is gone.
-fn prepare(stream: TcpStream) -> io::Result<TcpStream> {
+fn prepare(stream: TcpStream) -> io::Result<std::net::TcpStream> {
     stream.set_nodelay(true)?;
     SockRef::from(&stream).set_keepalive(true)?;
-    Ok(stream)
+    stream.into_std()
 }
 
 async fn drain(mut sessions: JoinSet<()>, phase: &watch::Sender<Phase>, drain_timeout: Duration) {

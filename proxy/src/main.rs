@@ -8,6 +8,7 @@ use clap::Parser;
 use pgstar::cli::{Cli, Command};
 use pgstar::config::Config;
 use pgstar::failure::{EXIT_USAGE, Failure};
+use pgstar::workers::THREAD_STACK_BYTES;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -58,9 +59,6 @@ fn start_logging(default_level: &str) -> Result<(), Failure> {
         .init();
     Ok(())
 }
-
-/// Deciding recurses over a statement's tree, whose depth is bounded for a stack of this size.
-const THREAD_STACK_BYTES: usize = 16 * 1024 * 1024;
 
 fn run(command: Command) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()

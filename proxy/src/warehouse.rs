@@ -21,6 +21,7 @@ use tracing::warn;
 
 use crate::config::RollupConfig;
 use crate::telemetry;
+use crate::words::Words;
 
 /// How often the catalog is asked whether it has changed. A change of privileges, keys or policies
 /// is noticed at the latest this long after its commit; dropped or revoked tables are noticed by
@@ -67,9 +68,9 @@ pub struct Snapshot {
     pub ready: Vec<ReadyRollup>,
     /// Declared, but not usable.
     pub absent: Vec<AbsentRollup>,
-    /// The names of the tables that usable rollups are built from, in lower case: a statement that
+    /// The names of the tables that usable rollups are built from: a statement that
     /// names none of them cannot be answered.
-    pub base_tables: Vec<String>,
+    pub base_tables: Words,
 }
 
 /// Why the database could not be read.
@@ -231,7 +232,7 @@ impl Warehouse {
         for (definition, plan) in fitting.into_iter().zip(plans) {
             snapshot.add(definition, &plan, &built, &readers);
         }
-        snapshot.base_tables = snapshot.tables_of_rollups();
+        snapshot.base_tables = Words::of(snapshot.tables_of_rollups());
         snapshot.tell_metrics();
         *self
             .snapshot

@@ -3,37 +3,33 @@
 //! A statement that only could be served by a rollup names one of the rollups' tables and groups,
 //! aggregates or removes duplicates. Everything else is relayed without a question to the session.
 
+use std::sync::LazyLock;
+
 use super::Candidate;
 use crate::warehouse::Snapshot;
+use crate::words::Words;
 
 /// Words of which a statement that a rollup answers has at least one.
-const AGGREGATE_WORDS: [&[u8]; 9] = [
-    b"sum",
-    b"count",
-    b"group",
-    b"avg",
-    b"min",
-    b"max",
-    b"distinct",
-    b"bool_",
-    b"every",
-];
+static AGGREGATE_WORDS: LazyLock<Words> = LazyLock::new(|| {
+    Words::of([
+        "sum", "count", "group", "avg", "min", "max", "distinct", "bool_", "every",
+    ])
+});
+
+static OWN_NAME: LazyLock<Words> = LazyLock::new(|| Words::of(["pgstar"]));
 
 pub(super) fn look(sql: &[u8], snapshot: &Snapshot) -> Candidate {
-    let is_ours = contains(sql, b"pgstar") && first_word_is(sql, &[b"explain", b"show"]);
-    if is_ours || (first_word_is(sql, &[b"select", b"with"]) && may_be_answered(sql, snapshot)) {
+    let is_ours = || first_word_is(sql, &[b"explain", b"show"]) && OWN_NAME.are_in(sql);
+    let may_be_answered = || {
+        first_word_is(sql, &[b"select", b"with"])
+            && snapshot.base_tables.are_in(sql)
+            && AGGREGATE_WORDS.are_in(sql)
+    };
+    if is_ours() || may_be_answered() {
         Candidate::Yes
     } else {
         Candidate::No
     }
-}
-
-fn may_be_answered(sql: &[u8], snapshot: &Snapshot) -> bool {
-    AGGREGATE_WORDS.iter().any(|word| contains(sql, word))
-        && snapshot
-            .base_tables
-            .iter()
-            .any(|table| contains(sql, table.as_bytes()))
 }
 
 /// Whether the first word after white space and comments is one of these (in lower case).
@@ -70,28 +66,13 @@ pub(super) fn skip_blank(mut sql: &[u8]) -> &[u8] {
     }
 }
 
-/// Whether the text has the (lower-case) needle, whatever the text's case.
-fn contains(text: &[u8], needle: &[u8]) -> bool {
-    let Some((first, rest)) = needle.split_first() else {
-        return true;
-    };
-    let starts = text
-        .iter()
-        .enumerate()
-        .filter(|(_, byte)| byte.eq_ignore_ascii_case(first));
-    starts.into_iter().any(|(at, _)| {
-        text.get(at + 1..at + needle.len())
-            .is_some_and(|found| found.eq_ignore_ascii_case(rest))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn snapshot() -> Snapshot {
         Snapshot {
-            base_tables: vec!["lineorder".to_owned()],
+            base_tables: Words::of(["lineorder"]),
             ..Snapshot::default()
         }
     }

@@ -201,14 +201,15 @@ impl<R: Routing> Session<R> {
         ready: &[u8],
     ) -> Result<(), Ended> {
         self.outgoing.extend_from_slice(ready);
-        self.flush_outgoing().await?;
         self.shared.counters.rewritten.add_one();
+        // Before the client hears of the end: what it asks next may need it.
         if let (Some(kept), false) = (attempt.kept, attempt.has_erred) {
             kept.slot.insert(Answer {
                 row_description: kept.row_description,
                 rows: kept.rows.freeze(),
             });
         }
+        self.flush_outgoing().await?;
         let withheld = match statement.batch {
             Some(_) => self.withheld_by(statement),
             None => None,

@@ -38,12 +38,12 @@ impl<R: Routing> Session<R> {
             .chain(description)
             .chain(&answer.rows[..])
             .chain(after);
+        self.shared.counters.answered.add_one();
         self.client
             .socket
             .write_all_buf(&mut frames)
             .await
             .map_err(|_| Ended::ClientLeft)?;
-        self.shared.counters.answered.add_one();
         self.settle(statement, self.withheld_by(statement));
         Ok(())
     }

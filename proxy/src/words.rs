@@ -1,0 +1,56 @@
+//! A set of words that are looked for in a text all at once, in one pass, whatever the text's case.
+//!
+//! It must not know what the words are for.
+
+use aho_corasick::AhoCorasick;
+
+/// Words to look for.
+#[derive(Debug)]
+pub struct Words {
+    /// `None` when there are more words than can be looked for: then any text counts as having one.
+    finder: Option<AhoCorasick>,
+}
+
+impl Words {
+    /// Words in ASCII, or with other letters in exactly this case.
+    pub fn of(words: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
+        let finder = AhoCorasick::builder()
+            .ascii_case_insensitive(true)
+            .build(words);
+        Words {
+            finder: finder.ok(),
+        }
+    }
+
+    /// Whether the text has any of the words, also within a longer word.
+    pub fn are_in(&self, text: &[u8]) -> bool {
+        self.finder
+            .as_ref()
+            .is_none_or(|finder| finder.is_match(text))
+    }
+}
+
+impl Default for Words {
+    fn default() -> Self {
+        Words::of([""; 0])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_word_is_found_anywhere_in_any_case() {
+        let words = Words::of(["lineorder", "größe"]);
+        assert!(words.are_in(b"SELECT * FROM ssb.LineOrder_2020"));
+        assert!(words.are_in("select Größe".as_bytes()));
+        assert!(!words.are_in(b"select line, order from item"));
+        assert!(!words.are_in(b""));
+    }
+
+    #[test]
+    fn no_words_are_in_no_text() {
+        assert!(!Words::default().are_in(b"anything"));
+    }
+}
