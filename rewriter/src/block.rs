@@ -176,4 +176,9 @@ impl ColumnTypes for Tables<'_> {
     fn is_enum(&self, oid: u32) -> bool {
         self.catalog.user_names().enum_types.contains(&Oid(oid))
     }
+
+    fn is_deterministic(&self, collation: Oid) -> bool {
+        let loose = &self.catalog.user_names().nondeterministic_collations;
+        !loose.contains(&collation)
+    }
 }

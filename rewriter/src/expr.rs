@@ -5,7 +5,7 @@
 //! whenever they are equal, which is why replacing a column by a rollup column of the same type
 //! keeps the meaning of any expression around it.
 
-use crate::catalog::{AttNum, ColumnType};
+use crate::catalog::{AttNum, ColumnType, Oid};
 
 /// A table occurrence in a block: its position in [`Block::occurrences`](crate::block::Block).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,6 +85,20 @@ impl BinaryOp {
             BinaryOp::LessOrEqual => Some(BinaryOp::GreaterOrEqual),
             BinaryOp::Greater => Some(BinaryOp::Less),
             BinaryOp::GreaterOrEqual => Some(BinaryOp::LessOrEqual),
+            BinaryOp::Plus | BinaryOp::Minus | BinaryOp::Multiply => None,
+            BinaryOp::Divide | BinaryOp::Modulo | BinaryOp::Concat => None,
+        }
+    }
+
+    /// For a comparison, the operator that is TRUE where this one is FALSE, and NULL where it is NULL.
+    fn negated(self) -> Option<BinaryOp> {
+        match self {
+            BinaryOp::Equal => Some(BinaryOp::NotEqual),
+            BinaryOp::NotEqual => Some(BinaryOp::Equal),
+            BinaryOp::Less => Some(BinaryOp::GreaterOrEqual),
+            BinaryOp::LessOrEqual => Some(BinaryOp::Greater),
+            BinaryOp::Greater => Some(BinaryOp::LessOrEqual),
+            BinaryOp::GreaterOrEqual => Some(BinaryOp::Less),
             BinaryOp::Plus | BinaryOp::Minus | BinaryOp::Multiply => None,
             BinaryOp::Divide | BinaryOp::Modulo | BinaryOp::Concat => None,
         }
@@ -380,10 +394,18 @@ impl Scalar {
         }
     }
 
-    /// The conjuncts of a condition, nested ANDs flattened.
+    /// The conjuncts of a condition, nested ANDs flattened and NOT taken into OR, as PostgreSQL's planner does.
     pub fn into_conjuncts(self) -> Vec<Scalar> {
         match self {
             Scalar::And(parts) => parts.into_iter().flat_map(Scalar::into_conjuncts).collect(),
+            Scalar::Not(negated) => match *negated {
+                Scalar::Not(operand) => operand.into_conjuncts(),
+                Scalar::Or(cases) => cases
+                    .into_iter()
+                    .flat_map(|case| Scalar::Not(Box::new(case)).into_conjuncts())
+                    .collect(),
+                other => vec![Scalar::Not(Box::new(other))],
+            },
             other => vec![other],
         }
     }
@@ -580,7 +602,7 @@ impl Scalar {
         !self.any(&|scalar| matches!(scalar, Scalar::Column(_) | Scalar::Aggregate(_)))
     }
 
-    /// The same test with NOT taken into it: alike for TRUE, FALSE and NULL.
+    /// The opposite test: TRUE and FALSE change places, and NULL stays.
     fn opposite(&self) -> Option<Scalar> {
         let mut opposite = self.clone();
         match &mut opposite {
@@ -590,6 +612,9 @@ impl Scalar {
             | Scalar::In { negated, .. }
             | Scalar::Like { negated, .. } => *negated = !*negated,
             Scalar::Not(operand) => return Some((**operand).clone()),
+            Scalar::Binary { op, .. } => *op = op.negated()?,
+            Scalar::And(parts) => return Some(Scalar::Or(opposites(parts))),
+            Scalar::Or(parts) => return Some(Scalar::And(opposites(parts))),
             _ => return None,
         }
         Some(opposite)
@@ -599,15 +624,38 @@ impl Scalar {
     /// equal meanings that differ only in that compare equal.
     pub fn canonical(&self) -> Scalar {
         let mut canonical = infallible(self.try_map_children(&mut |child| Ok(child.canonical())));
-        if let Scalar::Not(operand) = &mut canonical
+        if let Scalar::Not(operand) = &canonical
             && let Some(opposite) = operand.opposite()
         {
-            return opposite;
+            return opposite.canonical();
+        }
+        if let Scalar::IsDistinct { left, right, .. } = &mut canonical
+            && left > right
+        {
+            std::mem::swap(left, right);
         }
         match &mut canonical {
-            Scalar::And(parts) | Scalar::Or(parts) => {
+            Scalar::And(parts) => {
+                let nested = std::mem::take(parts).into_iter();
+                *parts = nested.flat_map(Scalar::into_conjuncts).collect();
                 parts.sort();
                 parts.dedup();
+                if let [only] = parts.as_slice() {
+                    return only.clone();
+                }
+            }
+            Scalar::Or(parts) => {
+                let nested = std::mem::take(parts).into_iter();
+                let cases = nested.flat_map(|part| match part {
+                    Scalar::Or(parts) => parts,
+                    other => vec![other],
+                });
+                *parts = cases.collect();
+                parts.sort();
+                parts.dedup();
+                if let [only] = parts.as_slice() {
+                    return only.clone();
+                }
             }
             Scalar::In {
                 operand,
@@ -640,6 +688,11 @@ impl Scalar {
     }
 }
 
+fn opposites(parts: &[Scalar]) -> Vec<Scalar> {
+    let opposite = |part: &Scalar| Scalar::Not(Box::new(part.clone())).canonical();
+    parts.iter().map(opposite).collect()
+}
+
 /// Unwraps the result of a mapping that cannot refuse.
 fn infallible(result: Result<Scalar, std::convert::Infallible>) -> Scalar {
     match result {
@@ -655,4 +708,6 @@ pub trait ColumnTypes {
     fn is_not_null(&self, column: ColumnRef) -> bool;
     /// Whether the type is an enum.
     fn is_enum(&self, oid: u32) -> bool;
+    /// Whether texts that are equal under the collation have the same bytes.
+    fn is_deterministic(&self, collation: Oid) -> bool;
 }

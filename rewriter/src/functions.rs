@@ -93,6 +93,14 @@ pub(crate) fn has_no_parentheses(name: &str) -> bool {
     )
 }
 
+/// Whether a NULL argument makes the result NULL.
+pub(crate) fn is_strict(name: &str) -> bool {
+    !matches!(
+        name,
+        "coalesce" | "concat" | "greatest" | "least" | "nullif"
+    )
+}
+
 /// The function of this (lower-case) name, if it is one of those that pgstar knows.
 pub(crate) fn lookup(name: &str) -> Option<&'static Function> {
     let index = FUNCTIONS

@@ -1,9 +1,13 @@
-//! Whether a query's predicates imply one of a rollup's.
+//! Whether a query's predicates imply one of a rollup's, or the reverse.
+//!
+//! Predicates filter: where one is NULL the row is left out as if it were FALSE.
 
 use std::cmp::Ordering;
 
+use crate::catalog::Oid;
 use crate::equivalence::{Equivalence, column_equality};
-use crate::expr::{BinaryOp, ColumnTypes, Literal, Scalar};
+use crate::expr::{BinaryOp, ColumnTypes, Literal, Scalar, Truth};
+use crate::functions;
 use crate::time;
 use crate::types;
 
@@ -18,11 +22,64 @@ pub(crate) fn implies(
     if is_made_equal(conclusion, classes) {
         return true;
     }
-    let wanted = classes.canonical(conclusion);
+    let wanted = as_filter(classes.canonical(conclusion));
     premises.iter().any(|premise| {
-        let premise = classes.canonical(premise);
-        premise == wanted || narrower(&premise, &wanted, columns)
+        let premise = as_filter(classes.canonical(premise));
+        follows(&premise, &wanted, columns)
     })
+}
+
+/// A condition that lets the same rows through: `b IS TRUE`, `b = TRUE` and `b` do.
+pub(crate) fn as_filter(condition: Scalar) -> Scalar {
+    match condition {
+        Scalar::IsTruth {
+            operand,
+            truth: Truth::True,
+            negated: false,
+        } => as_filter(*operand),
+        Scalar::IsTruth {
+            operand,
+            truth: Truth::False,
+            negated: false,
+        } => Scalar::Not(operand).canonical(),
+        Scalar::Binary {
+            op: BinaryOp::Equal,
+            left,
+            right,
+        } => match (*left, *right) {
+            (Scalar::Literal(Literal::Boolean(truth)), operand)
+            | (operand, Scalar::Literal(Literal::Boolean(truth))) => match truth {
+                true => as_filter(operand),
+                false => Scalar::Not(Box::new(operand)).canonical(),
+            },
+            (left, right) => Scalar::binary(BinaryOp::Equal, left, right),
+        },
+        other => other,
+    }
+}
+
+/// Whether the conclusion holds wherever the premise does; both in canonical form.
+fn follows(premise: &Scalar, conclusion: &Scalar, columns: &dyn ColumnTypes) -> bool {
+    if premise == conclusion || narrower(premise, conclusion, columns) {
+        return true;
+    }
+    match (premise, conclusion) {
+        (Scalar::In { operand, .. }, Scalar::Or(_)) => {
+            points(premise, columns).is_some_and(|(_, list)| {
+                let is_covered = |point: &&Scalar| {
+                    let equal =
+                        Scalar::binary(BinaryOp::Equal, (**operand).clone(), (*point).clone());
+                    follows(&equal.canonical(), conclusion, columns)
+                };
+                list.iter().all(is_covered)
+            })
+        }
+        (Scalar::Or(cases), _) => cases.iter().all(|case| follows(case, conclusion, columns)),
+        (_, Scalar::And(parts)) => parts.iter().all(|part| follows(premise, part, columns)),
+        (Scalar::And(parts), _) => parts.iter().any(|part| follows(part, conclusion, columns)),
+        (_, Scalar::Or(cases)) => cases.iter().any(|case| follows(premise, case, columns)),
+        _ => false,
+    }
 }
 
 /// `x = y` over one class: some premise made its members equal, so none of them is NULL. One column
@@ -67,79 +124,168 @@ fn narrower(premise: &Scalar, conclusion: &Scalar, columns: &dyn ColumnTypes) ->
         negated: true,
     } = conclusion
     {
-        return rejects_null(premise, operand);
+        return rejects_null(premise, &|scalar| *scalar == **operand);
+    }
+    if let Some((operand, allowed)) = points(conclusion, columns) {
+        return points(premise, columns).is_some_and(|(mine, list)| {
+            let is_allowed = |item: &&Scalar| {
+                let is_it = |other: &&Scalar| is_same(item, other, operand, columns);
+                allowed.iter().any(is_it)
+            };
+            mine == operand && list.iter().all(is_allowed)
+        });
+    }
+    if let Some((operand, excluded)) = excluded_points(conclusion, columns) {
+        return excluded
+            .iter()
+            .all(|point| excludes(premise, operand, point, columns));
     }
     let Some(wanted) = as_bound(conclusion) else {
-        return in_list_covers(premise, conclusion, columns);
+        return false;
     };
-    match premise {
+    if let Some((operand, list)) = points(premise, columns) {
+        return operand == wanted.operand
+            && list
+                .iter()
+                .all(|item| satisfies(BinaryOp::Equal, item, &wanted, columns));
+    }
+    as_bound(premise).is_some_and(|known| {
+        known.operand == wanted.operand && satisfies(known.op, known.constant, &wanted, columns)
+    })
+}
+
+/// `x = 1`, `x IN (1, 2)`: the operand, and the constants that it may have.
+fn points<'a>(
+    condition: &'a Scalar,
+    columns: &dyn ColumnTypes,
+) -> Option<(&'a Scalar, Vec<&'a Scalar>)> {
+    match condition {
         Scalar::In {
             operand,
             list,
             negated: false,
-        } => {
-            **operand == *wanted.operand
-                && list
-                    .iter()
-                    .all(|item| satisfies(BinaryOp::Equal, item, &wanted, columns))
+        } => reads_items_alone(operand, list, columns).then(|| (&**operand, list.iter().collect())),
+        _ => {
+            let bound = as_bound(condition)?;
+            (bound.op == BinaryOp::Equal).then(|| (bound.operand, vec![bound.constant]))
         }
-        _ => as_bound(premise).is_some_and(|known| {
-            known.operand == wanted.operand && satisfies(known.op, known.constant, &wanted, columns)
-        }),
     }
 }
 
-/// Whether the condition is never TRUE where the operand is NULL, because it compares the operand itself.
-pub(crate) fn rejects_null(condition: &Scalar, wanted: &Scalar) -> bool {
+/// `x <> 1`, `x NOT IN (1, 2)`: the operand, and the constants that it may not have.
+fn excluded_points<'a>(
+    condition: &'a Scalar,
+    columns: &dyn ColumnTypes,
+) -> Option<(&'a Scalar, Vec<&'a Scalar>)> {
     match condition {
-        Scalar::Binary { op, left, right } => {
-            op.is_comparison() && (**left == *wanted || **right == *wanted)
+        Scalar::In {
+            operand,
+            list,
+            negated: true,
+        } => reads_items_alone(operand, list, columns).then(|| (&**operand, list.iter().collect())),
+        _ => {
+            let bound = as_bound(condition)?;
+            (bound.op == BinaryOp::NotEqual).then(|| (bound.operand, vec![bound.constant]))
         }
-        Scalar::In { operand, .. } | Scalar::Like { operand, .. } => **operand == *wanted,
-        Scalar::IsNull { operand, negated } => *negated && **operand == *wanted,
-        Scalar::IsTruth {
+    }
+}
+
+/// Whether the premise leaves out the rows in which the operand is that point, and those in which it is NULL.
+fn excludes(premise: &Scalar, operand: &Scalar, point: &Scalar, columns: &dyn ColumnTypes) -> bool {
+    if let Some((mine, list)) = points(premise, columns) {
+        return mine == operand
+            && list
+                .iter()
+                .all(|item| is_another(item, point, operand, columns));
+    }
+    if let Some((mine, list)) = excluded_points(premise, columns) {
+        return mine == operand
+            && list
+                .iter()
+                .any(|item| is_same(item, point, operand, columns));
+    }
+    as_bound(premise).is_some_and(|known| {
+        let Some(order) = compare(point, known.constant, operand, columns) else {
+            return false;
+        };
+        let holds_for_point = match known.op {
+            BinaryOp::Less => order == Ordering::Less,
+            BinaryOp::LessOrEqual => order != Ordering::Greater,
+            BinaryOp::Greater => order == Ordering::Greater,
+            BinaryOp::GreaterOrEqual => order != Ordering::Less,
+            _ => true,
+        };
+        known.operand == operand && !holds_for_point
+    })
+}
+
+fn is_same(left: &Scalar, right: &Scalar, operand: &Scalar, columns: &dyn ColumnTypes) -> bool {
+    left == right || compare(left, right, operand, columns) == Some(Ordering::Equal)
+}
+
+/// Whether two constants are unequal as values of the operand's type.
+fn is_another(left: &Scalar, right: &Scalar, operand: &Scalar, columns: &dyn ColumnTypes) -> bool {
+    if let Some(order) = compare(left, right, operand, columns) {
+        return order != Ordering::Equal;
+    }
+    // Unequal texts are unequal under every deterministic collation.
+    let is_text = types::type_of(operand, columns).is_some_and(|ty| {
+        matches!(ty.oid.0, types::TEXT | types::VARCHAR) && columns.is_deterministic(ty.collation)
+    });
+    match (left, right) {
+        (Scalar::Literal(Literal::String(left)), Scalar::Literal(Literal::String(right))) => {
+            is_text && left != right
+        }
+        _ => false,
+    }
+}
+
+/// Which expressions are NULL.
+pub(crate) type Nulls<'a> = &'a dyn Fn(&Scalar) -> bool;
+
+/// Whether the condition is never TRUE where all of `wanted` are NULL.
+pub(crate) fn rejects_null(condition: &Scalar, wanted: Nulls<'_>) -> bool {
+    match condition {
+        Scalar::And(parts) => parts.iter().any(|part| rejects_null(part, wanted)),
+        Scalar::Or(cases) => cases.iter().all(|case| rejects_null(case, wanted)),
+        Scalar::IsNull {
+            operand,
+            negated: true,
+        }
+        | Scalar::IsTruth {
             operand,
             truth: _,
             negated: false,
+        } => is_null_for_null(operand, wanted),
+        other => is_null_for_null(other, wanted),
+    }
+}
+
+/// Whether the expression is NULL wherever `wanted` are.
+fn is_null_for_null(scalar: &Scalar, wanted: Nulls<'_>) -> bool {
+    let is_null = |operand: &Scalar| is_null_for_null(operand, wanted);
+    if wanted(scalar) {
+        return true;
+    }
+    match scalar {
+        // Arrays are put together even where one is NULL.
+        Scalar::Binary {
+            op: BinaryOp::Concat,
+            ..
+        } => false,
+        Scalar::Binary { op: _, left, right } => is_null(left) || is_null(right),
+        Scalar::Negate(operand) | Scalar::Not(operand) => is_null(operand),
+        Scalar::Cast { operand, to: _ } | Scalar::Extract { field: _, operand } => is_null(operand),
+        Scalar::In { operand, .. } => is_null(operand),
+        Scalar::Like {
+            operand, pattern, ..
+        } => is_null(operand) || is_null(pattern),
+        Scalar::And(parts) | Scalar::Or(parts) => parts.iter().all(is_null),
+        Scalar::Call { name, arguments } => {
+            functions::is_strict(name) && arguments.iter().any(is_null)
         }
-        | Scalar::Not(operand) => **operand == *wanted || is_null_for_null(operand, wanted),
-        _ => condition == wanted,
-    }
-}
-
-/// Whether the condition is NULL where the operand is, so that its opposite is not TRUE either.
-fn is_null_for_null(condition: &Scalar, wanted: &Scalar) -> bool {
-    let is_comparison = matches!(
-        condition,
-        Scalar::Binary { .. } | Scalar::In { .. } | Scalar::Like { .. }
-    );
-    is_comparison && rejects_null(condition, wanted)
-}
-
-/// `x = 1` and `x IN (1, 2)` imply `x IN (1, 2, 3)`: the constants are the very same ones.
-fn in_list_covers(premise: &Scalar, conclusion: &Scalar, columns: &dyn ColumnTypes) -> bool {
-    let Scalar::In {
-        operand,
-        list: allowed,
-        negated: false,
-    } = conclusion
-    else {
-        return false;
-    };
-    if !reads_items_alone(operand, allowed, columns) {
-        return false;
-    }
-    match premise {
-        Scalar::In {
-            operand: mine,
-            list,
-            negated: false,
-        } => mine == operand && list.iter().all(|item| allowed.contains(item)),
-        _ => as_bound(premise).is_some_and(|known| {
-            known.op == BinaryOp::Equal
-                && known.operand == &**operand
-                && allowed.contains(known.constant)
-        }),
+        Scalar::Column(_) | Scalar::Literal(_) | Scalar::Parameter(_) => false,
+        _ => false,
     }
 }
 
@@ -149,7 +295,11 @@ fn reads_items_alone(operand: &Scalar, list: &[Scalar], columns: &dyn ColumnType
     let Some(ty) = types::type_of(operand, columns) else {
         return false;
     };
-    let is_integer = types::is_integer(ty.oid) && list.iter().all(|item| integer(item).is_some());
+    let is_number = |item: &Scalar| {
+        let is_digits = !matches!(item, Scalar::Literal(Literal::String(_)));
+        is_digits && integer(item).is_some()
+    };
+    let is_integer = types::is_integer(ty.oid) && list.iter().all(is_number);
     let is_string = |item: &Scalar| matches!(item, Scalar::Literal(Literal::String(_)));
     is_integer || (!types::is_float(ty.oid) && list.iter().all(is_string))
 }
@@ -186,24 +336,81 @@ fn compare(
     operand: &Scalar,
     columns: &dyn ColumnTypes,
 ) -> Option<Ordering> {
-    let ty = types::type_of(operand, columns)?.oid;
-    if types::is_integer(ty) {
+    const C_COLLATION: Oid = Oid(950);
+    let ty = types::type_of(operand, columns)?;
+    if types::is_integer(ty.oid) {
         return Some(integer(left)?.cmp(&integer(right)?));
     }
-    if matches!(ty.0, types::DATE | types::TIMESTAMP) {
+    if ty.oid.0 == types::NUMERIC {
+        return decimal(left)?.compare(&decimal(right)?);
+    }
+    if matches!(ty.oid.0, types::DATE | types::TIMESTAMP) {
         // A date compared with a text takes the text's day, so only texts of one form are compared.
         let (left, right) = (time::constant(left, false)?, time::constant(right, false)?);
         let is_certain =
-            ty.0 == types::TIMESTAMP || (left == left.midnight() && right == right.midnight());
+            ty.oid.0 == types::TIMESTAMP || (left == left.midnight() && right == right.midnight());
         return is_certain.then(|| left.cmp(&right));
     }
-    None
+    match (left, right) {
+        (Scalar::Literal(Literal::String(left)), Scalar::Literal(Literal::String(right)))
+            if matches!(ty.oid.0, types::TEXT | types::VARCHAR) && ty.collation == C_COLLATION =>
+        {
+            Some(left.as_bytes().cmp(right.as_bytes()))
+        }
+        _ => None,
+    }
 }
 
+/// A whole number, in digits or in a text that takes the type of what it is compared with.
 fn integer(scalar: &Scalar) -> Option<i64> {
     match scalar {
         Scalar::Literal(Literal::Number(digits)) => digits.parse().ok(),
-        Scalar::Negate(operand) => integer(operand).map(|value| -value),
+        Scalar::Literal(Literal::String(text)) => {
+            let is_plain = text
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b'-');
+            is_plain.then(|| text.parse().ok()).flatten()
+        }
+        Scalar::Negate(operand) => integer(operand).and_then(i64::checked_neg),
+        _ => None,
+    }
+}
+
+/// A number as a whole multiple of a power of ten.
+struct Decimal {
+    digits: i128,
+    scale: usize,
+}
+
+impl Decimal {
+    fn compare(&self, other: &Decimal) -> Option<Ordering> {
+        let scale = self.scale.max(other.scale);
+        let scaled = |number: &Decimal| {
+            let factor = 10_i128.checked_pow(u32::try_from(scale - number.scale).ok()?)?;
+            number.digits.checked_mul(factor)
+        };
+        Some(scaled(self)?.cmp(&scaled(other)?))
+    }
+}
+
+fn decimal(scalar: &Scalar) -> Option<Decimal> {
+    match scalar {
+        Scalar::Literal(Literal::Number(text)) => {
+            let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+            let is_plain = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+            let digits = format!("{whole}{fraction}");
+            (is_plain(&digits) && digits.len() <= 30)
+                .then(|| digits.parse().ok())
+                .flatten()
+                .map(|digits| Decimal {
+                    digits,
+                    scale: fraction.len(),
+                })
+        }
+        Scalar::Negate(operand) => decimal(operand).map(|number| Decimal {
+            digits: -number.digits,
+            ..number
+        }),
         _ => None,
     }
 }

@@ -259,26 +259,55 @@ impl Attempt<'_> {
     fn compensation(&self, found: FoundRows, proof: &mut Vec<Step>) -> Result<Vec<Scalar>, Reason> {
         let FoundRows { conditions, tests } = found;
         let classes = &self.rollup.classes;
-        let holds_already = &self.rollup.canonical_predicates;
         let mut compensation = tests;
+        let mut asked = vec![];
+        let mut refused = vec![];
         for predicate in &self.query.predicates {
-            if is_made_equal(predicate, classes)
-                || holds_already.contains(&classes.canonical(predicate))
-                || conditions.contains(&predicate.canonical())
-            {
+            let label = || self.deriver.label(predicate);
+            if self.holds_in_rollup(predicate) || conditions.contains(&predicate.canonical()) {
                 proof.push(Step {
                     rule: "holds in the rollup",
-                    detail: self.deriver.label(predicate),
+                    detail: label(),
                 });
                 continue;
             }
-            compensation.push(self.deriver.predicate(predicate)?);
+            match self.deriver.predicate(predicate) {
+                Ok(derived) => {
+                    compensation.push(derived);
+                    asked.push(predicate.clone());
+                    proof.push(Step {
+                        rule: "filtered by keys",
+                        detail: label(),
+                    });
+                }
+                Err(reason) => refused.push((predicate, reason)),
+            }
+        }
+        // What others demand anyway need not be asked. These others are asked, so none rests on itself.
+        for (predicate, reason) in refused {
+            let can_be_left_out = !may_raise(predicate, &self.tables)
+                && implies(&asked, predicate, classes, &self.tables);
+            if !can_be_left_out {
+                return Err(reason);
+            }
             proof.push(Step {
-                rule: "filtered by keys",
+                rule: "follows from the others",
                 detail: self.deriver.label(predicate),
             });
         }
         Ok(compensation)
+    }
+
+    /// Whether all rows behind the rollup satisfy the predicate.
+    fn holds_in_rollup(&self, predicate: &Scalar) -> bool {
+        let RollupDefinition { classes, block, .. } = self.rollup;
+        is_made_equal(predicate, classes)
+            || self
+                .rollup
+                .canonical_predicates
+                .contains(&classes.canonical(predicate))
+            || (!may_raise(predicate, &self.tables)
+                && implies(&block.predicates, predicate, classes, &self.tables))
     }
 
     fn project(&self, predicates: Vec<Scalar>) -> Result<Block, Reason> {

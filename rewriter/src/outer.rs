@@ -30,12 +30,8 @@ pub(crate) fn with_total_joins_inner(block: Block, catalog: &Catalog) -> Block {
 /// The block with left joins made inner whose NULLs a predicate rejects; `None` if there are none.
 pub(crate) fn with_rejected_nulls_inner(block: &Block) -> Option<Block> {
     let changed = with_inner_where(block.clone(), &|block, occurrence, _| {
-        let rejects = |predicate: &Scalar| {
-            let columns = predicate.columns().into_iter();
-            columns
-                .filter(|column| column.occurrence == occurrence)
-                .any(|column| rejects_null(predicate, &Scalar::Column(column)))
-        };
+        let is_null = |scalar: &Scalar| matches!(scalar, Scalar::Column(column) if column.occurrence == occurrence);
+        let rejects = |predicate: &Scalar| rejects_null(predicate, &is_null);
         block.predicates.iter().any(rejects)
     });
     (changed != *block).then_some(changed)
