@@ -1,19 +1,22 @@
 # What can be done with this repository; `make` alone lists it. The work is in cargo and in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench matrix loadtest superset-corpus regress lint clean
+.PHONY: help demo test bench matrix loadtest superset-corpus tpch differential regress lint clean
 
 # SCALE=1 is the Star Schema Benchmark with 6,000,000 rows of lineorder; unset, each command has its own default.
 SCALE ?=
 # How many rows of its fact superset-corpus makes.
 ROWS ?= 200000
+# How many queries differential asks, and the seed of its first star.
+QUERIES ?= 100000
+SEED ?= 1
 # More arguments, for example: make demo ARGS='--keep', make test ARGS='-p pgstar-rewriter'
 ARGS ?=
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "SCALE=1 sets the size of the data of demo and loadtest; ARGS='…' adds arguments to all but regress, lint and clean."
+	@echo "SCALE=1 sets the size of the data of demo, loadtest and tpch; ARGS='…' adds arguments to all but regress, lint and clean."
 
 demo: ## the Star Schema Benchmark on a throw-away PostgreSQL, direct and through pgstar
 	cargo run --release -p pgstar -- demo $(if $(SCALE),--scale $(SCALE)) $(ARGS)
@@ -33,6 +36,13 @@ loadtest: ## a mix of benchmark queries and heavy scans by many clients, direct 
 superset-corpus: ## what Apache Superset sends, direct and through pgstar: the same bytes, and how much rollups answer
 	PGSTAR_SUPERSET_LINES=$(ROWS) PGSTAR_SUPERSET_ZONES=UTC,America/New_York,Asia/Kolkata \
 	cargo test -p pgstar --test e2e_superset -- --nocapture
+
+tpch: ## the 22 queries of TPC-H, direct and through pgstar: the same bytes, and which ones rollups answer
+	PGSTAR_TPCH_SCALE=$(or $(SCALE),0.1) cargo test -p pgstar --test e2e_tpch -- --nocapture
+
+differential: ## random queries over random stars, rewritten and not, also in states that a rollup cannot tell apart
+	PGSTAR_DIFFERENTIAL_QUERIES=$(QUERIES) PGSTAR_DIFFERENTIAL_SEED=$(SEED) PGSTAR_DIFFERENTIAL_PER_STAR=250 \
+	nice cargo test -p pgstar-postgres --test rewriter_differential -- --nocapture
 
 regress: ## PostgreSQL's own regression, isolation and pipeline suites through pgstar, compared with direct (Debian)
 	scripts/pg-regress.sh

@@ -47,23 +47,41 @@ pub async fn fill(client: &Connection, catalog: &Catalog, random: &mut Random) {
     // Only the keys that the catalog trusts are respected: the others may dangle.
     let begin = "SET session_replication_role = replica";
     client.batch_execute(begin).await.unwrap();
+    let types = UserTypes::load(client).await;
     for relation in in_order(catalog) {
-        let enums = enum_labels(client).await;
-        let name = pgstar_rewriter::quote_qualified(&relation.schema, &relation.name);
-        for number in 0..size(relation) {
-            let row = row(client, catalog, relation, number, &enums, random).await;
-            let sql = format!("INSERT INTO {name} VALUES {row}");
-            match client.batch_execute(&sql).await {
-                // A unique key or NOT NULL that is there, though the catalog has reason not to count on it.
-                Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {}
-                Err(error) if error.code() == Some(&SqlState::NOT_NULL_VIOLATION) => {}
-                Err(error) => panic!("{error:?} in\n{sql}"),
-                Ok(()) => {}
-            }
-        }
+        let targets = referenced_rows(client, catalog, relation).await;
+        let rows: Vec<String> = (0..size(relation))
+            .map(|number| row(relation, &targets, number, &types, random))
+            .collect();
+        insert(client, relation, &rows).await;
     }
     let end = "SET session_replication_role = DEFAULT; ANALYZE";
     client.batch_execute(end).await.unwrap();
+}
+
+/// All rows at once, or one by one where some break a unique key or NOT NULL that the catalog has reason not to count on.
+async fn insert(client: &Connection, relation: &Relation, rows: &[String]) {
+    let name = pgstar_rewriter::quote_qualified(&relation.schema, &relation.name);
+    let sql = format!("INSERT INTO {name} VALUES {}", rows.join(", "));
+    match client.batch_execute(&sql).await {
+        Ok(()) => return,
+        Err(error) if is_expected(&error) => {}
+        Err(error) => panic!("{error:?} in\n{sql}"),
+    }
+    for row in rows {
+        let sql = format!("INSERT INTO {name} VALUES {row}");
+        match client.batch_execute(&sql).await {
+            Err(error) if !is_expected(&error) => panic!("{error:?} in\n{sql}"),
+            _ => {}
+        }
+    }
+}
+
+fn is_expected(error: &tokio_postgres::Error) -> bool {
+    matches!(
+        error.code(),
+        Some(&SqlState::UNIQUE_VIOLATION | &SqlState::NOT_NULL_VIOLATION)
+    )
 }
 
 /// Referenced tables first.
@@ -89,18 +107,69 @@ fn in_order(catalog: &Catalog) -> Vec<&Relation> {
     ordered
 }
 
-async fn enum_labels(client: &Connection) -> Vec<(u32, String)> {
-    let sql = "SELECT enumtypid, enumlabel::text FROM pg_enum ORDER BY 1, enumsortorder";
-    let rows = client.query(sql, &[]).await.unwrap();
-    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+/// What the server says of types that the schema made.
+struct UserTypes {
+    /// Each enum's labels, in order.
+    enums: Vec<(u32, String)>,
+    /// Each domain and the type that it is made of.
+    domains: Vec<(u32, u32)>,
 }
 
-async fn row(
+impl UserTypes {
+    async fn load(client: &Connection) -> UserTypes {
+        let enums = "SELECT enumtypid, enumlabel::text FROM pg_enum ORDER BY 1, enumsortorder";
+        let enums = client.query(enums, &[]).await.unwrap();
+        let domains = "SELECT oid, typbasetype FROM pg_type WHERE typtype = 'd'";
+        let domains = client.query(domains, &[]).await.unwrap();
+        UserTypes {
+            enums: enums.iter().map(|row| (row.get(0), row.get(1))).collect(),
+            domains: domains.iter().map(|row| (row.get(0), row.get(1))).collect(),
+        }
+    }
+
+    fn base(&self, oid: u32) -> u32 {
+        let known = self.domains.iter().find(|(domain, _)| *domain == oid);
+        known.map_or(oid, |(_, base)| *base)
+    }
+}
+
+/// For each foreign key the rows that it may refer to, as literals.
+async fn referenced_rows(
     client: &Connection,
     catalog: &Catalog,
     relation: &Relation,
+) -> Vec<Vec<Vec<String>>> {
+    let mut all = Vec::new();
+    for key in &relation.foreign_keys {
+        let target = catalog.relation_by_oid(key.references).unwrap();
+        let literals: Vec<String> = key
+            .referenced_columns
+            .iter()
+            .map(|attnum| {
+                format!(
+                    "quote_literal(\"{}\")",
+                    target.column_at(*attnum).unwrap().name
+                )
+            })
+            .collect();
+        let name = pgstar_rewriter::quote_qualified(&target.schema, &target.name);
+        let sql = format!(
+            "SELECT {} FROM {name} ORDER BY 1 LIMIT 5",
+            literals.join(", ")
+        );
+        let rows = client.query(&sql, &[]).await.unwrap();
+        let values =
+            |row: &tokio_postgres::Row| (0..literals.len()).map(|column| row.get(column)).collect();
+        all.push(rows.iter().map(values).collect());
+    }
+    all
+}
+
+fn row(
+    relation: &Relation,
+    targets: &[Vec<Vec<String>>],
     number: usize,
-    enums: &[(u32, String)],
+    types: &UserTypes,
     random: &mut Random,
 ) -> String {
     let mut values: Vec<String> = Vec::new();
@@ -109,24 +178,19 @@ async fn row(
             .unique_keys
             .iter()
             .any(|key| key.contains(&column.attnum));
-        values.push(value(column, is_key, number, enums, random));
+        values.push(value(column, is_key, number, types, random));
     }
-    for key in &relation.foreign_keys {
+    for (key, target) in relation.foreign_keys.iter().zip(targets) {
         let is_nullable = key.columns.iter().any(|attnum| {
             relation
                 .column_at(*attnum)
                 .is_some_and(|column| !column.not_null)
         });
-        let target = catalog.relation_by_oid(key.references).unwrap();
         let referenced = if is_nullable && random.chance(25) {
             vec!["NULL".to_owned(); key.columns.len()]
         } else {
-            let names: Vec<&str> = key
-                .referenced_columns
-                .iter()
-                .map(|attnum| target.column_at(*attnum).unwrap().name.as_str())
-                .collect();
-            referenced_row(client, target, &names, random).await
+            // Some rows of a dimension are never referenced, others often.
+            target[random.below(target.len()).min(random.below(7))].clone()
         };
         for (attnum, value) in key.columns.iter().zip(referenced) {
             let position = relation
@@ -141,27 +205,6 @@ async fn row(
         }
     }
     format!("({})", values.join(", "))
-}
-
-async fn referenced_row(
-    client: &Connection,
-    target: &Relation,
-    columns: &[&str],
-    random: &mut Random,
-) -> Vec<String> {
-    let literals: Vec<String> = columns
-        .iter()
-        .map(|column| format!("quote_literal(\"{column}\")"))
-        .collect();
-    let sql = format!(
-        "SELECT {} FROM {} ORDER BY 1 OFFSET {} LIMIT 1",
-        literals.join(", "),
-        pgstar_rewriter::quote_qualified(&target.schema, &target.name),
-        // Some rows of a dimension are never referenced, others often.
-        random.below(5).min(random.below(7))
-    );
-    let row = client.query_one(&sql, &[]).await.unwrap();
-    (0..columns.len()).map(|column| row.get(column)).collect()
 }
 
 const TEXTS: &[&str] = &[
@@ -226,13 +269,13 @@ fn value(
     column: &Column,
     is_key: bool,
     number: usize,
-    enums: &[(u32, String)],
+    types: &UserTypes,
     random: &mut Random,
 ) -> String {
     if !column.not_null && !is_key && random.chance(20) {
         return "NULL".to_owned();
     }
-    let oid = column.ty.oid.0;
+    let oid = types.base(column.ty.oid.0);
     match oid {
         16 => ["true", "false"][random.below(2)].to_owned(),
         20 | 21 | 23 if is_key => number.to_string(),
@@ -255,17 +298,18 @@ fn value(
         ),
         1700 if is_key => format!("{number}.0"),
         1700 => format!("'{}'", random.pick(&NUMERICS[..fitting_numerics(column)])),
+        2950 if is_key => format!("'00000000-0000-0000-0000-0000000001{number:02}'"),
         2950 => format!("'00000000-0000-0000-0000-0000000000{:02}'", random.below(5)),
         3802 => "'{\"a\": 1}'".to_owned(),
         _ => {
-            let labels: Vec<&String> = enums
+            let labels: Vec<&String> = types
+                .enums
                 .iter()
                 .filter(|(ty, _)| *ty == oid)
                 .map(|(_, label)| label)
                 .collect();
             match labels.as_slice() {
-                // The only other type of these schemas is a domain over date.
-                [] => format!("'{}'", random.pick(DAYS)),
+                [] => panic!("no values for type {oid}"),
                 labels => format!("'{}'", random.pick(labels)),
             }
         }

@@ -1,10 +1,11 @@
 //! Asks PostgreSQL a statement and its rewritten form, and compares names, types and bytes.
 
 // Not every test binary needs every helper, and a panic is how a test fails.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used)]
 
 pub mod data;
 pub mod generate;
+pub mod neighbours;
 pub mod ordered;
 
 use std::fmt::Write as _;

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, unused_imports, clippy::unwrap_used)] // Not every test file needs all of it.
 
+pub mod corpus;
 #[path = "../wire_support/mod.rs"]
 pub mod frames;
 pub mod process;

@@ -1,0 +1,407 @@
+//! Expressions as text: aggregates, keys that follow from keys, conditions. `@` is the column.
+
+use super::Type;
+use crate::rewriter_support::data::Random;
+
+pub(super) fn stored_aggregate(
+    (column, ty): &(String, Type),
+    visible: &[(String, Type)],
+    random: &mut Random,
+) -> String {
+    let functions: &[&str] = match ty {
+        Type::Integer => &[
+            "sum(@)",
+            "sum(@)",
+            "avg(@)",
+            "min(@)",
+            "max(@)",
+            "count(@)",
+            "sum(@ * 2)",
+            "sum(@) FILTER (WHERE ?)",
+            "sum(@ * #)",
+            "sum(# - @)",
+            "var_samp(@)",
+            "var_pop(@)",
+            "stddev(@)",
+            "sum(coalesce(@, 0))",
+            "max(@ + 1)",
+            "bit_or(@)",
+        ],
+        Type::Scaled => &[
+            "sum(@)",
+            "sum(@)",
+            "avg(@)",
+            "count(@)",
+            "min(@)",
+            "max(@)",
+            "sum(@ * #)",
+            "variance(@)",
+            "sum(CASE WHEN ? THEN @ ELSE 0 END)",
+            "sum(@ / 3)",
+            "percentile_cont(0.5) WITHIN GROUP (ORDER BY @)",
+        ],
+        Type::Numeric => &["sum(@)", "avg(@)", "count(@)", "max(@)"],
+        Type::Float => &[
+            "count(@)",
+            "count(CASE WHEN @ > 1 THEN 1 END)",
+            "sum(CASE WHEN @ > 1 THEN # END)",
+            "max(@)",
+            "sum(@)",
+        ],
+        Type::Text => &[
+            "min(@)",
+            "max(@)",
+            "count(@)",
+            "max(upper(@))",
+            "min(length(@))",
+            "count(*) FILTER (WHERE ?)",
+            "string_agg(@, ',' ORDER BY @)",
+        ],
+        Type::Loose | Type::Padded => &["count(@)", "count(*) FILTER (WHERE ?)", "max(@)"],
+        Type::Date | Type::Timestamp | Type::Instant => {
+            &["min(@)", "max(@)", "count(@)", "count(*) FILTER (WHERE ?)"]
+        }
+        Type::Boolean => &[
+            "bool_and(@)",
+            "bool_or(@)",
+            "count(@)",
+            "every(@)",
+            "count(*) FILTER (WHERE @)",
+            "sum(CASE WHEN @ THEN 1 ELSE 0 END)",
+            "avg(CASE WHEN @ THEN 1.0 ELSE 0 END)",
+        ],
+        Type::Enum => &["min(@)", "max(@)", "count(@)"],
+        Type::Interval => &["count(@)", "sum(@)", "max(@)"],
+        Type::Uuid => &["count(@)", "count(DISTINCT @)"],
+    };
+    let mut text = random.pick::<&str>(functions).replace('@', column);
+    if text.contains('?') {
+        let (other, ty) = random.pick(visible).clone();
+        text = text.replace('?', &predicate(&other, ty, random));
+    }
+    if text.contains('#') {
+        let numbers: Vec<&String> = visible
+            .iter()
+            .filter(|(_, ty)| *ty == Type::Integer)
+            .map(|(name, _)| name)
+            .collect();
+        let number = numbers
+            .get(random.below(numbers.len().max(1)))
+            .map_or("2", |name| name.as_str());
+        text = text.replace('#', number);
+    }
+    text
+}
+
+pub(super) fn derived_aggregate(stored: &str, random: &mut Random) -> String {
+    let swapped = match stored.split_once('(') {
+        Some(("avg", rest)) if random.chance(40) => format!("sum({rest}"),
+        Some(("sum", rest)) if random.chance(30) && !rest.contains("FILTER") => {
+            format!("avg({rest}")
+        }
+        Some(("sum", rest)) if random.chance(20) && !rest.contains("FILTER") => {
+            format!("count({rest}")
+        }
+        _ => stored.to_owned(),
+    };
+    match random.below(8) {
+        0 => format!("{swapped}::text"),
+        1 if swapped.starts_with("sum") => format!("{swapped} / NULLIF(count(*), 0)"),
+        2 if swapped.starts_with("sum") || swapped.starts_with("count") => {
+            format!("coalesce({swapped}, 0) + 1")
+        }
+        _ => swapped,
+    }
+}
+
+/// An aggregate over a key, or under a condition over one.
+pub(super) fn over_key(key: &str, ty: Type, aggregate: &str, random: &mut Random) -> String {
+    let condition = filter_on_key(key, ty, random);
+    match random.below(5) {
+        0 => format!("count(DISTINCT {key})"),
+        1 => format!("count(CASE WHEN {condition} THEN 1 END)"),
+        2 if aggregate.starts_with("sum(")
+            && aggregate.ends_with(')')
+            && !aggregate.contains("FILTER")
+            && !aggregate.contains("NULLIF")
+            && !aggregate.contains("coalesce") =>
+        {
+            let argument = &aggregate[4..aggregate.len() - 1];
+            let otherwise = random.pick(&["", " ELSE 0", " ELSE NULL"]);
+            format!("sum(CASE WHEN {condition} THEN {argument}{otherwise} END)")
+        }
+        3 if aggregate.ends_with(')')
+            && !aggregate.contains("FILTER")
+            && !aggregate.contains("NULLIF")
+            && !aggregate.contains("coalesce") =>
+        {
+            format!("{aggregate} FILTER (WHERE {condition})")
+        }
+        _ => {
+            let key = (key.to_owned(), ty);
+            stored_aggregate(&key, std::slice::from_ref(&key), random)
+        }
+    }
+}
+
+/// Operators in a row without parentheses: whoever reads them must agree with PostgreSQL on what binds tighter.
+pub(super) fn chain(columns: [&str; 2], random: &mut Random) -> String {
+    let mut text = comparison(columns, random);
+    for _ in 0..random.below(3) {
+        let not = random.pick(&["", "", "NOT "]);
+        let junction = random.pick(&["AND", "OR"]);
+        text = format!("{text} {junction} {not}{}", comparison(columns, random));
+    }
+    text
+}
+
+fn comparison(columns: [&str; 2], random: &mut Random) -> String {
+    let (left, right) = (arithmetic(columns, random), arithmetic(columns, random));
+    let not = *random.pick(&["", "NOT "]);
+    match random.below(9) {
+        0 => format!("{left} IS {not}NULL"),
+        1 => format!("{left} {not}IN ({right}, 2)"),
+        2 => format!("{left} {not}BETWEEN {right} AND 3 + {right}"),
+        3 => format!("{left} IS {not}DISTINCT FROM {right}"),
+        4 => format!("{left}::text {not}LIKE '1' || '%'"),
+        5 => format!(
+            "{left} || 'x' {} 'y' || {right}",
+            random.pick(&["=", "<", "<>"])
+        ),
+        6 => format!("({left} > 1) IS {not}TRUE"),
+        7 => format!("CASE WHEN {left} > 1 THEN {right} ELSE 0 END = {right}"),
+        _ => format!(
+            "{left} {} {right}",
+            random.pick(&["=", "<>", "!=", "<", "<=", ">", ">="])
+        ),
+    }
+}
+
+fn arithmetic(columns: [&str; 2], random: &mut Random) -> String {
+    let mut text = term(columns, random);
+    for _ in 0..random.below(3) {
+        text = match random.below(6) {
+            0 => format!("{text} + {}", term(columns, random)),
+            1 => format!("{text} - {}", term(columns, random)),
+            2 => format!("{text} * {}", term(columns, random)),
+            3 => format!("{text} % 3"),
+            4 => format!("{text} / 2"),
+            _ => format!("{text} - -{}", random.below(4)),
+        };
+    }
+    text
+}
+
+fn term(columns: [&str; 2], random: &mut Random) -> String {
+    let column = *random.pick(&columns);
+    match random.below(7) {
+        0 => format!("- {column}"),
+        1 => format!("{column}::int::numeric"),
+        2 => format!("-{}", random.below(5)),
+        3 => format!("+{column}"),
+        4 => random.below(5).to_string(),
+        _ => column.to_owned(),
+    }
+}
+
+pub(super) fn derived_key(key: &str, ty: Type, random: &mut Random) -> String {
+    let forms: &[&str] = match ty {
+        Type::Integer => &[
+            "@",
+            "@ % 3",
+            "@ / 2",
+            "CASE WHEN @ > 2 THEN 'a' ELSE 'b' END",
+            "coalesce(@, 0)",
+            "floor(@ / 2) * 2",
+            "@::text",
+            "@ * 1.5",
+            "-@",
+        ],
+        Type::Text => &[
+            "@",
+            "upper(@)",
+            "left(@, 1)",
+            "coalesce(@, '-')",
+            "@ || 'x'",
+            "length(@)",
+            "nullif(@, 'a')",
+        ],
+        Type::Padded => &["@", "@::text", "length(@)", "upper(@)"],
+        Type::Date => &[
+            "@",
+            "EXTRACT(year FROM @)",
+            "EXTRACT(dow FROM @)",
+            "date_trunc('month', @)",
+            "@ + 1",
+            "to_char(@, 'YYYY-MM')",
+            "date_trunc('week', @)",
+            "@::timestamp",
+            "date_trunc('quarter', @::timestamp)",
+            "EXTRACT(isoyear FROM @)",
+            "to_char(@, 'IYYY-IW')",
+        ],
+        Type::Timestamp => return derived_bucket(key, random),
+        Type::Instant => &[
+            "@",
+            "date_trunc('day', @)",
+            "@::date",
+            "date_trunc('month', @)",
+            "date_trunc('hour', @)",
+            "date_trunc('week', @)",
+            "@ AT TIME ZONE 'UTC'",
+            "date_trunc('day', @ AT TIME ZONE 'Asia/Kolkata')",
+            "date_trunc('day', @, 'America/New_York')",
+            "EXTRACT(hour FROM @)",
+            "EXTRACT(epoch FROM @)",
+            "@::text",
+        ],
+        Type::Boolean => &["@", "@ IS NULL", "coalesce(@::text, '?')"],
+        Type::Scaled => &["@", "@ * 2", "round(@)", "@ + 1.5", "@ / 3", "@::text"],
+        Type::Numeric | Type::Float | Type::Loose | Type::Interval => &["@"],
+        Type::Enum => &["@", "@::text", "@ = 'ok'", "coalesce(@, 'sad')"],
+        Type::Uuid => &["@", "@::text"],
+    };
+    random.pick::<&str>(forms).replace('@', key)
+}
+
+fn derived_bucket(key: &str, random: &mut Random) -> String {
+    let column = key
+        .split_once(", ")
+        .map_or(key, |(_, rest)| rest.trim_end_matches(')'));
+    let forms: &[&str] = &[
+        "date_trunc('hour', @)",
+        "date_trunc('day', @)",
+        "DATE_TRUNC('WEEK', @)",
+        "DATE_TRUNC('MONTH', @)",
+        "date_trunc('quarter', @)",
+        "date_trunc('year', @)",
+        "EXTRACT(month FROM @)",
+        "EXTRACT(dow FROM @)",
+        "EXTRACT(isoyear FROM @)",
+        "date_part('year', @)",
+        "@::date",
+        "EXTRACT(hour FROM @)",
+        "EXTRACT(week FROM @)",
+        "date_trunc('minute', @)",
+        "DATE_TRUNC('HOUR', @) + INTERVAL '15 MINUTES' * FLOOR(EXTRACT(MINUTE FROM @) / 15)",
+        "DATE_TRUNC('WEEK', @ + INTERVAL '1 DAY') - INTERVAL '1 DAY'",
+        "to_char(@, 'YYYY-\"Q\"Q')",
+        "to_char(@, 'IYYY-IW')",
+        "date_trunc('day', @)::date",
+        "EXTRACT(doy FROM @)",
+        "date_bin('1 day', @, timestamp '2000-01-01')",
+        "@::timestamptz",
+    ];
+    random.pick::<&str>(forms).replace('@', column)
+}
+
+/// A condition on what a key stands for.
+pub(super) fn filter_on_key(key: &str, ty: Type, random: &mut Random) -> String {
+    let column = key
+        .split_once(", ")
+        .map_or(key, |(_, rest)| rest.trim_end_matches(')'));
+    match ty {
+        Type::Timestamp if random.chance(80) => predicate(column, ty, random),
+        _ => predicate(key, ty, random),
+    }
+}
+
+pub(super) fn predicate(column: &str, ty: Type, random: &mut Random) -> String {
+    let comparison = *random.pick(&["=", "<>", "<", "<=", ">", ">="]);
+    let text = match ty {
+        Type::Integer => {
+            let (low, high) = (random.below(4), random.below(6));
+            match random.below(8) {
+                0 => format!("@ IN ({low}, {high})"),
+                1 => format!("@ BETWEEN {low} AND {high}"),
+                2 => format!("(@ IS NULL OR @ = {low})"),
+                3 => format!("@ NOT IN ({low}, {high}, {})", random.pick(&["7", "NULL"])),
+                4 => format!("NOT @ {comparison} {low}"),
+                5 => "@ = @".to_owned(),
+                6 => format!("@ IS DISTINCT FROM {low}"),
+                _ => format!("@ {comparison} {low}"),
+            }
+        }
+        Type::Text | Type::Padded | Type::Loose => {
+            let value = *random.pick(&["a", "b", "A", "a ", "", "it''s", "x"]);
+            match random.below(6) {
+                0 => format!("@ IN ('{value}', 'b')"),
+                1 => (*random.pick(&[
+                    "@ LIKE 'a%'",
+                    "@ ILIKE '%A%'",
+                    "@ NOT LIKE '_'",
+                    "@ ~ '^a'",
+                    "@ = ANY ('{a,b}')",
+                    "@ COLLATE \"C\" < 'b'",
+                ]))
+                .to_owned(),
+                2 => "NOT @ IS NULL".to_owned(),
+                3 => format!("(@ = '{value}' OR @ = 'red')"),
+                4 => format!("'{value}' {comparison} @"),
+                _ => format!("@ {comparison} '{value}'"),
+            }
+        }
+        Type::Date | Type::Timestamp => {
+            let day = *random.pick(&[
+                "2024-01-01",
+                "2024-02-29",
+                "2024-03-01",
+                "2024-04-01",
+                "2024-10-01",
+                "2024-12-30",
+                "2025-01-01",
+                "2024-01-15",
+                "2024-03-10 12:00",
+                "2023-12-31 23:59:59",
+            ]);
+            match random.below(6) {
+                0 => format!("@ >= '{day}' AND @ < '2025-01-01'"),
+                1 => format!("@ BETWEEN '2024-01-01' AND '{day}'"),
+                2 => format!("@ >= TO_TIMESTAMP('{}', 'YYYY-MM-DD')", &day[..10]),
+                3 => format!("@ < DATE '{day}'"),
+                4 => format!("@ >= TIMESTAMP '{day}'"),
+                _ => format!("@ {} '{day}'", random.pick(&[">=", "<", "<=", ">"])),
+            }
+        }
+        Type::Instant => {
+            let moment = *random.pick(&[
+                "2024-03-10 02:30:00",
+                "2024-03-31 00:00",
+                "2024-11-03 01:30",
+                "2024-04-01 00:00+00",
+                "2024-10-27 00:00",
+                "2025-01-01",
+            ]);
+            match random.below(4) {
+                0 => format!("@ >= TO_TIMESTAMP('{}', 'YYYY-MM-DD')", &moment[..10]),
+                1 => format!("@ BETWEEN '2024-01-01' AND '{moment}'"),
+                2 => format!("@ < DATE '{}'", &moment[..10]),
+                _ => format!("@ {comparison} '{moment}'"),
+            }
+        }
+        Type::Boolean => (*random.pick(&[
+            "@ IS NOT NULL",
+            "@ IS NULL",
+            "@",
+            "NOT @",
+            "@ IS NOT TRUE",
+            "@ = true",
+            "coalesce(@, false)",
+        ]))
+        .to_owned(),
+        Type::Scaled | Type::Numeric => match random.below(3) {
+            0 => format!("@ IN (1, 1.5, {})", random.below(3)),
+            1 => format!("@ BETWEEN {} AND 2.5", random.below(3)),
+            _ => format!("@ {comparison} {}", random.pick(&["1", "1.5", "0", "1.50"])),
+        },
+        Type::Float => format!("@ {comparison} 1.5"),
+        Type::Enum => match random.below(3) {
+            0 => "@ IN ('sad', 'Glad')".to_owned(),
+            1 => "@ IS NULL".to_owned(),
+            _ => format!("@ {comparison} 'ok'"),
+        },
+        Type::Interval => format!("@ {comparison} interval '24 hours'"),
+        Type::Uuid => format!("@ {comparison} '00000000-0000-0000-0000-000000000002'"),
+    };
+    text.replace('@', column)
+}
