@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pgstar_cache::Answer;
 
+use crate::wire::ColumnOrigin;
+
 /// What a session knows of itself when it asks for a route, as PostgreSQL reported it.
 ///
 /// Fetched from the session's own backend (see `session::facts`) and fetched again after any
@@ -82,13 +84,6 @@ impl std::fmt::Debug for CacheSlot {
             .field("answer_bytes_max", &self.answer_bytes_max)
             .finish_non_exhaustive()
     }
-}
-
-/// The table OID and attribute number that RowDescription carries for one output column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ColumnOrigin {
-    pub table: u32,
-    pub attnum: i16,
 }
 
 /// A statement to run in place of the client's.

@@ -27,8 +27,10 @@ use pgstar_rewriter::{Match, Reason};
 
 pub use explain::Explanation;
 pub use gate::Requested;
-pub use interface::{Binding, CacheSlot, Candidate, ColumnOrigin, Rewritten, Route, SessionFacts};
+pub use interface::{Binding, CacheSlot, Candidate, Rewritten, Route, SessionFacts};
 pub use pgstar_cache::Answer;
+
+pub use crate::wire::ColumnOrigin;
 
 use crate::config::{CacheConfig, Freshness};
 use crate::telemetry;
