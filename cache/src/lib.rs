@@ -1,7 +1,7 @@
 //! Whole answers kept in memory, weighed in bytes.
 //!
-//! Keys and answers are opaque bytes: what makes two questions one, and how fresh an answer must
-//! be, is decided by whoever makes the key.
+//! Keys and answers are opaque bytes, and so is the tag that is kept beside an answer: what makes two
+//! questions one, and whether an answer is fresh enough, is decided by whoever makes key and tag.
 #![warn(missing_docs)]
 
 use std::sync::Arc;
@@ -54,26 +54,43 @@ pub struct Statistics {
     pub bytes: u64,
     /// The most that they may take, in bytes.
     pub bytes_max: u64,
-    /// Look-ups that found an answer.
+    /// Look-ups that found an answer that could be used.
     pub hits: u64,
     /// Look-ups that found none.
     pub misses: u64,
 }
 
+/// An answer with what it is true for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Kept<T> {
+    /// The answer.
+    pub answer: Arc<Answer>,
+    /// What its freshness is judged by: known before the answer was computed.
+    pub tag: T,
+}
+
 /// Answers, the least useful of which leave when memory is short.
-#[derive(Debug)]
-pub struct AnswerCache {
-    answers: Cache<Key, Arc<Answer>>,
+pub struct AnswerCache<T> {
+    answers: Cache<Key, Arc<Kept<T>>>,
     bytes_max: u64,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
-impl AnswerCache {
+impl<T> std::fmt::Debug for AnswerCache<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AnswerCache")
+            .field("bytes_max", &self.bytes_max)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + Sync + 'static> AnswerCache<T> {
     /// A cache of at most this many bytes; 0 keeps nothing.
     pub fn new(bytes_max: u64) -> Self {
-        let weigh = |key: &Key, answer: &Arc<Answer>| {
-            u32::try_from(key.0.len() + answer.size() + ENTRY_OVERHEAD_BYTES).unwrap_or(u32::MAX)
+        let weigh = |key: &Key, kept: &Arc<Kept<T>>| {
+            let bytes = key.0.len() + kept.answer.size() + ENTRY_OVERHEAD_BYTES;
+            u32::try_from(bytes).unwrap_or(u32::MAX)
         };
         AnswerCache {
             answers: Cache::builder()
@@ -86,26 +103,26 @@ impl AnswerCache {
         }
     }
 
-    /// The answer kept under this key.
-    pub fn get(&self, key: &Key) -> Option<Arc<Answer>> {
-        let answer = self.answers.get(key);
-        let counter = if answer.is_some() {
-            &self.hits
-        } else {
-            &self.misses
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        answer
+    /// What is kept under this key. Whoever asked says afterwards whether it was a [`hit`](Self::hit)
+    /// or a [`miss`](Self::miss): that depends on the tag.
+    pub fn get(&self, key: &Key) -> Option<Arc<Kept<T>>> {
+        self.answers.get(key)
     }
 
-    /// Whether an answer is kept under this key, without counting as a use.
-    pub fn contains(&self, key: &Key) -> bool {
-        self.answers.contains_key(key)
+    /// Counts an answer that was used.
+    pub fn hit(&self) {
+        self.hits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a look-up that found none, or none that is fresh enough.
+    pub fn miss(&self) {
+        self.misses.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Keeps an answer, until it is replaced or memory is needed for better ones.
-    pub fn insert(&self, key: Key, answer: Answer) {
-        self.answers.insert(key, Arc::new(answer));
+    pub fn insert(&self, key: Key, answer: Answer, tag: T) {
+        let answer = Arc::new(answer);
+        self.answers.insert(key, Arc::new(Kept { answer, tag }));
     }
 
     /// Forgets every answer.
@@ -149,8 +166,11 @@ mod tests {
         let cache = AnswerCache::new(1 << 20);
         let key = Key::of(&[b"question"]);
         assert_eq!(cache.get(&key), None);
-        cache.insert(key.clone(), answer(10));
-        assert_eq!(cache.get(&key).as_deref(), Some(&answer(10)));
+        cache.miss();
+        cache.insert(key.clone(), answer(10), "tag");
+        let kept = cache.get(&key).unwrap();
+        assert_eq!((&*kept.answer, kept.tag), (&answer(10), "tag"));
+        cache.hit();
         let statistics = cache.statistics();
         assert_eq!(
             (statistics.entries, statistics.hits, statistics.misses),
@@ -165,7 +185,7 @@ mod tests {
         let bytes_max = 100_000;
         let cache = AnswerCache::new(bytes_max);
         for number in 0u32..1_000 {
-            cache.insert(Key::of(&[&number.to_be_bytes()]), answer(1_000));
+            cache.insert(Key::of(&[&number.to_be_bytes()]), answer(1_000), ());
         }
         let statistics = cache.statistics();
         assert!(statistics.bytes <= bytes_max, "{statistics:?}");
@@ -175,7 +195,7 @@ mod tests {
     #[test]
     fn a_cache_without_memory_keeps_nothing() {
         let cache = AnswerCache::new(0);
-        cache.insert(Key::of(&[b"question"]), answer(10));
+        cache.insert(Key::of(&[b"question"]), answer(10), ());
         assert_eq!(cache.statistics().entries, 0);
     }
 }

@@ -6,6 +6,7 @@ pub mod config;
 pub mod demo;
 pub mod explain;
 pub mod failure;
+pub mod follower;
 pub mod listener;
 pub mod misfit;
 pub mod rollups;

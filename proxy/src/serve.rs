@@ -92,7 +92,12 @@ impl Proxy {
             config.freshness,
         ));
         let (stop, stopped) = watch::channel(false);
-        let upkeep = vec![tokio::spawn(keep_gauges(Arc::clone(&router)))];
+        warehouse.follower().begin();
+        let following = Arc::clone(&warehouse);
+        let upkeep = vec![
+            tokio::spawn(keep_gauges(Arc::clone(&router))),
+            tokio::spawn(async move { following.follower().keep().await }),
+        ];
         let mut proxy = Proxy {
             address,
             warehouse,

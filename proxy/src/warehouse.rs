@@ -3,7 +3,7 @@
 //! Routing reads a [`Snapshot`]; one background task replaces it when the catalog changes or a
 //! rollup is built. It must not know what a session or a statement is.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,14 +12,16 @@ use pgstar_postgres::connect::{Connector, Error as ConnectError};
 use pgstar_postgres::rollups::{
     self, BuildPlan, BuildProgress, BuiltRollup, Readers, RollupError, RollupStore,
 };
-use pgstar_rewriter::catalog::Catalog;
+use pgstar_postgres::stream::Position;
+use pgstar_rewriter::catalog::{Catalog, Oid};
 use pgstar_rewriter::{Match, Reason, Rollup, RollupDefinition};
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, SimpleQueryMessage};
 use tracing::warn;
 
 use crate::config::RollupConfig;
+use crate::follower::Follower;
 use crate::telemetry;
 use crate::words::Words;
 
@@ -34,6 +36,17 @@ pub const CATALOG_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// How long to wait after something failed: long enough that a lasting trouble does not flood the log.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long a build waits for the change stream, so that the rollup can be shown to be current later. A
+/// build without it is as right, but has to be done again before it answers a strict statement.
+const POSITION_WAIT: Duration = Duration::from_secs(2);
+
+/// A rollup that is behind is rebuilt at the soonest this long after its last build …
+const REBUILD_PAUSE_MIN: Duration = Duration::from_millis(500);
+
+/// … and after so many times as long as that build took, so that rebuilding takes a bounded share of the
+/// server's time.
+const REBUILD_PAUSE_FACTOR: u32 = 4;
 
 /// A rollup that can answer, with what decides for whom.
 #[derive(Debug, Clone)]
@@ -107,6 +120,23 @@ pub struct Warehouse {
     /// Told when there may be something to build.
     changed: Notify,
     building: Mutex<HashMap<String, &'static str>>,
+    follower: Follower,
+    /// The last build of this process, by the rollup's name.
+    builds: Mutex<HashMap<String, Build>>,
+    /// Rollups that a strict statement could not use, by name.
+    behind: Mutex<BTreeSet<String>>,
+    /// Told when one is added.
+    fell_behind: Notify,
+}
+
+/// What is known of a build because it was done here.
+#[derive(Debug, Clone)]
+struct Build {
+    table: String,
+    /// A position from before the build's snapshot.
+    position: Option<Position>,
+    ended_at: Instant,
+    took: Duration,
 }
 
 /// Definitions read against one catalog.
@@ -130,6 +160,10 @@ impl Warehouse {
             refreshing: tokio::sync::Mutex::default(),
             changed: Notify::new(),
             building: Mutex::default(),
+            follower: Follower::new(upstream.clone()),
+            builds: Mutex::default(),
+            behind: Mutex::default(),
+            fell_behind: Notify::new(),
         })
     }
 
@@ -165,6 +199,30 @@ impl Warehouse {
         &self.connector
     }
 
+    /// What changes in the tables behind the rollups.
+    pub fn follower(&self) -> &Follower {
+        &self.follower
+    }
+
+    /// A position from before the snapshot that this table was built from; `None` when it was built
+    /// without one, or by somebody else.
+    pub fn position_of(&self, built: &BuiltRollup) -> Option<Position> {
+        let builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
+        let build = builds.get(&built.name)?;
+        (build.table == built.table)
+            .then_some(build.position)
+            .flatten()
+    }
+
+    /// The rollup cannot be shown to be current, and somebody asked for that: it is rebuilt soon.
+    pub fn note_behind(&self, rollup: &str) {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        if !behind.contains(rollup) {
+            behind.insert(rollup.to_owned());
+            self.fell_behind.notify_one();
+        }
+    }
+
     /// What a rollup that is not ready is doing, if anything.
     pub fn building(&self, rollup: &str) -> Option<&'static str> {
         self.building
@@ -196,12 +254,14 @@ impl Warehouse {
         let _turn = self.refreshing.lock().await;
         let asked_at = Instant::now();
         let client = self.connector.shared().await?;
+        // Before the catalog is read: no rollup is younger than what is known of the tables behind it.
+        let built = rollups::list(&client).await?;
         let catalog = load_catalog(&client).await?;
         let (database, search_path) = own_session(&client).await?;
         let Definitions { fitting, misfits } =
             read_definitions(&self.declared(), &catalog, &search_path);
         let plans: Vec<BuildPlan> = fitting.iter().map(plan).collect();
-        let built = rollups::list(&client).await?;
+        let followed = followed(&fitting, &catalog);
         let is_current = |plan: &BuildPlan| {
             built
                 .iter()
@@ -232,7 +292,8 @@ impl Warehouse {
         for (definition, plan) in fitting.into_iter().zip(plans) {
             snapshot.add(definition, &plan, &built, &readers);
         }
-        snapshot.base_tables = Words::of(snapshot.tables_of_rollups());
+        snapshot.base_tables = Words::of(snapshot.names_of(&followed));
+        self.follower.want(followed);
         snapshot.tell_metrics();
         *self
             .snapshot
@@ -289,22 +350,43 @@ impl Warehouse {
         if is_ready && !again {
             return Ok(false);
         }
+        let found = rollups::list(&client).await?;
+        let is_there =
+            |built: &BuiltRollup| built.name == name && built.fingerprint == plan.fingerprint;
+        if !again && found.iter().any(is_there) {
+            self.refresh().await?;
+            return Ok(false);
+        }
         let tell = |step: BuildProgress| {
             self.note_building(&name, &step);
             progress(&name, step);
         };
-        let result = if again {
-            self.store.rebuild(&plan, &tell).await
-        } else {
-            self.store.ensure(&plan, &tell).await
-        };
+        let began_at = Instant::now();
+        // Before the build's snapshot; see pgstar_postgres::stream.
+        let position = self.position().await;
+        let result = self.store.rebuild(&plan, &tell).await;
         self.building
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&name);
-        result?;
+        let build = Build {
+            table: result?.table,
+            position,
+            ended_at: Instant::now(),
+            took: began_at.elapsed(),
+        };
+        self.builds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name, build);
         self.refresh().await?;
         Ok(true)
+    }
+
+    async fn position(&self) -> Option<Position> {
+        self.follower.settled(POSITION_WAIT).await.ok()?;
+        let proven = self.follower.prove(POSITION_WAIT).await.ok()?;
+        Some(proven.position)
     }
 
     fn note_building(&self, name: &str, step: &BuildProgress) {
@@ -324,7 +406,11 @@ impl Warehouse {
     /// Keeps the snapshot current for as long as it is polled, and builds rollups whose definition is
     /// not built. The catalog is watched while they are being built.
     pub async fn keep_current(&self, progress: &(dyn Fn(&str, BuildProgress) + Sync)) {
-        tokio::join!(self.watch_catalog(), self.keep_built(progress));
+        tokio::join!(
+            self.watch_catalog(),
+            self.keep_built(progress),
+            self.rebuild_behind(progress)
+        );
     }
 
     /// Trouble is logged and tried again; when it lasts, `is_watched` turns false.
@@ -365,6 +451,53 @@ impl Warehouse {
                 sleep(TROUBLE_PAUSE).await;
             }
         }
+    }
+
+    /// Rebuilds rollups that strict statements could not use, each within its share of time.
+    async fn rebuild_behind(&self, progress: &(dyn Fn(&str, BuildProgress) + Sync)) {
+        loop {
+            let Some((rollup, due_at)) = self.next_behind() else {
+                self.fell_behind.notified().await;
+                continue;
+            };
+            let pause = due_at.saturating_duration_since(Instant::now());
+            if !pause.is_zero() {
+                // Another one may be due earlier.
+                let _elapsed = timeout(pause, self.fell_behind.notified()).await;
+                continue;
+            }
+            self.behind
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(rollup.name.as_str());
+            if let Err(error) = self.build_one(&rollup, true, progress).await {
+                warn!(%error, rollup = %rollup.name, "Could not rebuild a rollup that is behind.");
+                sleep(TROUBLE_PAUSE).await;
+            }
+        }
+    }
+
+    /// The rollup that is to be rebuilt next, and when. Names that are not declared any more are forgotten.
+    fn next_behind(&self) -> Option<(RollupConfig, Instant)> {
+        let declared = self.declared();
+        let builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        behind.retain(|name| declared.iter().any(|rollup| rollup.name.as_str() == name));
+        let due = |rollup: &RollupConfig| {
+            builds
+                .get(rollup.name.as_str())
+                .map_or_else(Instant::now, |build| {
+                    let pause = (build.took * REBUILD_PAUSE_FACTOR).max(REBUILD_PAUSE_MIN);
+                    build.ended_at + pause
+                })
+        };
+        let wanted = declared
+            .into_iter()
+            .filter(|rollup| behind.contains(rollup.name.as_str()));
+        wanted
+            .map(|rollup| (due(&rollup), rollup))
+            .min_by_key(|(due_at, _)| *due_at)
+            .map(|(due_at, rollup)| (rollup, due_at))
     }
 
     /// Changes whenever a refresh could come out differently.
@@ -417,15 +550,14 @@ impl Snapshot {
         }
     }
 
-    fn tables_of_rollups(&self) -> Vec<String> {
-        let relations = self
-            .rollups
+    /// The tables' names, in lower case.
+    fn names_of(&self, tables: &BTreeSet<Oid>) -> Vec<String> {
+        let relations = tables
             .iter()
-            .flat_map(|rollup| &rollup.definition.base_relations);
-        let names = relations
-            .filter_map(|oid| self.catalog.relation_by_oid(*oid))
-            .map(|relation| relation.name.to_ascii_lowercase());
-        let mut names: Vec<String> = names.collect();
+            .filter_map(|oid| self.catalog.relation_by_oid(*oid));
+        let mut names: Vec<String> = relations
+            .map(|relation| relation.name.to_ascii_lowercase())
+            .collect();
         names.sort();
         names.dedup();
         names
@@ -461,6 +593,25 @@ impl Snapshot {
             .duration_since(built.built_at)
             .unwrap_or_default()
     }
+}
+
+/// The tables to follow: those that rollups are built from, and those that foreign keys of these refer to,
+/// because a statement may join them in addition.
+fn followed(definitions: &[RollupDefinition], catalog: &Catalog) -> BTreeSet<Oid> {
+    let mut tables = BTreeSet::new();
+    let bases = definitions.iter();
+    let mut found: Vec<Oid> = bases
+        .flat_map(|definition| definition.base_relations.iter().copied())
+        .collect();
+    while let Some(table) = found.pop() {
+        if tables.insert(table)
+            && let Some(relation) = catalog.relation_by_oid(table)
+        {
+            let keys = relation.foreign_keys.iter();
+            found.extend(keys.map(|key| key.references));
+        }
+    }
+    tables
 }
 
 fn plan(definition: &RollupDefinition) -> BuildPlan {

@@ -72,7 +72,7 @@ fn only_the_url_is_needed() {
     assert_eq!(config.admin.unwrap().to_string(), "127.0.0.1:9632");
     assert_eq!(config.cache.memory, ByteSize::mib(512));
     assert_eq!(config.cache.max_answer, ByteSize::mib(16));
-    assert_eq!(config.freshness, Freshness::Strict);
+    assert_eq!(config.freshness.default, Freshness::Strict);
     assert_eq!(config.limits.connections, 1000);
     assert_eq!(config.limits.statement, ByteSize::mib(1));
     assert_eq!(config.limits.login_timeout, Duration::from_secs(30));
@@ -94,7 +94,7 @@ fn the_documented_defaults_are_the_real_ones() {
             written_out += &format!("{}\n{}", section.header(), lines.concat());
         }
     }
-    assert_eq!(count, 9);
+    assert_eq!(count, 10);
     let (with, without) = (parse(&written_out).unwrap(), parse(URL).unwrap());
     assert_eq!(format!("{with:?}"), format!("{without:?}"));
 }
@@ -113,6 +113,7 @@ address = "off"
 memory = "8MiB"
 [freshness]
 default = "5s"
+deadline = "1500ms"
 [limits]
 connections = 1_0
 statement = "16kB"
@@ -139,7 +140,11 @@ query = 'SELECT 2'
         ByteSize::mib(8),
         "the default is cut to the memory"
     );
-    assert_eq!(config.freshness, Freshness::Within(Duration::from_secs(5)));
+    assert_eq!(
+        config.freshness.default,
+        Freshness::Within(Duration::from_secs(5))
+    );
+    assert_eq!(config.freshness.deadline, Duration::from_millis(1500));
     assert_eq!(config.limits.connections, 10);
     assert_eq!(config.limits.statement, ByteSize::kib(16));
     assert_eq!(config.limits.login_timeout, Duration::from_millis(500));
@@ -193,7 +198,7 @@ fn a_place_in_a_query_is_a_place_in_the_file() {
 #[test]
 fn a_byte_order_mark_is_no_character() {
     let config = parse(&format!("\u{feff}{URL}")).unwrap();
-    assert_eq!(config.freshness, Freshness::Strict);
+    assert_eq!(config.freshness.default, Freshness::Strict);
     let problems = parse("\u{feff}nonsense = 1\n[upstream]\nurl = \"host=h\"").unwrap_err();
     assert!(
         problems

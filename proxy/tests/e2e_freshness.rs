@@ -1,5 +1,5 @@
-//! How old an answer may be: strict passes through and sees every commit, a bound holds until it is passed,
-//! any may be stale; and the places where it can be said.
+//! How old an answer may be where changes cannot be followed: strict passes through and sees every commit, a
+//! bound holds until it is passed, any may be stale; and the places where it can be said.
 
 #![allow(clippy::unwrap_used)]
 
@@ -24,7 +24,7 @@ const AFTER: [&str; 2] = ["Bath|51", "York|50"];
 const INSERT: &str = "INSERT INTO sale VALUES (101, 1, 5)";
 
 async fn lab(more: &str) -> Lab {
-    Lab::start(&Database::with(SCHEMA).await, more, &ROLLUPS).await
+    Lab::start(&Database::unfollowed(SCHEMA).await, more, &ROLLUPS).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -471,3 +471,102 @@ async fn a_rewritten_answer_streams_rows_of_any_size() {
         15_000_000
     );
 }
+
+/// Answers `SELECT 'asked'` by another text once it is, or is not, confirmed.
+fn confirmed_to(sql: &str, is_confirmed: bool) -> Play {
+    Play::Confirm {
+        sql: sql.to_owned(),
+        origins: vec![ColumnOrigin {
+            table: 0,
+            attnum: 0,
+        }],
+        is_confirmed,
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_confirmed_goes_out_whole_and_is_kept() {
+    let (proxy, mut client) = playing(confirmed_to("SELECT 'rewritten'", true)).await;
+    for frames in [query(ASKED), batch(ASKED)] {
+        let replies = client.exchange(&frames).await;
+        assert_eq!(values(&replies), ["rewritten"]);
+    }
+    client.query("BEGIN").await;
+    let replies = client.query(ASKED).await;
+    assert_eq!((tags(&replies), status(&replies)), ("TDCZ".into(), 'T'));
+    assert_eq!(proxy.shared.router.kept.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_confirmed_is_seen_by_nobody() {
+    let (proxy, mut client) = playing(confirmed_to("SELECT 'rewritten'", false)).await;
+    for frames in [query(ASKED), batch(ASKED)] {
+        let replies = client.exchange(&frames).await;
+        assert_eq!(values(&replies), ["asked"]);
+    }
+    client.query("BEGIN").await;
+    let replies = client.query(ASKED).await;
+    assert_eq!(
+        (values(&replies), status(&replies)),
+        (vec!["asked".into()], 'T')
+    );
+    assert!(proxy.shared.router.kept.lock().unwrap().is_empty());
+    assert!(
+        proxy.shared.router.failed.lock().unwrap().is_empty(),
+        "the next one may be confirmed"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_too_large_to_be_held_back_is_the_originals() {
+    let (proxy, mut client) = playing(confirmed_to(
+        "SELECT repeat('x', 100000) FROM generate_series(1, 100)",
+        true,
+    ))
+    .await;
+    assert_eq!(values(&client.query(ASKED).await), ["asked"]);
+    assert_eq!(proxy.shared.router.failed.lock().unwrap()[0].1, "54000");
+}
+
+#[tokio::test]
+async fn an_observed_statement_is_the_clients_own_and_its_answer_is_kept() {
+    let observe = || Play::Observe {
+        keep_bytes_max: 1000,
+    };
+    let (proxy, mut client) = playing(observe()).await;
+    let mut direct = Client::connect(proxy.server.as_ref().unwrap().port()).await;
+    let run = || [bind("", ""), execute("", 0), sync()].concat();
+    let batches = [
+        query(ASKED),
+        batch(ASKED),
+        [parse("", ASKED), run()].concat(),
+        [parse("", ASKED), describe('S', ""), run()].concat(),
+        // The unnamed statement is the client's own afterwards.
+        run(),
+    ];
+    for frames in batches {
+        let through = joined(&client.exchange(&frames).await);
+        assert_eq!(through, joined(&direct.exchange(&frames).await));
+    }
+    let kept = proxy.shared.router.kept.lock().unwrap();
+    assert_eq!(kept.len(), 4);
+    assert!(kept.iter().all(|answer| *answer == kept[0]));
+}
+
+#[tokio::test]
+async fn an_observed_statement_that_fails_or_is_too_large_is_not_kept() {
+    let failing = "SELECT 1 / 0";
+    let large = "SELECT repeat('x', 400) FROM generate_series(1, 5)";
+    let observe = || Play::Observe {
+        keep_bytes_max: 1000,
+    };
+    let script = Script::new([(failing, observe()), (large, observe())]);
+    let proxy = Proxy::start(&server().await, script).await;
+    let mut client = Client::connect(proxy.port).await;
+    client.query("BEGIN").await;
+    let replies = client.query(failing).await;
+    assert!(replies[0].contains("22012") && status(&replies) == 'E');
+    client.query("ROLLBACK").await;
+    assert_eq!(values(&client.query(large).await).len(), 5);
+    assert!(proxy.shared.router.kept.lock().unwrap().is_empty());
+}

@@ -93,6 +93,8 @@ codes! {
     BucketUnaligned => "bucket-unaligned",
     /// The rollup is not built, or was built for other tables.
     NotBuilt => "not-built",
+    /// A base table has changed, or may have, since the state that the rollup holds.
+    RollupBehind => "rollup-behind",
     /// The rollup cannot be shown to be as fresh as the session asks.
     FreshnessUnproven => "freshness-unproven",
     /// `pgstar.freshness` is not a value that pgstar knows, so it is taken as strict.

@@ -27,6 +27,7 @@ const SAID_ELSEWHERE: &[Code] = &[
     Code::OtherDatabase,
     Code::DescribeMismatch,
     Code::StatementRefused,
+    Code::RollupBehind,
     Code::RewriteFailed,
     Code::CatalogUnavailable,
     // In tests of their own below: a file of cases always has rollups, and no line of 64 kB.

@@ -142,12 +142,20 @@ pub const SECTIONS: &[Section] = &[
     Section {
         name: "freshness",
         repeated: false,
-        keys: &[text(
-            "default",
-            Means("\"strict\""),
-            "How old an answer may be when a session has not set pgstar.freshness: \
-             \"strict\", a bound such as \"5s\", or \"any\".",
-        )],
+        keys: &[
+            text(
+                "default",
+                Means("\"strict\""),
+                "How old an answer may be when a session has not set pgstar.freshness: \
+                 \"strict\", a bound such as \"5s\", or \"any\".",
+            ),
+            text(
+                "deadline",
+                Means("\"500ms\""),
+                "How long a statement may wait for the proof that its answer is fresh; \
+                 then the base tables answer.",
+            ),
+        ],
     },
     Section {
         name: "limits",

@@ -46,8 +46,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// `[cache]`.
     pub cache: CacheConfig,
-    /// `[freshness] default`: what holds for a session that has not set `pgstar.freshness`.
-    pub freshness: Freshness,
+    /// `[freshness]`.
+    pub freshness: FreshnessConfig,
     /// `[limits]`.
     pub limits: Limits,
     /// `[[rollup]]`, in the file's order, all names different.
@@ -61,6 +61,15 @@ pub struct CacheConfig {
     pub memory: ByteSize,
     /// The largest answer worth storing, at most `memory`.
     pub max_answer: ByteSize,
+}
+
+/// `[freshness]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FreshnessConfig {
+    /// What holds for a session that has not set `pgstar.freshness`.
+    pub default: Freshness,
+    /// How long a statement may wait for a proof; longer than zero.
+    pub deadline: Duration,
 }
 
 /// `[limits]`.
@@ -133,12 +142,7 @@ fn checked(file: &Path, document: &Document<'_>, findings: &mut Findings<'_>) ->
     let upstream = upstream(&document.table("upstream"), findings);
     let (listen, admin) = addresses(document, findings);
     let cache = cache(&document.table("cache"), findings);
-    let freshness = read(
-        &document.table("freshness"),
-        "default",
-        Freshness::Strict,
-        findings,
-    );
+    let freshness = freshness(&document.table("freshness"), findings);
     let limits = limits(&document.table("limits"), findings);
     let rollups = rollups(document, findings);
     let file = file.to_path_buf();
@@ -198,6 +202,16 @@ fn cache(table: &Table<'_, '_>, findings: &mut Findings<'_>) -> CacheConfig {
     CacheConfig {
         memory,
         max_answer: max_answer.min(memory),
+    }
+}
+
+fn freshness(table: &Table<'_, '_>, findings: &mut Findings<'_>) -> FreshnessConfig {
+    const DEADLINE: Timespan = Timespan(Duration::from_millis(500));
+    const DEADLINE_RANGE: RangeInclusive<Timespan> =
+        Timespan(Duration::from_millis(1))..=Timespan::seconds(60);
+    FreshnessConfig {
+        default: read(table, "default", Freshness::Strict, findings),
+        deadline: read_within(table, "deadline", DEADLINE, DEADLINE_RANGE, findings).0,
     }
 }
 

@@ -192,7 +192,7 @@ fn config(server: &Server) -> Result<Config, Failure> {
             })?;
     config.listen.set_port(0);
     config.admin = None;
-    config.freshness = Freshness::Any;
+    config.freshness.default = Freshness::Any;
     Ok(config)
 }
 

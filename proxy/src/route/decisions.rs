@@ -18,6 +18,8 @@ use crate::warehouse::Snapshot;
 /// Memory for kept decisions, in bytes of statement text and rewritten text.
 const DECISION_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+const UNDEFINED_TABLE: &str = "42P01";
+
 /// What PostgreSQL says of one match: where the original's columns come from, or why the rewritten
 /// statement may not stand for it.
 pub(super) type Parity = Result<Arc<[ColumnOrigin]>, Reason>;
@@ -138,6 +140,10 @@ impl Decisions {
         sql: &str,
         sqlstate: &str,
     ) {
+        // The rollup's table made way for its next generation; the next statement reads that.
+        if sqlstate == UNDEFINED_TABLE {
+            return;
+        }
         let reason = Reason::new(Code::RewriteFailed, format!("SQLSTATE {sqlstate}"));
         let decision = Decision {
             reasons: vec![reason],

@@ -1,9 +1,11 @@
 //! What `EXPLAIN (PGSTAR)` and `pgstar explain` say: the decision, and why.
 
+use std::time::Duration;
+
 use pgstar_rewriter::{Reason, Step};
 use serde::Serialize;
 
-use super::{Requested, Verdict};
+use super::{Requested, Shown, Verdict};
 
 /// A decision with everything that led to it.
 #[derive(Debug, Serialize)]
@@ -33,6 +35,18 @@ struct ProofLine {
 #[derive(Debug, Serialize)]
 struct FreshnessLine {
     requested: String,
+    /// `current`, `within` a bound, `as built`; absent when nothing was shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shown: Option<&'static str>,
+    /// Up to where in PostgreSQL's log every commit is in the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<String>,
+    /// How long the proof took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waited_ms: Option<f64>,
+    /// Every commit acknowledged longer ago than this is in the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    staleness_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     built_seconds_ago: Option<u64>,
 }
@@ -44,8 +58,8 @@ impl Explanation {
             _ => None,
         };
         let decision = match (found, is_cached) {
-            (None, _) => "passthrough",
-            (Some(_), true) => "cache",
+            (None, false) => "passthrough",
+            (_, true) => "cache",
             (Some(_), false) => "rollup",
         };
         let reasons = match (&verdict.outcome, &verdict.decided) {
@@ -63,12 +77,15 @@ impl Explanation {
                 .flat_map(|found| &found.proof)
                 .map(ProofLine::of)
                 .collect(),
-            freshness: FreshnessLine {
-                requested: requested.freshness.to_string(),
-                built_seconds_ago: found
-                    .and_then(|found| verdict.snapshot.oldest(found))
-                    .map(|age| age.as_secs()),
-            },
+            freshness: FreshnessLine::of(
+                match (&verdict.outcome, &verdict.base) {
+                    (Ok(answering), _) => Some(answering.shown),
+                    (Err(_), Some(base)) if is_cached => Some(base.shown),
+                    (Err(_), _) => None,
+                },
+                requested,
+                found.and_then(|found| verdict.snapshot.oldest(found)),
+            ),
         }
     }
 
@@ -97,7 +114,7 @@ impl Explanation {
         }
         if !self.reasons.is_empty() {
             lines.push(
-                if self.sql.is_some() {
+                if self.decision != "passthrough" {
                     "  Not used:"
                 } else {
                     "  Reasons:"
@@ -119,6 +136,9 @@ impl Explanation {
                 format!("Answered from the cache, kept from rollup {rollup}")
             }
             (Some(rollup), _) => format!("Answered from rollup {rollup}"),
+            (None, "cache") => {
+                "Answered from the cache, kept from PostgreSQL's own answer".to_owned()
+            }
             (None, _) => "Passed through to PostgreSQL".to_owned(),
         }
     }
@@ -158,13 +178,50 @@ impl ProofLine {
 }
 
 impl FreshnessLine {
-    fn text(&self) -> String {
-        match self.built_seconds_ago {
-            Some(age) => format!(
-                "  Freshness: asked for {}; built {age} s ago",
-                self.requested
-            ),
-            None => format!("  Freshness: asked for {}", self.requested),
+    fn of(shown: Option<Shown>, requested: &Requested, age: Option<Duration>) -> Self {
+        let mut line = FreshnessLine {
+            requested: requested.freshness.to_string(),
+            shown: None,
+            position: None,
+            waited_ms: None,
+            staleness_ms: None,
+            built_seconds_ago: age.map(|age| age.as_secs()),
+        };
+        match shown {
+            None => {}
+            Some(Shown::Current(proven)) => {
+                line.shown = Some("current");
+                line.position = Some(proven.position.at.to_string());
+                line.waited_ms = Some(milliseconds(proven.waited));
+            }
+            Some(Shown::Within(staleness)) => {
+                line.shown = Some("within");
+                line.staleness_ms = Some(milliseconds(staleness));
+            }
+            Some(Shown::AsBuilt) => line.shown = Some("as built"),
         }
+        line
     }
+
+    fn text(&self) -> String {
+        let proven = match (&self.position, self.waited_ms, self.staleness_ms) {
+            (Some(position), Some(waited), _) => {
+                format!("; proven to have every commit up to {position}, in {waited} ms")
+            }
+            (_, _, Some(staleness)) => {
+                format!("; proven to have every commit from before {staleness} ms")
+            }
+            _ => String::new(),
+        };
+        let built = match self.built_seconds_ago {
+            Some(age) => format!("; built {age} s ago"),
+            None => String::new(),
+        };
+        format!("  Freshness: asked for {}{proven}{built}", self.requested)
+    }
+}
+
+/// To a microsecond.
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1000.0
 }

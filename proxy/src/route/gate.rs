@@ -1,7 +1,5 @@
 //! For whom and when a rollup may answer: what the proof of a rewrite does not cover.
 
-use std::time::Duration;
-
 use pgstar_rewriter::{Code, Match, Reason};
 
 use super::SessionFacts;
@@ -94,12 +92,11 @@ pub(super) fn session(
     Ok(())
 }
 
-/// Whether these rollups may answer this session.
+/// Whether this session's role may be answered from these rollups.
 pub(super) fn rollups(
     facts: &SessionFacts,
     snapshot: &Snapshot,
     found: &Match,
-    requested: &Requested,
 ) -> Result<(), Reason> {
     for position in &found.rollups {
         let Some(ready) = snapshot.ready.get(*position) else {
@@ -116,40 +113,13 @@ pub(super) fn rollups(
             ));
         }
     }
-    if found.rollups.len() > 1 || !found.base_reads.is_empty() {
-        let detail = "several tables would be read, and it is not known that they are of one state";
-        return Err(Reason::new(Code::FreshnessUnproven, detail));
-    }
-    fresh_enough(snapshot.oldest(found).unwrap_or(Duration::MAX), requested)
-}
-
-/// Without a change stream all that is known of a rollup is when it was built.
-fn fresh_enough(age: Duration, requested: &Requested) -> Result<(), Reason> {
-    if requested.is_invalid {
-        return Err(Reason::new(
-            Code::InvalidFreshness,
-            "pgstar.freshness is 'strict', 'any' or a duration such as '5s'",
-        ));
-    }
-    match requested.freshness {
-        Freshness::Any => Ok(()),
-        Freshness::Within(bound) if age <= bound => Ok(()),
-        Freshness::Within(bound) => {
-            let detail = format!("asked for {bound:?}, built {} s ago", age.as_secs());
-            Err(Reason::new(Code::FreshnessUnproven, detail))
-        }
-        Freshness::Strict => {
-            let detail = format!(
-                "strict asks for every commit, and this rollup was built {} s ago; SET pgstar.freshness = 'any' or a bound to allow it",
-                age.as_secs()
-            );
-            Err(Reason::new(Code::FreshnessUnproven, detail))
-        }
-    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn asked(freshness: Freshness) -> Requested {
@@ -157,15 +127,6 @@ mod tests {
             freshness,
             is_invalid: false,
         }
-    }
-
-    #[test]
-    fn only_any_and_a_bound_that_the_build_meets_are_fresh() {
-        let age = Duration::from_secs(10);
-        assert!(fresh_enough(age, &asked(Freshness::Any)).is_ok());
-        assert!(fresh_enough(age, &asked(Freshness::Within(Duration::from_secs(10)))).is_ok());
-        assert!(fresh_enough(age, &asked(Freshness::Within(Duration::from_secs(9)))).is_err());
-        assert!(fresh_enough(Duration::ZERO, &asked(Freshness::Strict)).is_err());
     }
 
     #[test]
@@ -187,6 +148,6 @@ mod tests {
             asked(Freshness::Within(Duration::from_secs(5)))
         );
         let invalid = requested(&facts(Some("soon")), Freshness::Any);
-        assert!(invalid.is_invalid && fresh_enough(Duration::ZERO, &invalid).is_err());
+        assert!(invalid.is_invalid && invalid.freshness == Freshness::Strict);
     }
 }

@@ -1,11 +1,11 @@
 //! What a session asks the router, and what it is told. Knows nothing of how that is decided.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use pgstar_cache::Answer;
-
-use crate::wire::ColumnOrigin;
 
 /// What a session knows of itself when it asks for a route, as PostgreSQL reported it.
 ///
@@ -86,6 +86,33 @@ impl std::fmt::Debug for CacheSlot {
     }
 }
 
+/// What is still to be shown of an answer after it was computed and before anybody sees it.
+pub struct Confirmation(Pin<Box<dyn Future<Output = bool> + Send>>);
+
+impl Confirmation {
+    pub fn new(confirm: impl Future<Output = bool> + Send + 'static) -> Self {
+        Confirmation(Box::pin(confirm))
+    }
+
+    /// Whether the answer is PostgreSQL's; if not, the client's own statement has to be run.
+    pub async fn confirm(self) -> bool {
+        self.0.await
+    }
+}
+
+impl std::fmt::Debug for Confirmation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Confirmation")
+    }
+}
+
+/// The table OID and attribute number that RowDescription carries for one output column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ColumnOrigin {
+    pub table: u32,
+    pub attnum: i16,
+}
+
 /// A statement to run in place of the client's.
 #[derive(Debug)]
 pub struct Rewritten {
@@ -95,6 +122,8 @@ pub struct Rewritten {
     pub origins: Arc<[ColumnOrigin]>,
     /// Where to keep the answer, when it may be kept.
     pub cache: Option<CacheSlot>,
+    /// When it is there, the whole answer is held back until it is confirmed.
+    pub confirmation: Option<Confirmation>,
 }
 
 /// What serves a statement.
@@ -103,6 +132,8 @@ pub enum Route {
     /// PostgreSQL, with the client's own bytes. `clean` says that the statement is a plain SELECT of built-in
     /// functions, so it cannot have changed a fact of the session.
     Passthrough { clean: bool },
+    /// PostgreSQL, with the client's own statement, which is a plain SELECT; its answer is worth keeping.
+    Observed(CacheSlot),
     /// A stored answer.
     Cached(Arc<Answer>),
     /// A rollup: run this instead, on the session's own backend.

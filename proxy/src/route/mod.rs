@@ -6,15 +6,18 @@
 //! 2. `local` answers what only pgstar can: `EXPLAIN (PGSTAR)` and `SHOW pgstar.…`.
 //! 3. `gate` refuses sessions and transactions in which no rollup may answer.
 //! 4. `decisions` has the rewriter decide, once for each text and search path.
-//! 5. `gate` again: the first match that this role may read and that is fresh enough.
+//! 5. `gate` again: the first match that this role may read, and that `freshness` shows to be fresh enough.
 //! 6. `parity` has PostgreSQL describe both statements, once for each decision.
-//! 7. The cache is looked up; else the rewritten statement goes out with a place for its answer.
+//! 7. The cache is looked up (`kept`); else the rewritten statement goes out with a place for its answer.
+//! 8. Where no rollup answers, an answer that PostgreSQL gave to the client's own statement may be kept.
 
 mod candidate;
 mod decisions;
 mod explain;
+mod freshness;
 mod gate;
 mod interface;
+mod kept;
 mod local;
 mod parity;
 mod show;
@@ -22,20 +25,23 @@ mod show;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pgstar_cache::{AnswerCache, Key};
+use pgstar_cache::Key;
+use pgstar_rewriter::catalog::Oid;
 use pgstar_rewriter::{Match, Reason};
 
 pub use explain::Explanation;
 pub use gate::Requested;
-pub use interface::{Binding, CacheSlot, Candidate, Rewritten, Route, SessionFacts};
+pub use interface::{
+    Binding, CacheSlot, Candidate, ColumnOrigin, Confirmation, Rewritten, Route, SessionFacts,
+};
 pub use pgstar_cache::Answer;
 
-pub use crate::wire::ColumnOrigin;
-
-use crate::config::{CacheConfig, Freshness};
+use crate::config::{CacheConfig, FreshnessConfig};
 use crate::telemetry;
 use crate::warehouse::{Snapshot, Warehouse};
 use decisions::{Decided, Decisions};
+use freshness::{Prover, Shown};
+use kept::{KeptAnswers, Tag};
 use local::Command;
 use parity::Describer;
 
@@ -45,9 +51,8 @@ pub struct Router {
     warehouse: Arc<Warehouse>,
     decisions: Decisions,
     describer: Describer,
-    cache: Arc<AnswerCache>,
-    answer_bytes_max: usize,
-    default_freshness: Freshness,
+    kept: KeptAnswers,
+    freshness: FreshnessConfig,
 }
 
 /// What serves a statement, before anything is sent.
@@ -58,10 +63,20 @@ struct Verdict {
     decided: Option<Arc<Decided>>,
     /// The match that answers, or why none does.
     outcome: Result<Answering, Vec<Reason>>,
+    /// What the cache can do when no match answers.
+    base: Option<BaseAnswer>,
+}
+
+/// An answer from the base tables that is kept, or may be.
+struct BaseAnswer {
+    key: Key,
+    /// What to tag it with when it is computed now; `None` when one is there.
+    tag: Tag,
+    /// What holds of one that is there.
+    shown: Shown,
 }
 
 /// A match that may answer this session now.
-#[derive(Clone)]
 struct Answering {
     /// Its position among the decision's matches.
     position: usize,
@@ -69,22 +84,26 @@ struct Answering {
     origins: Arc<[ColumnOrigin]>,
     /// Where the answer is or would be kept; `None` when it may not be.
     key: Option<Key>,
+    /// What was shown of its freshness.
+    shown: Shown,
+    /// What it may be tagged with.
+    tag: Tag,
+    /// Every table that it depends on.
+    tables: Vec<Oid>,
 }
 
 impl Router {
     /// A router over this database, with an empty cache.
-    pub fn new(
-        warehouse: Arc<Warehouse>,
-        cache: CacheConfig,
-        default_freshness: Freshness,
-    ) -> Self {
+    pub fn new(warehouse: Arc<Warehouse>, cache: CacheConfig, freshness: FreshnessConfig) -> Self {
         Router {
             decisions: Decisions::new(),
             describer: Describer::new(Arc::clone(&warehouse)),
-            cache: Arc::new(AnswerCache::new(cache.memory.bytes())),
-            answer_bytes_max: usize::try_from(cache.max_answer.bytes()).unwrap_or(usize::MAX),
+            kept: KeptAnswers::new(
+                cache.memory.bytes(),
+                usize::try_from(cache.max_answer.bytes()).unwrap_or(usize::MAX),
+            ),
             warehouse,
-            default_freshness,
+            freshness,
         }
     }
 
@@ -103,7 +122,7 @@ impl Router {
         }
         let began = Instant::now();
         let verdict = self.judge(facts, sql, binding).await;
-        let route = self.serve(verdict);
+        let route = self.serve(verdict).await;
         telemetry::decided_in(began.elapsed());
         route
     }
@@ -133,16 +152,18 @@ impl Router {
     /// What would serve the statement, and why.
     pub async fn explain(&self, facts: &SessionFacts, sql: &str) -> Explanation {
         let verdict = self.judge(facts, sql, None).await;
-        let is_cached = verdict.outcome.as_ref().is_ok_and(|answering| {
-            answering
-                .key
-                .as_ref()
-                .is_some_and(|key| self.cache.contains(key))
-        });
+        let is_cached = match (&verdict.outcome, &verdict.base) {
+            (Ok(answering), _) => {
+                let will_do = |tag| self.will_do(tag, answering);
+                let key = answering.key.as_ref();
+                key.is_some_and(|key| self.kept.has(key, &will_do))
+            }
+            (Err(_), base) => base.as_ref().is_some_and(|base| base.tag.is_none()),
+        };
         Explanation::of(
             &verdict,
             is_cached,
-            &gate::requested(facts, self.default_freshness),
+            &gate::requested(facts, self.freshness.default),
         )
     }
 
@@ -153,43 +174,62 @@ impl Router {
                 snapshot,
                 decided: None,
                 outcome: Err(vec![reason]),
+                base: None,
             };
         }
         let decided = self.decisions.decide(&snapshot, facts, sql, binding);
-        let outcome = self.choose(&snapshot, &decided, facts, binding).await;
+        let requested = gate::requested(facts, self.freshness.default);
+        let deadline = self.freshness.deadline;
+        let mut prover = Prover::new(&self.warehouse, &snapshot, &requested, deadline);
+        let outcome = self
+            .choose(&mut prover, &snapshot, &decided, facts, binding)
+            .await;
+        let base = match &outcome {
+            Err(_) if !requested.is_invalid => {
+                self.base(&mut prover, &decided, facts, binding).await
+            }
+            _ => None,
+        };
         Verdict {
             snapshot,
             decided: Some(decided),
             outcome,
+            base,
         }
     }
 
     /// The cheapest match that may answer this session and whose columns PostgreSQL describes alike.
     async fn choose(
         &self,
+        prover: &mut Prover<'_>,
         snapshot: &Snapshot,
         decided: &Decided,
         facts: &SessionFacts,
         binding: Option<&Binding>,
     ) -> Result<Answering, Vec<Reason>> {
         let mut reasons = vec![];
-        let requested = gate::requested(facts, self.default_freshness);
+        let reads = &decided.decision.reads;
         for (position, found) in decided.decision.matches.iter().enumerate() {
-            let checked = match gate::rollups(facts, snapshot, found, &requested) {
-                Ok(()) => {
-                    self.describer
-                        .origins(decided, position, facts, binding)
-                        .await
-                }
+            let shown = match gate::rollups(facts, snapshot, found) {
+                Ok(()) => prover.of_rollups(found, reads).await,
                 Err(reason) => Err(reason),
             };
-            match checked {
-                Ok(origins) => {
-                    let key = self.key(decided, found, &origins, facts, binding);
+            let described = match shown {
+                Ok(shown) => self
+                    .describe(decided, position, found, facts, binding)
+                    .await
+                    .map(|(origins, key)| (shown, origins, key)),
+                Err(reason) => Err(reason),
+            };
+            match described {
+                Ok((shown, origins, key)) => {
                     return Ok(Answering {
                         position,
                         origins,
                         key,
+                        shown,
+                        tag: prover.tag(found, shown),
+                        tables: prover.tables(found, reads),
                     });
                 }
                 Err(reason) => reasons.push(name_rollups(reason, snapshot, found)),
@@ -199,47 +239,138 @@ impl Router {
         Err(reasons)
     }
 
-    fn serve(&self, verdict: Verdict) -> Route {
-        let answering = match verdict.outcome {
-            Ok(answering) => answering,
-            Err(reasons) => return passthrough(verdict.decided.as_deref(), &reasons),
-        };
-        let found = verdict
-            .decided
+    async fn describe(
+        &self,
+        decided: &Decided,
+        position: usize,
+        found: &Match,
+        facts: &SessionFacts,
+        binding: Option<&Binding>,
+    ) -> Result<(Arc<[ColumnOrigin]>, Option<Key>), Reason> {
+        let origins = self
+            .describer
+            .origins(decided, position, facts, binding)
+            .await?;
+        let key = self.key(decided, found, &origins, facts, binding);
+        Ok((origins, key))
+    }
+
+    /// What the cache can do for a statement that no rollup answers.
+    async fn base(
+        &self,
+        prover: &mut Prover<'_>,
+        decided: &Decided,
+        facts: &SessionFacts,
+        binding: Option<&Binding>,
+    ) -> Option<BaseAnswer> {
+        let key = self.base_key(decided, facts, binding)?;
+        let tables = &decided.decision.reads;
+        let will_do = |tag| kept::holds(self.warehouse.follower(), tag, tables);
+        if self.kept.has(&key, &will_do)
+            && let Ok(shown) = prover.of_kept().await
+            && self.kept.has(&key, &will_do)
+        {
+            let tag = None;
+            return Some(BaseAnswer { key, tag, shown });
+        }
+        if !self.kept.is_worth_keeping(&key) {
+            return None;
+        }
+        let tag = prover.position(tables).await.ok()?;
+        let shown = prover.of_kept().await.ok()?;
+        Some(BaseAnswer {
+            key,
+            tag: Some(tag),
+            shown,
+        })
+    }
+
+    async fn serve(&self, verdict: Verdict) -> Route {
+        match verdict.outcome {
+            Ok(answering) => self.serve_match(verdict.decided, answering).await,
+            Err(reasons) => {
+                self.serve_base(verdict.decided, reasons, verdict.base)
+                    .await
+            }
+        }
+    }
+
+    async fn serve_match(&self, decided: Option<Arc<Decided>>, answering: Answering) -> Route {
+        let found = decided
             .as_ref()
             .and_then(|decided| decided.decision.matches.get(answering.position));
-        let (Some(decided), Some(found)) = (&verdict.decided, found) else {
+        let (Some(decided), Some(found)) = (&decided, found) else {
             return Route::Passthrough { clean: false };
         };
-        if let Some(answer) = answering.key.as_ref().and_then(|key| self.cached(key)) {
-            decided.counts.cache.count();
-            telemetry::statement_served(telemetry::Decision::Cache);
-            return Route::Cached(answer);
-        }
+        let cache = match &answering.key {
+            None => None,
+            Some(key) => {
+                let will_do = |tag| self.will_do(tag, &answering);
+                match self.kept.find_or_board(key, &will_do).await {
+                    Ok(answer) => return cached(decided, answer),
+                    Err(flight) => Some(self.kept.slot(key.clone(), answering.tag, flight)),
+                }
+            }
+        };
         decided.counts.rollup.count();
         telemetry::statement_served(telemetry::Decision::Rollup);
-        let cache = answering.key.map(|key| self.slot(key));
         Route::Rewritten(Rewritten {
             sql: found.sql.clone(),
             origins: answering.origins,
             cache,
+            confirmation: self.confirmation(found, answering.shown),
         })
     }
 
-    fn cached(&self, key: &Key) -> Option<Arc<Answer>> {
-        let answer = self.cache.get(key);
-        match &answer {
-            Some(_) => telemetry::cache_hit(),
-            None => telemetry::cache_miss(),
+    /// The rows that a match reads from base tables have to be of the rollups' state. That is so if none of
+    /// these tables changes between the proof about the rollups and the end of the statement.
+    fn confirmation(&self, found: &Match, shown: Shown) -> Option<Confirmation> {
+        if found.base_reads.is_empty() {
+            return None;
         }
-        answer
+        let (warehouse, tables) = (Arc::clone(&self.warehouse), found.base_reads.clone());
+        let deadline = self.freshness.deadline;
+        Some(Confirmation::new(async move {
+            let Shown::Current(proven) = shown else {
+                return false;
+            };
+            let follower = warehouse.follower();
+            follower.prove(deadline).await.is_ok()
+                && follower.unchanged_since(proven.position, &tables).is_ok()
+        }))
     }
 
-    fn slot(&self, key: Key) -> CacheSlot {
-        let cache = Arc::clone(&self.cache);
-        CacheSlot::new(self.answer_bytes_max, move |answer| {
-            cache.insert(key, answer)
-        })
+    async fn serve_base(
+        &self,
+        decided: Option<Arc<Decided>>,
+        reasons: Vec<Reason>,
+        base: Option<BaseAnswer>,
+    ) -> Route {
+        let (Some(decided), Some(base)) = (&decided, base) else {
+            return passthrough(decided.as_deref(), &reasons);
+        };
+        let tables = &decided.decision.reads;
+        let will_do = |tag| kept::holds(self.warehouse.follower(), tag, tables);
+        match self.kept.find_or_board(&base.key, &will_do).await {
+            Ok(answer) => cached(decided, answer),
+            // It changed since it was looked at; only who knows a position may keep an answer.
+            Err(_) if base.tag.is_none() => passthrough(Some(decided), &reasons),
+            Err(flight) => {
+                passthrough(Some(decided), &reasons);
+                Route::Observed(self.kept.slot(base.key, base.tag, flight))
+            }
+        }
+    }
+
+    /// Whether an answer kept from the match may be used. Its key names its rollup's table, so that it may
+    /// be where nothing is asked of the table.
+    fn will_do(&self, tag: Tag, answering: &Answering) -> bool {
+        match answering.shown {
+            Shown::AsBuilt => true,
+            Shown::Current(_) | Shown::Within(_) => {
+                kept::holds(self.warehouse.follower(), tag, &answering.tables)
+            }
+        }
     }
 
     /// Everything that the answer's bytes depend on. The rewritten statement names one generation of
@@ -275,17 +406,47 @@ impl Router {
         ]))
     }
 
+    /// The same for the client's own statement.
+    fn base_key(
+        &self,
+        decided: &Decided,
+        facts: &SessionFacts,
+        binding: Option<&Binding>,
+    ) -> Option<Key> {
+        let decision = &decided.decision;
+        let may_be_kept = facts.cache
+            && decision.is_plain_select
+            && !decision.depends_on_clock
+            && !decision.reads.is_empty();
+        let bind = binding.map_or(&[][..], |binding| &binding.bind);
+        may_be_kept.then(|| {
+            Key::of(&[
+                b"base",
+                &decisions::protocol(binding),
+                decided.sql.as_bytes(),
+                &facts.fingerprint,
+                bind,
+            ])
+        })
+    }
+
     /// Forgets stored answers and decisions, as a reload of the configuration does.
     pub fn forget(&self) {
-        self.cache.clear();
+        self.kept.clear();
         self.decisions.clear();
     }
 
     /// Publishes what the cache holds.
     pub fn tell_metrics(&self) {
-        let statistics = self.cache.statistics();
+        let statistics = self.kept.statistics();
         telemetry::cache_holds(statistics.bytes, statistics.entries);
     }
+}
+
+fn cached(decided: &Decided, answer: Arc<Answer>) -> Route {
+    decided.counts.cache.count();
+    telemetry::statement_served(telemetry::Decision::Cache);
+    Route::Cached(answer)
 }
 
 fn passthrough(decided: Option<&Decided>, reasons: &[Reason]) -> Route {

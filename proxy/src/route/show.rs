@@ -45,7 +45,7 @@ impl Router {
             "cache" => table(&["name", "value"], self.cache_rows()),
             "stats" => table(&["name", "value"], metric_rows()),
             "freshness" => {
-                let freshness: Freshness = gate::requested(facts, self.default_freshness).freshness;
+                let freshness: Freshness = gate::requested(facts, self.freshness.default).freshness;
                 Route::Local(text_answer(
                     "pgstar.freshness",
                     &[freshness.to_string()],
@@ -133,7 +133,7 @@ impl Router {
     }
 
     fn cache_rows(&self) -> Rows {
-        let statistics = self.cache.statistics();
+        let statistics = self.kept.statistics();
         let named = [
             ("entries", statistics.entries),
             ("bytes", statistics.bytes),

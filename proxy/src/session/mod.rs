@@ -23,6 +23,7 @@ mod facts;
 mod leg;
 mod life;
 mod model;
+mod observe;
 mod own;
 mod prepared;
 mod relay;

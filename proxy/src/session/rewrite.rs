@@ -22,6 +22,13 @@ const UNDO: &str = "ROLLBACK TO SAVEPOINT pgstar_rewrite";
 /// The rewritten statement's columns are not those that the router promised: `internal_error`.
 const OTHER_COLUMNS: &str = "XX000";
 
+/// The rows that were read are not of one state: `serialization_failure`, which another attempt may not meet.
+const NOT_ONE_STATE: &str = "40001";
+/// The answer is too large to be held back: `program_limit_exceeded`.
+const TOO_LARGE: &str = "54000";
+/// The largest answer that is held back until it is confirmed.
+const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Which of the statements sent together the server is answering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answering {
@@ -87,6 +94,7 @@ impl<R: Routing> Session<R> {
             }
             self.take_reply(&mut attempt, reply).await?;
         };
+        self.confirm(&mut attempt).await;
         let ran_own = statement.batch.is_some() && (attempt.is_prepared || has_savepoint);
         if ran_own && (attempt.failure.is_some() || attempt.has_erred) {
             self.flush_outgoing().await?;
@@ -95,6 +103,20 @@ impl<R: Routing> Session<R> {
         match attempt.failure.take() {
             Some(sqlstate) => self.fall_back(statement, &sqlstate).await,
             None => self.conclude(statement, attempt, &ready).await,
+        }
+    }
+
+    /// What is still to be shown of the whole answer, before anybody sees it.
+    async fn confirm(&mut self, attempt: &mut Attempt) {
+        let Some(confirmation) = attempt.rewritten.confirmation.take() else {
+            return;
+        };
+        if attempt.failure.is_some() || attempt.has_erred {
+            return;
+        }
+        match confirmation.confirm().await {
+            true => self.begin(attempt),
+            false => attempt.failure = Some(NOT_ONE_STATE.to_owned()),
         }
     }
 
@@ -139,8 +161,11 @@ impl<R: Routing> Session<R> {
 
     /// A row, or the end of the statement: from here on this is the client's answer.
     async fn take_answer(&mut self, attempt: &mut Attempt, reply: Header) -> Result<(), Ended> {
-        self.begin(attempt);
         attempt.note_end(reply);
+        if attempt.rewritten.confirmation.is_some() {
+            return self.hold(attempt, reply).await;
+        }
+        self.begin(attempt);
         let kept = attempt.kept.take_if(|kept| kept.fits(reply.total));
         let Some(mut kept) = kept else {
             attempt.kept = None;
@@ -149,6 +174,21 @@ impl<R: Routing> Session<R> {
         self.pass_reply(reply, &mut |piece| kept.rows.extend_from_slice(piece))
             .await?;
         attempt.kept = Some(kept);
+        Ok(())
+    }
+
+    async fn hold(&mut self, attempt: &mut Attempt, reply: Header) -> Result<(), Ended> {
+        if attempt.held.len() + reply.total > HELD_BYTES_MAX {
+            attempt.failure = Some(TOO_LARGE.to_owned());
+            return self.skip_reply(reply).await;
+        }
+        let frame = self.whole_reply(reply).await?;
+        attempt.held.extend_from_slice(&frame);
+        let kept = attempt.kept.take_if(|kept| kept.fits(frame.len()));
+        attempt.kept = kept.map(|mut kept| {
+            kept.rows.extend_from_slice(&frame);
+            kept
+        });
         Ok(())
     }
 
@@ -233,7 +273,7 @@ impl<R: Routing> Session<R> {
                 return self.send_error(statement, error).await;
             }
         }
-        if let Some(sql) = self.sql(statement) {
+        if let Some(sql) = self.sql(statement).filter(|_| !is_circumstance(sqlstate)) {
             self.shared
                 .router
                 .rewritten_failed(self.facts.get(), sql, sqlstate);

@@ -38,6 +38,7 @@ impl<R: Routing> Session<R> {
         self.shared.counters.routed.add_one();
         match self.route(&statement).await {
             Route::Passthrough { clean } => self.hand_back(&statement, clean),
+            Route::Observed(slot) => self.observe(&statement, slot).await,
             Route::Cached(answer) => self.answer_if_fit(&statement, &answer).await,
             Route::Local(answer) => self.answer_if_fit(&statement, &answer).await,
             // PostgreSQL accepted it when it was prepared, so it is PostgreSQL that refuses it.

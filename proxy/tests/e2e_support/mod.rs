@@ -38,13 +38,31 @@ pub async fn server() -> &'static Server {
 
 /// A server that is one test's own.
 pub async fn start_server() -> Server {
+    start_server_with(&[]).await
+}
+
+/// The same with these settings.
+pub async fn start_server_with(settings: &[(&str, &str)]) -> Server {
+    let slots = [("max_replication_slots", "100"), ("max_wal_senders", "100")];
     let options = ServerOptions {
         install: InstallPolicy::Never,
-        max_connections: Some(200),
+        max_connections: Some(300),
         synchronous_commit: false,
+        settings: slots
+            .iter()
+            .chain(settings)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
         ..ServerOptions::default()
     };
     Server::start(options).await.unwrap()
+}
+
+/// The server that all tests of one binary share whose changes cannot be followed.
+pub async fn unfollowed_server() -> &'static Server {
+    static UNFOLLOWED: OnceCell<Server> = OnceCell::const_new();
+    let start = || start_server_with(&[("wal_level", "replica")]);
+    UNFOLLOWED.get_or_init(start).await
 }
 
 /// A database on a throw-away server.
@@ -58,6 +76,13 @@ impl Database {
     /// A new database in which `sql` has been run.
     pub async fn with(sql: &str) -> Database {
         let database = Database::create("template0").await;
+        database.run(sql).await;
+        database
+    }
+
+    /// The same on a server whose changes cannot be followed.
+    pub async fn unfollowed(sql: &str) -> Database {
+        let database = Database::create_on(unfollowed_server().await, "template0").await;
         database.run(sql).await;
         database
     }

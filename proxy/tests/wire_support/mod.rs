@@ -12,7 +12,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use pgstar::listener;
 use pgstar::route::{
-    Answer, Binding, CacheSlot, Candidate, ColumnOrigin, Rewritten, Route, SessionFacts,
+    Answer, Binding, CacheSlot, Candidate, ColumnOrigin, Confirmation, Rewritten, Route,
+    SessionFacts,
 };
 use pgstar::session::{Limits, Routing, Shared, Upstream};
 use pgstar::wire;
@@ -145,6 +146,16 @@ pub enum Play {
         origins: Vec<ColumnOrigin>,
         keep_bytes_max: Option<usize>,
     },
+    /// Run this text, and hold its answer back until it is confirmed or not.
+    Confirm {
+        sql: String,
+        origins: Vec<ColumnOrigin>,
+        is_confirmed: bool,
+    },
+    /// Run the client's own statement and keep its answer.
+    Observe {
+        keep_bytes_max: usize,
+    },
 }
 
 /// Routes statements by their exact text and remembers what it saw.
@@ -205,7 +216,29 @@ impl Routing for Script {
                     sql,
                     origins: origins.into(),
                     cache: keep_bytes_max.map(slot),
+                    confirmation: None,
                 })
+            }
+            Play::Confirm {
+                sql,
+                origins,
+                is_confirmed,
+            } => {
+                let kept = self.kept.clone();
+                Route::Rewritten(Rewritten {
+                    sql,
+                    origins: origins.into(),
+                    cache: Some(CacheSlot::new(1 << 20, move |answer| {
+                        kept.lock().unwrap().push(answer)
+                    })),
+                    confirmation: Some(Confirmation::new(async move { is_confirmed })),
+                })
+            }
+            Play::Observe { keep_bytes_max } => {
+                let kept = self.kept.clone();
+                Route::Observed(CacheSlot::new(keep_bytes_max, move |answer| {
+                    kept.lock().unwrap().push(answer)
+                }))
             }
         }
     }
