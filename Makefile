@@ -1,7 +1,7 @@
 # What can be done with this repository; `make` alone lists it. The work is in cargo and in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench matrix loadtest superset-corpus tpch differential regress lint clean
+.PHONY: help demo test bench matrix loadtest superset-corpus tpch differential regress lint clean fuzz suites
 
 # SCALE=1 is the Star Schema Benchmark with 6,000,000 rows of lineorder; unset, each command has its own default.
 SCALE ?=
@@ -43,6 +43,12 @@ tpch: ## the 22 queries of TPC-H, direct and through pgstar: the same bytes, and
 differential: ## random queries over random stars, rewritten and not, also in states that a rollup cannot tell apart
 	PGSTAR_DIFFERENTIAL_QUERIES=$(QUERIES) PGSTAR_DIFFERENTIAL_SEED=$(SEED) PGSTAR_DIFFERENTIAL_PER_STAR=250 \
 	nice cargo test -p pgstar-postgres --test rewriter_differential -- --nocapture
+
+fuzz: ## fuzz the decoders of the wire for a minute, on stable Rust (Linux, a C++ compiler)
+	scripts/fuzz.sh
+
+suites: ## the suites of psycopg, psycopg2, asyncpg, SQLAlchemy, JDBC and node-postgres, direct and through pgstar
+	scripts/suites.sh
 
 regress: ## PostgreSQL's own regression, isolation and pipeline suites through pgstar, compared with direct (Debian)
 	scripts/pg-regress.sh
