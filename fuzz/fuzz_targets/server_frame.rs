@@ -3,7 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgstar_fuzz::wire::{self, ColumnOrigin};
+use pgstar::route::ColumnOrigin;
+use pgstar::wire;
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = wire::ready_status(bytes);

@@ -128,6 +128,10 @@ impl<'a> Deriver<'a> {
         if may_raise(conjunct, &self.tables) {
             return Err(Reason::new(Code::MayRaise, self.label(conjunct)));
         }
+        if !self.is_utc && equates_zones(conjunct, &self.tables) {
+            let detail = format!("{}: clocks may skip a time", self.label(conjunct));
+            return Err(Reason::new(Code::UnsupportedExpression, detail));
+        }
         match self.derive(conjunct) {
             Ok(derived) => Ok(derived),
             Err(refusal) => self.aligned_bound(conjunct).unwrap_or(Err(refusal)),
@@ -215,4 +219,29 @@ impl<'a> Deriver<'a> {
             self.tables.column_label(column)
         }))
     }
+}
+
+/// Whether a time with zone is compared for equality with one without. Where clocks skip an hour two times
+/// without zone are equal to one with, while PostgreSQL's planner takes such equals for one another: its
+/// groups then depend on its plan.
+fn equates_zones(conjunct: &Scalar, tables: &Tables<'_>) -> bool {
+    let oid = |scalar: &Scalar| types::type_of(scalar, tables).map(|ty| ty.oid.0);
+    let differ = |left: &Scalar, right: &Scalar| {
+        let is_local = |oid| matches!(oid, Some(types::TIMESTAMP | types::DATE));
+        match (oid(left), oid(right)) {
+            (Some(types::TIMESTAMPTZ), other) | (other, Some(types::TIMESTAMPTZ)) => {
+                is_local(other)
+            }
+            _ => false,
+        }
+    };
+    conjunct.any(&|node| match node {
+        Scalar::Binary {
+            op: BinaryOp::Equal,
+            left,
+            right,
+        } => differ(left, right),
+        Scalar::In { operand, list, .. } => list.iter().any(|item| differ(operand, item)),
+        _ => false,
+    })
 }

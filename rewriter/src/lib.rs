@@ -22,7 +22,6 @@ mod emit;
 mod equivalence;
 mod exact;
 pub mod expr;
-pub mod fold;
 mod from;
 mod functions;
 mod grain;

@@ -8,14 +8,11 @@ use tokio_postgres::Client;
 use super::{BuildProgress, OnProgress, RollupError, naming};
 
 /// The first key of pgstar's advisory locks: "pgst" in ASCII.
-pub(crate) const LOCK_CLASS: i32 = 0x7067_7374;
+const LOCK_CLASS: i32 = 0x7067_7374;
 
 /// The second key of the lock on schema-wide changes; a rollup whose hash is 0 would share it, which
 /// only makes it wait.
 const SCHEMA_LOCK: i32 = 0;
-
-/// The second key of the lock of the one process that brings rollups up to date.
-pub(crate) const LEADER_LOCK: i32 = -1;
 
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -27,10 +24,7 @@ pub(super) async fn acquire(
     rollup: &str,
     progress: OnProgress<'_>,
 ) -> Result<(), RollupError> {
-    let key = match naming::hash(rollup) {
-        hash if hash.cast_signed() == LEADER_LOCK => 1,
-        hash => hash,
-    };
+    let key = naming::hash(rollup);
     while !try_acquire(client, key).await? {
         // When the holder went away between the two questions, the next attempt succeeds.
         if let Some(holder) = holder(client, key).await? {

@@ -10,10 +10,9 @@
 
 mod build;
 mod grants;
-pub(crate) mod lock;
+mod lock;
 mod naming;
 mod schema;
-pub(crate) mod shape;
 mod state;
 mod sweep;
 

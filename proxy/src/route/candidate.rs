@@ -12,7 +12,21 @@ use crate::words::Words;
 /// Words of which a statement that a rollup answers has at least one.
 static AGGREGATE_WORDS: LazyLock<Words> = LazyLock::new(|| {
     Words::of([
-        "sum", "count", "group", "avg", "min", "max", "distinct", "bool_", "every",
+        "sum",
+        "count",
+        "group",
+        "avg",
+        "min",
+        "max",
+        "distinct",
+        "bool_",
+        "every",
+        "var",
+        "stddev",
+        "_agg",
+        "percentile",
+        "bit_",
+        "mode",
     ])
 });
 

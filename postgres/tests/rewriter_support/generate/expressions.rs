@@ -215,6 +215,7 @@ pub(super) fn derived_key(key: &str, ty: Type, random: &mut Random) -> String {
             "floor(@ / 2) * 2",
             "@::text",
             "@ * 1.5",
+            "abs(@)",
             "-@",
         ],
         Type::Text => &[
@@ -226,7 +227,15 @@ pub(super) fn derived_key(key: &str, ty: Type, random: &mut Random) -> String {
             "length(@)",
             "nullif(@, 'a')",
         ],
-        Type::Padded => &["@", "@::text", "length(@)", "upper(@)"],
+        Type::Padded => &[
+            "@",
+            "@::text",
+            "length(@)",
+            "upper(@)",
+            "coalesce(@, 'a')",
+            "nullif(@, 'b')",
+            "@ || '|'",
+        ],
         Type::Date => &[
             "@",
             "EXTRACT(year FROM @)",
@@ -360,6 +369,8 @@ pub(super) fn predicate(column: &str, ty: Type, random: &mut Random) -> String {
                 2 => format!("@ >= TO_TIMESTAMP('{}', 'YYYY-MM-DD')", &day[..10]),
                 3 => format!("@ < DATE '{day}'"),
                 4 => format!("@ >= TIMESTAMP '{day}'"),
+                // Where clocks skip this hour, other local times are the same instant.
+                5 if random.chance(30) => "@ = TIMESTAMPTZ '2024-03-10 03:30:00-04'".to_owned(),
                 _ => format!("@ {} '{day}'", random.pick(&[">=", "<", "<=", ">"])),
             }
         }
