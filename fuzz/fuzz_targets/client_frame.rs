@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgstar::wire::{self, client_tag, read};
+use pgstar_fuzz::wire::{self, client_tag, read};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(Some(header)) = wire::header(bytes) else {

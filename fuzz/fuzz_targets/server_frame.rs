@@ -3,8 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgstar::route::ColumnOrigin;
-use pgstar::wire;
+use pgstar_fuzz::wire::{self, ColumnOrigin};
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = wire::ready_status(bytes);

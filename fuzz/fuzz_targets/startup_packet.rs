@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgstar::wire::{Opening, opening};
+use pgstar_fuzz::wire::{Opening, opening};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(Some((size, opening))) = opening(bytes) else {

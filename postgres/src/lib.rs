@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod connect;
 pub mod describe;
 pub mod identifier;
+pub mod maintain;
 pub mod pgoutput;
 pub mod replication;
 pub mod rollups;

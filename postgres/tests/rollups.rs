@@ -50,7 +50,7 @@ fn quiet(_: BuildProgress) {}
 /// The tables of schema pgstar that hold rollups.
 async fn tables(database: &Database) -> Vec<String> {
     let sql = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class
-                WHERE relnamespace = 'pgstar'::regnamespace AND relkind = 'r' AND relname <> 'rollup_state'";
+                WHERE relnamespace = 'pgstar'::regnamespace AND relkind = 'r' AND relname NOT IN ('rollup_state', 'rollup_progress', 'maintenance', 'followed_table')";
     database
         .value(sql)
         .await
@@ -216,7 +216,7 @@ async fn large_tables_get_an_index_for_each_key_column_that_varies() {
     let note = |progress: BuildProgress| stages.lock().unwrap().push(progress);
     store.ensure(&plan, &note).await.unwrap();
     let indexes = "SELECT string_agg(indexdef, ';' ORDER BY indexdef) FROM pg_indexes
-                    WHERE schemaname = 'pgstar' AND tablename <> 'rollup_state'";
+                    WHERE schemaname = 'pgstar' AND tablename LIKE 'many%' AND indexdef NOT LIKE '%hash_record%'";
     let made = database.value(indexes).await;
     assert_eq!(made.matches("btree (a)").count(), 1, "{made}");
     assert_eq!(made.matches("btree (few)").count(), 1, "{made}");

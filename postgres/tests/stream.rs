@@ -575,7 +575,7 @@ async fn messages_of_every_kind_are_read_from_the_server() {
     };
     assert_eq!(commit.commit, begin.commit);
     assert!(commit.end > commit.commit && commit.commit >= slot.consistent_point);
-    stream.acknowledge(commit.end);
+    stream.acknowledged().advance(commit.end);
 
     database
         .run("BEGIN; UPDATE t SET id = 2, mood = 'sad'; DELETE FROM t; INSERT INTO f VALUES ('a'), (NULL); UPDATE f SET v = 'b' WHERE v = 'a';

@@ -128,11 +128,11 @@ async fn compare(lab: &Lab, zone: &str, statements: &[Statement]) -> Report {
     let mut report = Report::default();
     let mut straight = lab.database.direct().await;
     let mut asking = lab.session().await;
-    for session in [&mut straight, &mut asking] {
-        ok(session, "SET search_path = ssb").await;
-    }
+    ok(&mut asking, "SET search_path = ssb").await;
     for Statement { name, sql, .. } in statements {
+        // As Superset does, and so that an error takes back and reports the same settings.
         ok(&mut straight, "BEGIN").await;
+        ok(&mut straight, "SET search_path = ssb").await;
         let direct = straight.query(sql).await;
         ok(&mut straight, "ROLLBACK").await;
         let through = ask(lab.session().await, sql).await;

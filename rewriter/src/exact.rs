@@ -32,6 +32,11 @@ pub(crate) fn reads_loose_text(scalar: &Scalar, tables: &Tables<'_>) -> bool {
     })
 }
 
+/// Whether every value of the expression is an integer, or a number with as many digits behind the point.
+pub(crate) fn has_one_scale(scalar: &Scalar, tables: &Tables<'_>) -> bool {
+    scale(scalar, tables).is_some()
+}
+
 /// The number of digits behind the point that every value of the expression has, if it is one number.
 fn scale(scalar: &Scalar, tables: &Tables<'_>) -> Option<i64> {
     let ty = types::type_of(scalar, tables)?;

@@ -22,6 +22,7 @@ mod emit;
 mod equivalence;
 mod exact;
 pub mod expr;
+pub mod fold;
 mod from;
 mod functions;
 mod grain;

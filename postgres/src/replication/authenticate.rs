@@ -61,6 +61,12 @@ fn startup_message(config: &Config, user: &str, buffer: &mut BytesMut) -> std::i
         ("database", config.get_dbname().unwrap_or(user)),
         ("replication", "database"),
         ("client_encoding", "UTF8"),
+        // Values are sent as text, and read again in sessions with settings of their own.
+        ("datestyle", "ISO"),
+        ("intervalstyle", "postgres"),
+        ("extra_float_digits", "3"),
+        ("bytea_output", "hex"),
+        ("TimeZone", "UTC"),
         (
             "application_name",
             config.get_application_name().unwrap_or(APPLICATION_NAME),

@@ -1,5 +1,7 @@
 //! The CopyBoth phase: changes and keepalives come, our position goes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -53,10 +55,27 @@ pub enum Event {
     },
 }
 
+/// Up to where the server need not keep its log for us. Shared by who reads the stream and who deals
+/// with what was read.
+#[derive(Debug, Clone)]
+pub struct Acknowledged(Arc<AtomicU64>);
+
+impl Acknowledged {
+    /// From now on tells the server that everything before `position` is dealt with. Positions are
+    /// those of commits' ends, and of keepalives between transactions.
+    pub fn advance(&self, position: Lsn) {
+        self.0.fetch_max(position.0, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Lsn {
+        Lsn(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// A connection that streams. Feedback flows while [`next`](Self::next) is being awaited.
 pub struct ReplicationStream {
     frames: FrameReader<Socket>,
-    acknowledged: Lsn,
+    acknowledged: Acknowledged,
     /// The server waits for our position.
     owes_status: bool,
     next_status: Instant,
@@ -69,7 +88,7 @@ impl ReplicationStream {
         let now = Instant::now();
         ReplicationStream {
             frames,
-            acknowledged: from,
+            acknowledged: Acknowledged(Arc::new(AtomicU64::new(from.0))),
             owes_status: false,
             next_status: now + PATIENCE.status,
             heard: now,
@@ -77,10 +96,9 @@ impl ReplicationStream {
         }
     }
 
-    /// From now on tells the server that everything before `position` is dealt with, so that it need
-    /// not be kept. Positions are those of commits' ends, and of keepalives between transactions.
-    pub fn acknowledge(&mut self, position: Lsn) {
-        self.acknowledged = self.acknowledged.max(position);
+    /// What the server is told that it need not keep.
+    pub fn acknowledged(&self) -> Acknowledged {
+        self.acknowledged.clone()
     }
 
     /// The next thing that the server sends. An end of the stream is an error, because a slot has none.
@@ -147,7 +165,7 @@ impl ReplicationStream {
 
     async fn send_status(&mut self) -> Result<(), ReplicationError> {
         let asks_for_reply = self.heard.elapsed() > self.patience.ping;
-        let update = status_update(self.acknowledged, asks_for_reply);
+        let update = status_update(self.acknowledged.get(), asks_for_reply);
         let socket = self.frames.socket();
         let written = async {
             socket.write_all(&update).await?;
@@ -210,7 +228,7 @@ mod tests {
         let keepalive = [b"k".as_slice(), &7u64.to_be_bytes(), &[0; 8], &[1]].concat();
         let sent = [copy_data(&keepalive), copy_data(&data), copy_data(b"?")].concat();
         let (mut stream, mut theirs) = stream(sent);
-        stream.acknowledge(Lsn(5));
+        stream.acknowledged().advance(Lsn(5));
         assert_eq!(
             stream.next().await.unwrap(),
             Event::Keepalive { end: Lsn(7) }

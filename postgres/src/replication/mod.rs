@@ -17,7 +17,7 @@ mod lsn;
 mod socket;
 
 pub use connection::{ReplicationConnection, Slot, SlotLifetime, SlotSnapshot, SystemIdentity};
-pub use copy::{Event, ReplicationStream};
+pub use copy::{Acknowledged, Event, ReplicationStream};
 pub use cursor::EndsEarly;
 pub use error::{ReplicationError, ServerMessage};
 pub use frame::COPY_DATA_BYTES_MAX;

@@ -8,12 +8,15 @@ use tokio_postgres::{Client, IsolationLevel, Transaction};
 use tracing::{debug, info, warn};
 
 use super::{BuildPlan, BuildProgress, BuiltRollup, OnProgress, RollupError, SCHEMA};
-use super::{grants, naming, state, sweep};
+use super::{grants, naming, shape, state, sweep};
 use crate::connect::{Error, Reported};
 use crate::identifier::{quote, quote_qualified};
 
 /// A table of fewer rows is read faster without an index.
 const INDEXED_ROWS_MIN: u64 = 10_000;
+
+/// Room for a group's next state beside the present one, so that no index has to be told.
+const FILLFACTOR: u8 = 80;
 
 const TICK: Duration = Duration::from_secs(1);
 
@@ -42,17 +45,27 @@ async fn build_in_transaction(
     progress: OnProgress<'_>,
 ) -> Result<BuiltRollup, RollupError> {
     let started = Instant::now();
-    // Read committed: the SELECT's snapshot is taken when it begins, after the instant noted here.
-    let isolation = IsolationLevel::ReadCommitted;
+    let validated = shape::log_end(client).await?;
+    let shape = shape::look(client, &plan.base_relations)
+        .await?
+        .of(&plan.base_relations);
+    // One snapshot for everything, taken after the instant noted here, so that it can be said what the
+    // rollup contains.
+    let isolation = IsolationLevel::RepeatableRead;
     let mut transaction = client
         .build_transaction()
         .isolation_level(isolation)
         .start()
         .await?;
-    let built_at: SystemTime = transaction
-        .query_one("SELECT now()", &[])
-        .await?
-        .try_get(0)?;
+    let instant = transaction
+        .query_one("SELECT now(), pg_current_snapshot()::text", &[])
+        .await?;
+    let built_at: SystemTime = instant.try_get(0)?;
+    let contents = state::Progress {
+        shape,
+        validated,
+        snapshot: instant.try_get(1)?,
+    };
     let generation = state::next_generation(&transaction).await?;
     let table = naming::table_name(&plan.name, generation);
     let rows = materialize(&transaction, plan, &table, progress).await?;
@@ -68,6 +81,7 @@ async fn build_in_transaction(
         build_time: started.elapsed(),
     };
     state::record(&transaction, plan, generation, &built).await?;
+    state::record_progress(&transaction, &built.table, &contents).await?;
     transaction.commit().await?;
     Ok(built)
 }
@@ -80,7 +94,7 @@ async fn materialize(
     progress: OnProgress<'_>,
 ) -> Result<u64, RollupError> {
     let sql = format!(
-        "CREATE TABLE {} AS\n{}",
+        "CREATE TABLE {} WITH (fillfactor = {FILLFACTOR}) AS\n{}",
         quote_qualified(SCHEMA, table),
         plan.select
     );
@@ -111,6 +125,9 @@ async fn finish_table(
     transaction
         .batch_execute(&format!("ANALYZE {}", quote_qualified(SCHEMA, table)))
         .await?;
+    if !plan.key_columns.is_empty() {
+        index_groups(transaction, plan, table).await?;
+    }
     if rows > INDEXED_ROWS_MIN {
         for column in columns_worth_an_index(transaction, plan, table).await? {
             progress(BuildProgress::Indexing {
@@ -120,6 +137,28 @@ async fn finish_table(
         }
     }
     grants::grant_on_new_table(transaction, plan, table).await
+}
+
+/// Upkeep finds a group by the hash of its keys, whatever their number and whether or not they are NULL.
+async fn index_groups(
+    transaction: &mut Transaction<'_>,
+    plan: &BuildPlan,
+    table: &str,
+) -> Result<(), RollupError> {
+    let keys: Vec<String> = plan.key_columns.iter().map(|key| quote(key)).collect();
+    let sql = format!(
+        "CREATE INDEX ON {} ((hash_record_extended(ROW({}), 0)))",
+        quote_qualified(SCHEMA, table),
+        keys.join(", ")
+    );
+    let savepoint = transaction.transaction().await?;
+    match savepoint.batch_execute(&sql).await {
+        Ok(()) => Ok(savepoint.commit().await?),
+        Err(error) => {
+            warn!(error = %Reported(&error), table, "A rollup's groups stay without an index.");
+            Ok(savepoint.rollback().await?)
+        }
+    }
 }
 
 /// Key columns with more than one value: 1 is one value, a negative number a share of the rows, and

@@ -8,11 +8,14 @@ use tokio_postgres::Client;
 use super::{BuildProgress, OnProgress, RollupError, naming};
 
 /// The first key of pgstar's advisory locks: "pgst" in ASCII.
-const LOCK_CLASS: i32 = 0x7067_7374;
+pub(crate) const LOCK_CLASS: i32 = 0x7067_7374;
 
 /// The second key of the lock on schema-wide changes; a rollup whose hash is 0 would share it, which
 /// only makes it wait.
 const SCHEMA_LOCK: i32 = 0;
+
+/// The second key of the lock of the one process that brings rollups up to date.
+pub(crate) const LEADER_LOCK: i32 = -1;
 
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -24,7 +27,10 @@ pub(super) async fn acquire(
     rollup: &str,
     progress: OnProgress<'_>,
 ) -> Result<(), RollupError> {
-    let key = naming::hash(rollup);
+    let key = match naming::hash(rollup) {
+        hash if hash.cast_signed() == LEADER_LOCK => 1,
+        hash => hash,
+    };
     while !try_acquire(client, key).await? {
         // When the holder went away between the two questions, the next attempt succeeds.
         if let Some(holder) = holder(client, key).await? {

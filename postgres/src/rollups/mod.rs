@@ -10,9 +10,10 @@
 
 mod build;
 mod grants;
-mod lock;
+pub(crate) mod lock;
 mod naming;
 mod schema;
+pub(crate) mod shape;
 mod state;
 mod sweep;
 

@@ -16,8 +16,9 @@ struct Found {
 
 const FOUND: &str = "
   SELECT current_user::text, current_database()::text, n.oid IS NOT NULL,
-         EXISTS (SELECT FROM pg_class c
-                  WHERE c.relnamespace = n.oid AND c.relname = 'rollup_state'),
+         (SELECT count(*) = 4 FROM pg_class c
+           WHERE c.relnamespace = n.oid
+             AND c.relname IN ('rollup_state', 'rollup_progress', 'maintenance', 'followed_table')),
          has_database_privilege(current_database(), 'CREATE'),
          coalesce(has_schema_privilege(n.oid, 'CREATE'), false)
     FROM (VALUES ('pgstar')) AS wanted(name) LEFT JOIN pg_namespace n ON n.nspname = wanted.name";
@@ -36,7 +37,29 @@ const CREATE_STATE: &str = "
       bytes bigint NOT NULL,
       built_at timestamptz NOT NULL,
       build_ms bigint NOT NULL);
-  COMMENT ON TABLE pgstar.rollup_state IS 'which table holds each rollup of pgstar'";
+  COMMENT ON TABLE pgstar.rollup_state IS 'which table holds each rollup of pgstar';
+  CREATE TABLE IF NOT EXISTS pgstar.rollup_progress (
+      table_name text PRIMARY KEY,
+      shape text NOT NULL,
+      validated pg_lsn NOT NULL,
+      snapshot text);
+  COMMENT ON TABLE pgstar.rollup_progress IS
+      'what each rollup table of pgstar contains: what this snapshot saw, or without one that of pgstar.maintenance';
+  CREATE TABLE IF NOT EXISTS pgstar.maintenance (
+      only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+      system text NOT NULL,
+      slot text NOT NULL,
+      publication text NOT NULL,
+      snapshot text NOT NULL,
+      validated pg_lsn NOT NULL,
+      batch bigint NOT NULL) WITH (fillfactor = 20);
+  COMMENT ON TABLE pgstar.maintenance IS 'how far pgstar has brought its rollups';
+  CREATE TABLE IF NOT EXISTS pgstar.followed_table (
+      relation oid PRIMARY KEY,
+      member oid NOT NULL,
+      since text NOT NULL);
+  COMMENT ON TABLE pgstar.followed_table IS
+      'what this snapshot did not see of the table is in the stream of the slot in pgstar.maintenance'";
 
 /// Creates what is missing. Existing objects need no privilege to create them.
 pub(super) async fn ensure(client: &mut Client) -> Result<(), RollupError> {

@@ -111,3 +111,30 @@ pub(super) async fn forget(client: &Client, name: &str) -> Result<bool, RollupEr
         Err(error) => Err(error.into()),
     }
 }
+
+/// What a rollup's table contains.
+pub(super) struct Progress {
+    /// Of the base tables, looked at after `validated` was read and before the snapshot was taken.
+    pub(super) shape: String,
+    pub(super) validated: String,
+    pub(super) snapshot: String,
+}
+
+/// Takes effect with the transaction that made the table.
+pub(super) async fn record_progress(
+    transaction: &Transaction<'_>,
+    table: &str,
+    progress: &Progress,
+) -> Result<(), RollupError> {
+    let sql = "INSERT INTO pgstar.rollup_progress (table_name, shape, validated, snapshot)
+               VALUES ($1, $2, $3::text::pg_lsn, $4)";
+    let Progress {
+        shape,
+        validated,
+        snapshot,
+    } = progress;
+    transaction
+        .execute(sql, &[&table, shape, validated, snapshot])
+        .await?;
+    Ok(())
+}

@@ -69,5 +69,7 @@ async fn drop_table(client: &mut Client, table: &str) -> Result<(), tokio_postgr
     transaction.batch_execute(LOCK_TIMEOUT).await?;
     let sql = format!("DROP TABLE IF EXISTS {}", quote_qualified(SCHEMA, table));
     transaction.batch_execute(&sql).await?;
+    let forget = "DELETE FROM pgstar.rollup_progress WHERE table_name = $1";
+    transaction.execute(forget, &[&table]).await?;
     transaction.commit().await
 }

@@ -16,9 +16,10 @@ use tokio_postgres::Client;
 use tracing::{info, warn};
 
 use super::clock::Clock;
+use super::purpose::{Attached, Purpose};
 use super::reader::read_stream;
 use super::shared::Shared;
-use super::slot::create_slot;
+use super::slot::prepare_slot;
 use super::snapshot::Xid;
 use super::tables::{self, Followed};
 use super::timekeeper::{Timekeeper, look};
@@ -53,9 +54,10 @@ pub(super) struct Setting<'a> {
 /// Runs until continuity is lost, and says why.
 pub(super) async fn run(
     setting: &Setting<'_>,
+    purpose: &Arc<impl Purpose>,
     requests: &mut mpsc::Receiver<Request>,
 ) -> StreamError {
-    match follow(setting, requests).await {
+    match follow(setting, purpose, requests).await {
         Ok(never) => match never {},
         Err(error) => error,
     }
@@ -63,35 +65,49 @@ pub(super) async fn run(
 
 async fn follow(
     setting: &Setting<'_>,
+    purpose: &Arc<impl Purpose>,
     requests: &mut mpsc::Receiver<Request>,
 ) -> Result<Infallible, StreamError> {
     let mut asking = connect(setting.connector).await?;
     let emitting = connect(setting.connector).await?;
     let followed = prepare(&mut asking, setting).await?;
+    let choice = purpose.choose(&asking, &followed.published).await?;
     let mut replication = ReplicationConnection::connect(setting.connector.config()).await?;
     check_same_server(&asking, &emitting, &mut replication).await?;
-    let slot = create_slot(&asking, &mut replication, setting).await?;
+    let beginning = prepare_slot(&choice, &asking, &mut replication, setting).await?;
     // Asked for after the slot was made: every transaction that committed before the slot's beginning
-    // has a lower number.
+    // has a lower number. So has whatever wrote a table before it was published.
     let ended = match setting.options.weakness {
         Weakness::NoStartWait => Xid(0),
+        _ if beginning.is_complete => Xid(0),
         _ => Xid(number(&asking, "SELECT pg_current_xact_id()::text").await?),
     };
     let mut clock = Clock::prepare(&asking, setting.options.weakness.log_end()).await?;
     let seen = look(&asking, &mut clock, setting, followed).await?;
     let stream = replication
-        .start(&slot.name, slot.consistent_point, &[PUBLICATION])
+        .start(&beginning.slot, beginning.from, &[PUBLICATION])
         .await?;
+    let acknowledged = stream.acknowledged();
     let epoch = Epoch {
         id: EpochId::new(),
-        complete_from: slot.consistent_point,
+        complete_from: beginning.from,
     };
-    setting.shared.up(epoch, ended, seen.followed.clone());
+    purpose.begin(&choice);
+    let followed = seen.followed.clone();
+    setting.shared.up(epoch, ended, followed, seen.end);
     info!(from = %epoch.complete_from, tables = seen.followed.published.len(), "Following changes.");
     let reader = Task(tokio::spawn(read_stream(
         stream,
         Arc::clone(setting.shared),
+        Arc::clone(purpose),
     )));
+    let attached = Attached {
+        connector: setting.connector,
+        shared: setting.shared,
+        slot: &choice,
+        acknowledged,
+        ended,
+    };
     let mut time = Timekeeper {
         asking: &asking,
         clock,
@@ -105,6 +121,7 @@ async fn follow(
         outcome = emit_barriers(&emitting, setting.shared) => outcome,
         outcome = name_blocker(&asking, setting.shared) => outcome,
         outcome = check_now_and_then(&emitting, setting) => outcome,
+        outcome = purpose.work(attached) => outcome,
         outcome = reader.ended() => outcome,
     }
 }

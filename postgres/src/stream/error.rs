@@ -44,6 +44,13 @@ pub enum StreamError {
     /// Somebody else altered the publication, or a table cannot be followed any more.
     #[error("what is published was changed")]
     PublicationChanged,
+    /// Nobody brings the rollups up to date any more.
+    #[error("this process takes over the upkeep of rollups")]
+    TakeOver,
+    /// The tests let the process die here.
+    #[doc(hidden)]
+    #[error("a failpoint was reached")]
+    Failpoint,
     /// The server does not answer.
     #[error("the server did not answer within {} s", .0.as_secs())]
     NoAnswer(Duration),

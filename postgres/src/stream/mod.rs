@@ -65,11 +65,13 @@ mod epoch;
 mod error;
 mod progress;
 mod publication;
+pub(crate) mod purpose;
 mod reader;
+pub(crate) mod recent;
 mod setup;
-mod shared;
+pub(crate) mod shared;
 mod slot;
-mod snapshot;
+pub(crate) mod snapshot;
 mod tables;
 mod timekeeper;
 mod visibility;
@@ -85,13 +87,16 @@ use tokio_postgres::Config;
 use tracing::warn;
 
 pub use error::{Changed, StreamError, Unproven};
+pub use recent::Contents;
 pub use setup::SetupProblem;
+pub use snapshot::{NotASnapshot, Snapshot, Xid};
 pub use tables::{Refusal, RefusalReason};
 
 pub use crate::replication::Lsn;
 
 use crate::connect::{Connector, Error};
 use epoch::Setting;
+use purpose::{Purpose, Watching};
 use shared::Shared;
 
 /// The publication's name.
@@ -219,6 +224,16 @@ impl ChangeStream {
         tables: Vec<Oid>,
         options: StreamOptions,
     ) -> Result<Self, StreamError> {
+        Self::start_for(config, tables, options, Arc::new(Watching)).await
+    }
+
+    /// The same for something else than watching.
+    pub(crate) async fn start_for(
+        config: Config,
+        tables: Vec<Oid>,
+        options: StreamOptions,
+        purpose: Arc<impl Purpose>,
+    ) -> Result<Self, StreamError> {
         let connector = Connector::new(config)?;
         let shared = Arc::new(Shared::new(vec![]));
         let mut client = epoch::connect(&connector).await?;
@@ -231,7 +246,14 @@ impl ChangeStream {
         epoch::prepare(&mut client, &setting).await?;
         drop(client);
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
-        let follows = supervise(connector, tables, options, Arc::clone(&shared), asked);
+        let follows = supervise(
+            connector,
+            tables,
+            options,
+            Arc::clone(&shared),
+            asked,
+            purpose,
+        );
         Ok(ChangeStream {
             shared,
             requests,
@@ -315,6 +337,22 @@ impl ChangeStream {
         }
     }
 
+    /// The same, with the end of the log that was read: what is newer need not be in the answer.
+    pub(crate) async fn prove_up_to(&self, deadline: Duration) -> Result<(Proof, Lsn), Unproven> {
+        let by = Instant::now() + deadline;
+        let mut wanted = None;
+        match timeout_at(by, self.prove(&mut wanted)).await {
+            Ok(Ok(proof)) => Ok((proof, wanted.map_or(proof.at, |(_, end)| end))),
+            Ok(Err(why)) => Err(why),
+            Err(_) => Err(self.shared.unproven(deadline, wanted)),
+        }
+    }
+
+    /// What the tasks of the stream know.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     async fn prove(&self, wanted: &mut Option<(EpochId, Lsn)>) -> Result<Proof, Unproven> {
         if self.shared.epoch().is_none() {
             return Err(self.shared.unproven(Duration::ZERO, None));
@@ -361,6 +399,7 @@ async fn supervise(
     options: StreamOptions,
     shared: Arc<Shared>,
     mut requests: mpsc::Receiver<Request>,
+    purpose: Arc<impl Purpose>,
 ) {
     let mut pause = RECONNECT_MIN;
     loop {
@@ -371,7 +410,7 @@ async fn supervise(
             shared: &shared,
         };
         let begun = Instant::now();
-        let why = epoch::run(&setting, &mut requests).await;
+        let why = epoch::run(&setting, &purpose, &mut requests).await;
         shared.down(why.to_string());
         // Nobody should wait for an answer that the next epoch would give.
         while requests.try_recv().is_ok() {}

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use pgstar_rewriter::catalog::Oid;
 
+use super::recent::{Contents, Recent};
 use super::snapshot::{Snapshot, Xid};
 use crate::pgoutput::Xid32;
 use crate::replication::Lsn;
@@ -13,6 +14,9 @@ use crate::replication::Lsn;
 /// So many readings of the log's end are remembered while they are unproven; while there are more,
 /// new ones are not taken, which makes the bound on staleness larger and never too small.
 const SAMPLES_MAX: usize = 4096;
+
+/// So many of them are remembered after they were proven.
+const PROVEN_SAMPLES: usize = 32;
 
 /// Something that was decoded and holds up the safe position until it is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +50,7 @@ impl Step {
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     changed: HashMap<Oid, Lsn>,
+    pub(super) recent: Recent,
     /// In the order of the log.
     waiting: VecDeque<Step>,
     safe: Option<Lsn>,
@@ -58,20 +63,27 @@ impl Progress {
         let first = Step::Start { ended, end: from };
         Progress {
             waiting: VecDeque::from([first]),
+            recent: Recent::starting(ended),
             ..Progress::default()
         }
     }
 
     /// A transaction was decoded whole.
-    pub(super) fn committed(&mut self, xid: Xid32, end: Lsn, changed: impl Iterator<Item = Oid>) {
+    pub(super) fn committed(&mut self, xid: Xid32, end: Lsn, changed: &[Oid]) {
         for relation in changed {
-            self.touched(relation, end);
+            self.touch(*relation, end);
         }
+        self.recent.committed(xid, end, changed);
         self.waiting.push_back(Step::Commit { xid, end });
     }
 
     /// Something that is not in the stream changed the relation before `end`.
-    pub(super) fn touched(&mut self, relation: Oid, end: Lsn) {
+    pub(super) fn reshaped(&mut self, relation: Oid, end: Lsn) {
+        self.touch(relation, end);
+        self.recent.reshaped(relation, end);
+    }
+
+    fn touch(&mut self, relation: Oid, end: Lsn) {
         let last = self.changed.entry(relation).or_insert(end);
         *last = end.max(*last);
     }
@@ -119,8 +131,9 @@ impl Progress {
     fn advance(&mut self, position: Lsn) {
         let safe = self.safe.map_or(position, |safe| safe.max(position));
         self.safe = Some(safe);
-        // The newest proven reading is the one that counts.
-        while self.samples.get(1).is_some_and(|(_, end)| *end <= safe) {
+        // The newest proven reading is the one that counts; what lags behind it looks at older ones.
+        let is_proven = |(_, end): &(Instant, Lsn)| *end <= safe;
+        while self.samples.get(PROVEN_SAMPLES).is_some_and(is_proven) {
             self.samples.pop_front();
         }
     }
@@ -152,9 +165,24 @@ impl Progress {
 
     /// How long ago everything was decoded and visible, at most.
     pub(super) fn staleness(&self, now: Instant) -> Option<Duration> {
-        let (asked, end) = *self.samples.front()?;
-        let is_proven = self.safe.is_some_and(|safe| safe >= end);
-        is_proven.then(|| now.saturating_duration_since(asked))
+        let safe = self.safe?;
+        let mut newest_first = self.samples.iter().rev();
+        let (asked, _) = newest_first.find(|(_, end)| *end <= safe)?;
+        Some(now.saturating_duration_since(*asked))
+    }
+
+    /// How long ago everything of these tables was in the contents, at most.
+    pub(super) fn staleness_of(
+        &self,
+        contents: &Contents,
+        relations: &[Oid],
+        now: Instant,
+    ) -> Option<Duration> {
+        let safe = self.safe?;
+        let mut proven = self.samples.iter().rev().filter(|(_, end)| *end <= safe);
+        let is_in = |(_, end): &&(Instant, Lsn)| self.recent.are_in(contents, relations, *end);
+        let (asked, _) = proven.find(is_in)?;
+        Some(now.saturating_duration_since(*asked))
     }
 
     #[cfg(test)]
@@ -178,7 +206,7 @@ mod tests {
     }
 
     fn commit(progress: &mut Progress, xid: u32, end: u64, relation: u32) {
-        progress.committed(Xid32(xid), Lsn(end), [Oid(relation)].into_iter());
+        progress.committed(Xid32(xid), Lsn(end), &[Oid(relation)]);
     }
 
     #[test]

@@ -27,15 +27,16 @@ const FOUND: &str = "
 pub(super) async fn ensure(client: &mut Client, followed: &Followed) -> Result<(), Error> {
     let found = client.query_opt(FOUND, &[&PUBLICATION]).await?;
     let wanted: Vec<u32> = followed.published.keys().map(|table| table.0).collect();
-    let is_there = found.is_some();
+    let mut present = None;
     if let Some(found) = found {
         let (is_plain, tables): (bool, Vec<u32>) = (found.try_get(0)?, found.try_get(1)?);
+        present = Some(is_plain);
         if is_plain && tables == wanted {
             return Ok(());
         }
     }
     let transaction = client.transaction().await?;
-    let statements = statements(followed, is_there).join("; ");
+    let statements = statements(followed, present).join("; ");
     transaction
         .batch_execute(&format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         .await?;
@@ -43,28 +44,31 @@ pub(super) async fn ensure(client: &mut Client, followed: &Followed) -> Result<(
     Ok(transaction.commit().await?)
 }
 
-fn statements(followed: &Followed, is_there: bool) -> Vec<String> {
+/// `present` says of the publication that is there whether its options are the right ones: whoever sets
+/// them again makes it look as if something else had been published until then.
+fn statements(followed: &Followed, present: Option<bool>) -> Vec<String> {
     let names: Vec<String> = followed
         .published
         .values()
         .map(|name| format!("TABLE {name}"))
         .collect();
     let list = names.join(", ");
-    match (is_there, names.is_empty()) {
-        (true, false) => vec![
+    match (present, names.is_empty()) {
+        (Some(true), false) => vec![format!("ALTER PUBLICATION {PUBLICATION} SET {list}")],
+        (Some(false), false) => vec![
             format!("ALTER PUBLICATION {PUBLICATION} SET ({OPTIONS})"),
             format!("ALTER PUBLICATION {PUBLICATION} SET {list}"),
         ],
         // SET needs at least one table.
-        (true, true) => vec![
+        (Some(_), true) => vec![
             format!("DROP PUBLICATION {PUBLICATION}"),
             format!("CREATE PUBLICATION {PUBLICATION} WITH ({OPTIONS})"),
         ],
-        (false, false) => {
+        (None, false) => {
             vec![format!(
                 "CREATE PUBLICATION {PUBLICATION} FOR {list} WITH ({OPTIONS})"
             )]
         }
-        (false, true) => vec![format!("CREATE PUBLICATION {PUBLICATION} WITH ({OPTIONS})")],
+        (None, true) => vec![format!("CREATE PUBLICATION {PUBLICATION} WITH ({OPTIONS})")],
     }
 }

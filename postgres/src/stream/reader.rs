@@ -8,6 +8,7 @@ use std::sync::Arc;
 use pgstar_rewriter::catalog::Oid;
 
 use super::StreamError;
+use super::purpose::Purpose;
 use super::shared::Shared;
 use crate::pgoutput::{self, Message, Xid32};
 use crate::replication::{Event, Lsn, ReplicationStream};
@@ -16,19 +17,31 @@ use crate::replication::{Event, Lsn, ReplicationStream};
 pub(super) async fn read_stream(
     mut stream: ReplicationStream,
     shared: Arc<Shared>,
+    purpose: Arc<impl Purpose>,
 ) -> Result<Infallible, StreamError> {
     let mut open: Option<Open> = None;
+    let acknowledged = stream.acknowledged();
+    let forget = |end: Lsn| {
+        if purpose.forgets_at_once() {
+            acknowledged.advance(end);
+        }
+    };
     loop {
         match (stream.next().await?, &mut open) {
             (Event::Data { message, omitted }, _) => {
                 let message = pgoutput::read(message, omitted)?;
-                if let Some(end) = note(message, &mut open, &shared)? {
-                    stream.acknowledge(end);
+                purpose.message(&message, omitted)?;
+                if let Some((xid, end, changed)) = note(message, &mut open)? {
+                    // Rows first: who hears of a commit has them.
+                    purpose.committed(xid, end, &changed);
+                    shared.committed(xid, end, &changed);
+                    forget(end);
                 }
             }
             (Event::Keepalive { end }, None) => {
+                purpose.decoded(end);
                 shared.decoded(end);
-                stream.acknowledge(end);
+                forget(end);
             }
             // In the middle of a transaction a position stands for nothing.
             (Event::Keepalive { .. }, Some(_)) => (),
@@ -52,12 +65,11 @@ impl Open {
     }
 }
 
-/// The end of the transaction, when the message is one.
+/// The transaction and what it changed, when the message is its end.
 fn note(
     message: Message,
     open: &mut Option<Open>,
-    shared: &Shared,
-) -> Result<Option<Lsn>, StreamError> {
+) -> Result<Option<(Xid32, Lsn, Vec<Oid>)>, StreamError> {
     let between = StreamError::OutOfOrder("a change or a commit between transactions");
     match message {
         Message::Begin(begin) => {
@@ -86,8 +98,7 @@ fn note(
         }
         Message::Commit(commit) => {
             let Open { xid, changed } = open.take().ok_or(between)?;
-            shared.committed(xid, commit.end, &changed);
-            return Ok(Some(commit.end));
+            return Ok(Some((xid, commit.end, changed)));
         }
         Message::Origin { .. }
         | Message::Relation(_)
@@ -128,10 +139,11 @@ mod tests {
     }
 
     fn note_all(messages: Vec<Message>) -> Result<Vec<Option<Lsn>>, StreamError> {
-        let (shared, mut open) = (Shared::new(vec![]), None);
+        let mut open = None;
+        let end = |noted: Option<(Xid32, Lsn, Vec<Oid>)>| noted.map(|(_, end, _)| end);
         let noted = messages
             .into_iter()
-            .map(|message| note(message, &mut open, &shared));
+            .map(|message| note(message, &mut open).map(end));
         noted.collect()
     }
 

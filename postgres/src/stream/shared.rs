@@ -7,6 +7,7 @@ use pgstar_rewriter::catalog::Oid;
 use tokio::sync::{Notify, watch};
 
 use super::progress::Progress;
+use super::recent::Contents;
 use super::snapshot::{Snapshot, Xid};
 use super::tables::{Followed, Refusal};
 use super::{Changed, Epoch, EpochId, Position, Unproven};
@@ -32,14 +33,14 @@ struct Live {
     blocker: Option<String>,
 }
 
-pub(super) struct Shared {
+pub(crate) struct Shared {
     stage: Mutex<Stage>,
     refusals: Mutex<Vec<Refusal>>,
     safe: watch::Sender<Safe>,
     /// There are commits that may not be visible yet.
     pub(super) visibility: Notify,
     /// Somebody wants the log to be flushed and decoded.
-    pub(super) barrier: Notify,
+    pub(crate) barrier: Notify,
 }
 
 impl Shared {
@@ -84,8 +85,10 @@ impl Shared {
         Some(outcome)
     }
 
-    pub(super) fn up(&self, epoch: Epoch, ended: Xid, followed: Followed) {
-        let progress = Progress::starting(epoch.complete_from, ended);
+    /// `looked` is the log's end when the tables were looked at.
+    pub(super) fn up(&self, epoch: Epoch, ended: Xid, followed: Followed, looked: Lsn) {
+        let mut progress = Progress::starting(epoch.complete_from, ended);
+        progress.recent.looked(looked);
         let live = Live {
             epoch,
             progress,
@@ -105,7 +108,7 @@ impl Shared {
     }
 
     pub(super) fn committed(&self, xid: Xid32, end: Lsn, changed: &[Oid]) {
-        self.change(|live| live.progress.committed(xid, end, changed.iter().copied()));
+        self.change(|live| live.progress.committed(xid, end, changed));
         self.visibility.notify_one();
     }
 
@@ -136,8 +139,39 @@ impl Shared {
             live.followed = followed;
             tables
                 .iter()
-                .for_each(|table| live.progress.touched(*table, end));
+                .for_each(|table| live.progress.reshaped(*table, end));
         });
+    }
+
+    /// Whether everything that changed these tables and ends at or before `end` is in the contents;
+    /// not known outside an epoch. `end` has to be decoded.
+    pub(crate) fn are_in(&self, contents: &Contents, relations: &[Oid], end: Lsn) -> bool {
+        let ask = |live: &Live| {
+            let reported = live.reported_as(relations)?;
+            Some(live.progress.recent.are_in(contents, &reported, end))
+        };
+        self.live(ask).flatten().unwrap_or(false)
+    }
+
+    /// How long ago everything of these tables was in the contents, at most.
+    pub(crate) fn staleness_of(&self, contents: &Contents, relations: &[Oid]) -> Option<Duration> {
+        let ask = |live: &Live| {
+            let reported = live.reported_as(relations)?;
+            live.progress
+                .staleness_of(contents, &reported, Instant::now())
+        };
+        self.live(ask).flatten()
+    }
+
+    /// Who asks has everything that this snapshot sees.
+    pub(crate) fn forget(&self, floor: &Snapshot) {
+        self.change(|live| live.progress.recent.forget(floor));
+    }
+
+    /// Whether all shapes were looked at, at this position, since they last changed.
+    pub(crate) fn is_validated(&self, validated: Lsn) -> bool {
+        self.live(|live| live.progress.recent.are_validated(validated))
+            .unwrap_or(false)
     }
 
     pub(super) fn blocked_by(&self, blocker: Option<String>) {
@@ -169,7 +203,7 @@ impl Shared {
         self.live(|live| live.epoch)
     }
 
-    pub(super) fn is_safe(&self) -> bool {
+    pub(crate) fn is_safe(&self) -> bool {
         self.safe.borrow().position.is_some()
     }
 
@@ -197,7 +231,7 @@ impl Shared {
     }
 
     /// Why there is no proof, as far as is known without asking the server.
-    pub(super) fn unproven(&self, waited: Duration, wanted: Option<(EpochId, Lsn)>) -> Unproven {
+    pub(crate) fn unproven(&self, waited: Duration, wanted: Option<(EpochId, Lsn)>) -> Unproven {
         match &*self.stage() {
             Stage::Down { why } => Unproven::NotFollowing { why: why.clone() },
             Stage::Up(live) => live.unproven(waited, wanted),
@@ -206,6 +240,14 @@ impl Shared {
 }
 
 impl Live {
+    /// The tables as the stream reports them, if all are followed.
+    fn reported_as(&self, relations: &[Oid]) -> Option<Vec<Oid>> {
+        let reported = relations
+            .iter()
+            .map(|relation| self.followed.reported_as.get(relation).copied());
+        reported.collect()
+    }
+
     fn last_change(&self, relation: Oid) -> Result<Option<Lsn>, Changed> {
         let reported = self.followed.reported_as.get(&relation);
         let reported = reported.ok_or(Changed::NotFollowed(relation))?;

@@ -6,23 +6,64 @@ use tokio::time::sleep;
 use tokio_postgres::Client;
 
 use super::epoch::{BLOCKER_INTERVAL, Setting};
+use super::purpose::SlotChoice;
 use super::{EpochId, StreamError, blocker};
-use crate::replication::{ReplicationConnection, Slot, SlotLifetime, SlotSnapshot};
+use crate::replication::{Lsn, ReplicationConnection, Slot, SlotLifetime, SlotSnapshot};
 
 /// A name that no other stream has, of this or another process.
 fn slot_name(replication: &ReplicationConnection) -> String {
     format!("pgstar_{}_{:x}", replication.process(), EpochId::new().0)
 }
 
+/// Where to stream from, of this slot.
+pub(super) struct Beginning {
+    pub(super) slot: String,
+    pub(super) from: Lsn,
+    /// Whether it has every change that was not dealt with.
+    pub(super) is_complete: bool,
+}
+
+/// Creates the slot unless it is there.
+pub(super) async fn prepare_slot(
+    choice: &SlotChoice,
+    asking: &Client,
+    replication: &mut ReplicationConnection,
+    setting: &Setting<'_>,
+) -> Result<Beginning, StreamError> {
+    let (name, lifetime) = match choice {
+        SlotChoice::Existing {
+            name,
+            from,
+            is_complete,
+        } => {
+            return Ok(Beginning {
+                slot: name.clone(),
+                from: *from,
+                is_complete: *is_complete,
+            });
+        }
+        SlotChoice::Temporary => (slot_name(replication), SlotLifetime::Temporary),
+        SlotChoice::Permanent { name } => (name.clone(), SlotLifetime::Permanent),
+    };
+    let slot = create_slot(&name, lifetime, asking, replication, setting).await?;
+    Ok(Beginning {
+        slot: slot.name,
+        from: slot.consistent_point,
+        is_complete: false,
+    })
+}
+
 /// PostgreSQL waits for every transaction that writes. Who that is can be read in `unproven`.
-pub(super) async fn create_slot(
+async fn create_slot(
+    name: &str,
+    lifetime: SlotLifetime,
     asking: &Client,
     replication: &mut ReplicationConnection,
     setting: &Setting<'_>,
 ) -> Result<Slot, StreamError> {
-    let (name, process) = (slot_name(replication), replication.process());
+    let process = replication.process();
     let patience = setting.options.slot_timeout;
-    let created = replication.create_slot(&name, SlotLifetime::Temporary, SlotSnapshot::None);
+    let created = replication.create_slot(name, lifetime, SlotSnapshot::None);
     tokio::select! {
         slot = created => Ok(slot?),
         late = tell_of_waiting(asking, setting, patience) => {

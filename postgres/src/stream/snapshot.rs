@@ -1,12 +1,21 @@
 //! Which transactions a snapshot sees.
 
+use std::fmt;
 use std::str::FromStr;
 
 use crate::pgoutput::Xid32;
 
 /// The number of a transaction with its epoch: never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Xid(pub u64);
+
+impl fmt::Display for Snapshot {
+    /// As PostgreSQL writes it.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let running: Vec<String> = self.running.iter().map(|xid| xid.0.to_string()).collect();
+        write!(out, "{}:{}:{}", self.xmin.0, self.xmax.0, running.join(","))
+    }
+}
 
 /// What `pg_current_snapshot()` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +38,14 @@ impl Snapshot {
     /// Whether what this transaction did, if it committed, is seen.
     pub fn sees(&self, xid: Xid) -> bool {
         xid < self.xmin || xid < self.xmax && self.running.binary_search(&xid).is_err()
+    }
+
+    /// Whether whatever the other sees this one sees too.
+    pub fn includes(&self, other: &Snapshot) -> bool {
+        let sees_more = self.running.iter().any(|xid| other.sees(*xid));
+        // Of what is between the two ends nothing is known to this one.
+        let is_later = self.xmax >= other.xmax;
+        is_later && !sees_more
     }
 
     /// The transaction that the stream means: of all with these last 32 bits the one that is nearest,
@@ -77,6 +94,20 @@ mod tests {
         for text in ["", "1", "1:2", "1:x:", "1:2:3,x"] {
             assert!(text.parse::<Snapshot>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_later_snapshot_includes_an_earlier_one() {
+        let includes = |one: &str, other: &str| {
+            let (one, other): (Snapshot, Snapshot) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(one.to_string().parse(), Ok(one.clone()));
+            one.includes(&other)
+        };
+        assert!(includes("10:20:10,14", "10:20:10,14"));
+        assert!(includes("10:20:10", "10:20:10,14"));
+        assert!(!includes("10:20:10,14", "10:20:10"));
+        assert!(!includes("10:20:", "10:21:20"));
+        assert!(includes("22:22:", "10:21:20") && !includes("10:21:20", "22:22:"));
     }
 
     #[test]

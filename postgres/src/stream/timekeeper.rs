@@ -30,7 +30,7 @@ pub(super) struct Seen {
     shapes: Shapes,
     fingerprint: Fingerprint,
     /// The log's end when nothing had changed since.
-    end: Lsn,
+    pub(super) end: Lsn,
 }
 
 /// Looks until nothing changes meanwhile, so that whatever changes later, a new partition too, changes

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pgstar_cache::Answer;
 
+use crate::wire::ColumnOrigin;
+
 /// What a session knows of itself when it asks for a route, as PostgreSQL reported it.
 ///
 /// Fetched from the session's own backend (see `session::facts`) and fetched again after any
@@ -104,13 +106,6 @@ impl std::fmt::Debug for Confirmation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Confirmation")
     }
-}
-
-/// The table OID and attribute number that RowDescription carries for one output column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ColumnOrigin {
-    pub table: u32,
-    pub attnum: i16,
 }
 
 /// A statement to run in place of the client's.

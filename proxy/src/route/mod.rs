@@ -31,10 +31,10 @@ use pgstar_rewriter::{Match, Reason};
 
 pub use explain::Explanation;
 pub use gate::Requested;
-pub use interface::{
-    Binding, CacheSlot, Candidate, ColumnOrigin, Confirmation, Rewritten, Route, SessionFacts,
-};
+pub use interface::{Binding, CacheSlot, Candidate, Confirmation, Rewritten, Route, SessionFacts};
 pub use pgstar_cache::Answer;
+
+pub use crate::wire::ColumnOrigin;
 
 use crate::config::{CacheConfig, FreshnessConfig};
 use crate::telemetry;

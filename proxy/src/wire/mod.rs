@@ -16,9 +16,9 @@ pub use client::{
 pub use fields::Malformed;
 pub use header::{HEADER_BYTES, Header, LENGTH_BYTES, body, header};
 pub use server::{
-    ErrorReport, Severity, TransactionStatus, bind_complete, command_complete, data_row,
-    data_row_values, parameter_description, parse_complete, patch_origins, ready_for_query,
-    ready_status, row_description_of_text, same_columns, sqlstate,
+    ColumnOrigin, ErrorReport, Severity, TransactionStatus, bind_complete, command_complete,
+    data_row, data_row_values, parameter_description, parse_complete, patch_origins,
+    ready_for_query, ready_status, row_description_of_text, same_columns, sqlstate,
 };
 pub use startup::{Opening, PRE_AUTH_PACKET_BYTES_MAX, Startup, opening};
 

@@ -8,7 +8,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::fields::{Fields, Malformed};
 use super::header::{HEADER_BYTES, body, frame, put_string};
 use super::server_tag as tag;
-use crate::route::ColumnOrigin;
 
 /// `pg_type.oid` of text.
 const TEXT_OID: u32 = 25;
@@ -226,11 +225,22 @@ fn read_column<'a>(fields: &mut Fields<'a>) -> Result<(&'a [u8], &'a [u8]), Malf
     Ok((name, column))
 }
 
+/// The table OID and attribute number that RowDescription carries for one output column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ColumnOrigin {
+    pub table: u32,
+    pub attnum: i16,
+}
+
 /// Rewrites the origin of each column of a whole RowDescription frame.
 ///
 /// Fails, with the frame half rewritten, when it is no RowDescription of exactly as many columns.
 pub fn patch_origins(frame: &mut [u8], origins: &[ColumnOrigin]) -> Result<(), Malformed> {
-    let count = Fields::of(body(frame)?).count()?;
+    let fields = body(frame)?;
+    if HEADER_BYTES + fields.len() != frame.len() {
+        return Err(Malformed::Long);
+    }
+    let count = Fields::of(fields).count()?;
     if count != origins.len() {
         return Err(Malformed::Value {
             name: "column count",

@@ -1,0 +1,575 @@
+//! Who brings the rollups up to date, and how that goes on for as long as the stream does.
+
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pgstar_rewriter::catalog::Oid;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_postgres::Client;
+use tracing::{info, warn};
+
+use super::apply::{Applier, Outcome};
+use super::intake::{Intake, wanted};
+use super::keys::EnforcedKeys;
+use super::staging::Staging;
+use super::state::{self, Lineage, Questions};
+use super::status::{Role, Standing, States, TableState};
+use super::{Failpoint, MaintainOptions, MaintainPlan, Weakness};
+use crate::connect::{Connection, Connector, Error};
+use crate::pgoutput::{Message, Xid32};
+use crate::replication::Lsn;
+use crate::rollups::lock::{LEADER_LOCK, LOCK_CLASS};
+use crate::rollups::{RollupStore, shape};
+use crate::stream::purpose::{Attached, Purpose, SlotChoice};
+use crate::stream::shared::Shared;
+use crate::stream::{Contents, Snapshot, StreamError, Xid};
+
+/// How often an idle leader looks whether there is something to do that the stream does not tell.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often what was dealt with is acknowledged.
+const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often a follower looks whether the leader is gone.
+const TAKE_OVER_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often a follower reads the states while somebody waits for them.
+const STATES_INTERVAL: Duration = Duration::from_millis(3);
+
+/// How soon a batch is tried again; then doubled up to the other.
+const RETRY_MIN: Duration = Duration::from_millis(5);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// How soon a rollup is built again that was stepped aside; then doubled up to the other.
+const REBUILD_PAUSE_MIN: Duration = Duration::from_secs(1);
+const REBUILD_PAUSE_MAX: Duration = Duration::from_secs(600);
+
+/// No statement of a batch waits for longer for somebody else's lock.
+const SESSION_SETTINGS: &str = "
+    SET synchronous_commit = local; SET lock_timeout = '2s'; SET statement_timeout = 0;
+    SET idle_in_transaction_session_timeout = 0; SET row_security = off; SET jit = off;
+    SET default_transaction_read_only = off; SET client_min_messages = warning";
+
+/// What is done in an epoch: leading, or following who leads.
+pub(super) struct Maintenance {
+    pub(super) plans: Vec<MaintainPlan>,
+    pub(super) intake: Intake,
+    pub(super) states: Arc<States>,
+    pub(super) store: RollupStore,
+    pub(super) options: MaintainOptions,
+    /// The lineage that this epoch continues or begins.
+    lineage: std::sync::Mutex<Option<Lineage>>,
+}
+
+impl Maintenance {
+    pub(super) fn new(
+        plans: Vec<MaintainPlan>,
+        states: Arc<States>,
+        store: RollupStore,
+        options: MaintainOptions,
+    ) -> Self {
+        Maintenance {
+            plans,
+            intake: Intake::new(),
+            states,
+            store,
+            options,
+            lineage: std::sync::Mutex::default(),
+        }
+    }
+
+    fn lineage(&self) -> Option<Lineage> {
+        let lineage = self.lineage.lock();
+        lineage
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+
+    fn remember(&self, lineage: Option<Lineage>) {
+        *self
+            .lineage
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = lineage;
+    }
+
+    fn bases(&self) -> Vec<Oid> {
+        let bases = self
+            .plans
+            .iter()
+            .flat_map(|plan| &plan.build.base_relations);
+        let mut bases: Vec<Oid> = bases.copied().collect();
+        bases.sort_unstable();
+        bases.dedup();
+        bases
+    }
+}
+
+impl Purpose for Maintenance {
+    async fn choose(
+        &self,
+        asking: &Client,
+        _published: &BTreeMap<Oid, String>,
+    ) -> Result<SlotChoice, StreamError> {
+        self.states.is(Role::None);
+        self.remember(None);
+        if !try_lead(asking).await? {
+            return Ok(SlotChoice::Temporary);
+        }
+        let recorded = state::lineage(asking).await?;
+        let present = identity(asking).await?;
+        let slot = match &recorded {
+            Some(recorded) if recorded.system == present.system => {
+                slot_position(asking, &recorded.slot).await?
+            }
+            Some(_) | None => None,
+        };
+        let (Some(recorded), Some(from)) = (recorded, slot) else {
+            drop_stray_slots(asking, &present.prefix).await?;
+            let name = format!("{}_{:x}", present.prefix, nanoseconds());
+            self.remember(Some(Lineage {
+                system: present.system,
+                slot: name.clone(),
+                publication: present.publication,
+            }));
+            return Ok(SlotChoice::Permanent { name });
+        };
+        let followed = state::followed_since(asking).await?;
+        let is_complete = recorded.publication == present.publication
+            && followed.iter().all(|(_, since)| since.is_some());
+        let name = recorded.slot.clone();
+        self.remember(Some(Lineage {
+            publication: present.publication,
+            ..recorded
+        }));
+        Ok(SlotChoice::Existing {
+            name,
+            from,
+            is_complete,
+        })
+    }
+
+    fn begin(&self, slot: &SlotChoice) {
+        let from = match slot {
+            SlotChoice::Existing { from, .. } => *from,
+            SlotChoice::Temporary | SlotChoice::Permanent { .. } => Lsn(0),
+        };
+        // A follower has no use for rows.
+        let columns = match slot {
+            SlotChoice::Temporary => wanted(std::iter::empty()),
+            SlotChoice::Existing { .. } | SlotChoice::Permanent { .. } => {
+                let occurrences = self.plans.iter().flat_map(|plan| &plan.fold.occurrences);
+                wanted(
+                    occurrences
+                        .map(|occurrence| (occurrence.relation, occurrence.columns.as_slice())),
+                )
+            }
+        };
+        self.intake.begin(columns, from);
+    }
+
+    fn message(&self, message: &Message, omitted: usize) -> Result<(), StreamError> {
+        self.intake.message(message, omitted)
+    }
+
+    fn committed(&self, xid: Xid32, end: Lsn, changed: &[Oid]) {
+        self.intake.committed(xid, end, changed);
+    }
+
+    fn decoded(&self, end: Lsn) {
+        self.intake.decoded(end);
+    }
+
+    fn forgets_at_once(&self) -> bool {
+        self.lineage().is_none()
+    }
+
+    async fn work(&self, attached: Attached<'_>) -> Result<Infallible, StreamError> {
+        let outcome = match attached.slot {
+            SlotChoice::Temporary => self.follow(&attached).await,
+            SlotChoice::Permanent { .. } | SlotChoice::Existing { .. } => {
+                self.lead(&attached).await
+            }
+        };
+        self.states.is(Role::None);
+        outcome
+    }
+}
+
+impl Maintenance {
+    /// Keeps the states at what the leader commits, and ends when there is none.
+    async fn follow(&self, attached: &Attached<'_>) -> Result<Infallible, StreamError> {
+        let client = connect(attached.connector).await?;
+        let questions = Questions::prepare(&client).await?;
+        self.states.is(Role::Follower);
+        let mut looked = Instant::now();
+        loop {
+            self.read_states(&client, &questions, attached.shared)
+                .await?;
+            if looked.elapsed() >= TAKE_OVER_INTERVAL {
+                looked = Instant::now();
+                if is_leaderless(&client).await? {
+                    return Err(StreamError::TakeOver);
+                }
+            }
+            sleep(STATES_INTERVAL).await;
+            // Nobody waits: then once in a while is enough.
+            let _ = timeout(TAKE_OVER_INTERVAL, self.states.wanted.notified()).await;
+        }
+    }
+
+    async fn read_states(
+        &self,
+        client: &Client,
+        questions: &Questions,
+        shared: &Shared,
+    ) -> Result<(), StreamError> {
+        let state = questions.ask(client).await?;
+        let mut tables = HashMap::new();
+        for plan in &self.plans {
+            let is_its = |recorded: &&state::Recorded| {
+                recorded.name == plan.build.name && recorded.fingerprint == plan.build.fingerprint
+            };
+            let Some(recorded) = state.rollups.iter().find(is_its) else {
+                continue;
+            };
+            let standing = match &recorded.own {
+                None => Standing::InStep,
+                Some(own) => Standing::Behind(own.clone()),
+            };
+            let state = TableState {
+                name: recorded.name.clone(),
+                bases: plan.build.base_relations.clone(),
+                standing,
+            };
+            tables.insert(recorded.table.clone(), state);
+        }
+        let clock = state.clock.map(|clock| clock.contents);
+        self.states.publish(clock.clone(), tables);
+        if let Some(clock) = clock {
+            shared.forget(&clock.snapshot);
+        }
+        Ok(())
+    }
+
+    async fn lead(&self, attached: &Attached<'_>) -> Result<Infallible, StreamError> {
+        let mut client = connect(attached.connector).await?;
+        let looking = connect(attached.connector).await?;
+        let since = self.establish(&mut client, attached).await?;
+        let questions = Questions::prepare(&client).await?;
+        let clock = questions.ask(&*client).await?.clock;
+        let Some(clock) = clock else {
+            return Err(StreamError::OutOfOrder("its clock is gone"));
+        };
+        // What the slot does not have any more is in here, whoever acknowledged it.
+        attached.shared.forget(&clock.contents.snapshot);
+        self.states.is(Role::Leader);
+        info!(rollups = self.plans.len(), "Bringing rollups up to date.");
+        let keys = EnforcedKeys::read(&looking, &self.bases()).await?;
+        let applier = Applier {
+            client,
+            looking: &looking,
+            shared: attached.shared,
+            intake: &self.intake,
+            plans: &self.plans,
+            states: &self.states,
+            keys,
+            questions,
+            staging: Staging::default(),
+            since,
+            floor: clock.contents.snapshot,
+            aside: HashMap::new(),
+            options: &self.options,
+        };
+        tokio::select! {
+            outcome = self.apply(applier, &looking, attached) => outcome,
+            never = self.rebuild() => match never {},
+        }
+    }
+
+    /// Waits until whatever the stream may lack is visible, and records since when it is complete.
+    async fn establish(
+        &self,
+        client: &mut Connection,
+        attached: &Attached<'_>,
+    ) -> Result<HashMap<Oid, Snapshot>, StreamError> {
+        let is_new = matches!(attached.slot, SlotChoice::Permanent { .. });
+        let is_complete = attached.ended == Xid(0) && !is_new;
+        if !is_complete {
+            while !attached.shared.is_safe() {
+                sleep(Duration::from_millis(5)).await;
+            }
+            let lineage = self
+                .lineage()
+                .ok_or(StreamError::OutOfOrder("its lineage is not known"))?;
+            let validated = shape::log_end(client).await?;
+            let now: String = client
+                .query_one("SELECT pg_current_snapshot()::text", &[])
+                .await?
+                .try_get(0)?;
+            let since = Contents {
+                snapshot: state::snapshot(&now)?,
+                validated: validated
+                    .parse()
+                    .map_err(|_| StreamError::OutOfOrder("a position that cannot be read"))?,
+            };
+            let recorded = state::lineage(client).await?;
+            let is_new = recorded.as_ref() != Some(&lineage);
+            state::follow(client, &lineage, is_new, &since).await?;
+        }
+        let followed = state::followed_since(client).await?;
+        let known = followed
+            .into_iter()
+            .filter_map(|(table, since)| Some((table, since?)));
+        Ok(known.collect())
+    }
+
+    /// One batch after the other.
+    async fn apply(
+        &self,
+        mut applier: Applier<'_>,
+        looking: &Client,
+        attached: &Attached<'_>,
+    ) -> Result<Infallible, StreamError> {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut acknowledge = interval(ACKNOWLEDGE_INTERVAL);
+        acknowledge.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pause = RETRY_MIN;
+        // The first one shows what could not be known before.
+        self.intake.arrived.notify_one();
+        loop {
+            let is_due = tokio::select! {
+                () = self.intake.arrived.notified() => true,
+                () = self.states.wanted.notified() => self.is_behind(looking, attached.shared).await?,
+                _ = ticks.tick() => self.is_behind(looking, attached.shared).await?,
+                _ = acknowledge.tick() => {
+                    self.acknowledge(&mut applier, looking, attached).await?;
+                    false
+                }
+            };
+            if !is_due {
+                continue;
+            }
+            let begun = Instant::now();
+            match applier.batch().await? {
+                Outcome::Advanced(advance) => {
+                    pause = RETRY_MIN;
+                    self.states
+                        .advanced(advance.rows, begun, self.intake.bytes());
+                    let has_more = self
+                        .states
+                        .known()
+                        .clock
+                        .as_ref()
+                        .is_some_and(|clock| self.intake.has_news(&clock.snapshot));
+                    if has_more {
+                        // Not visible yet, or committed meanwhile.
+                        sleep(Duration::from_micros(500)).await;
+                        self.intake.arrived.notify_one();
+                    }
+                }
+                Outcome::Again(why) => {
+                    tracing::debug!(why, "A batch is tried again.");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MAX);
+                    self.intake.arrived.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Whether the rollups could be told to contain more than they are told now, or a new one waits.
+    async fn is_behind(&self, looking: &Client, shared: &Shared) -> Result<bool, StreamError> {
+        let known = self.states.known();
+        let aside = known.tables.iter().filter_map(|(table, state)| {
+            matches!(state.standing, Standing::Aside(_)).then_some(table.clone())
+        });
+        let aside: Vec<String> = aside.collect();
+        let names: Vec<&str> = self
+            .plans
+            .iter()
+            .map(|plan| plan.build.name.as_str())
+            .collect();
+        let sql = "SELECT pg_current_snapshot()::text,
+                          EXISTS (SELECT FROM pgstar.rollup_state s JOIN pgstar.rollup_progress p USING (table_name)
+                                   WHERE p.snapshot IS NOT NULL AND s.name = ANY ($1) AND s.table_name <> ALL ($2))";
+        let row = looking.query_one(sql, &[&names, &aside]).await?;
+        let now = state::snapshot(row.try_get(0)?)?;
+        let has_newcomer: bool = row.try_get(1)?;
+        // The clock's own commit is the only thing that happened in an idle database.
+        let has_moved = |clock: &Contents| {
+            now.xmin.0 > clock.snapshot.xmin.0.saturating_add(1)
+                || now.xmax.0 > clock.snapshot.xmax.0.saturating_add(1)
+                || !shared.is_validated(clock.validated)
+        };
+        Ok(has_newcomer || known.clock.as_ref().is_none_or(has_moved))
+    }
+
+    /// Lets the server forget what every rollup contains; not while one is being built, which may begin
+    /// with an older snapshot than the clock's.
+    async fn acknowledge(
+        &self,
+        applier: &mut Applier<'_>,
+        looking: &Client,
+        attached: &Attached<'_>,
+    ) -> Result<(), StreamError> {
+        let known = self.states.known();
+        let Some(clock) = &known.clock else {
+            return Ok(());
+        };
+        let has_newcomer = known
+            .tables
+            .values()
+            .any(|state| matches!(state.standing, Standing::Behind(_)));
+        if has_newcomer || is_building(looking).await? {
+            return Ok(());
+        }
+        let position = match self.options.weakness {
+            Weakness::AcknowledgeDecoded => *self.intake.watch_decoded().borrow(),
+            _ => self.intake.forget(&clock.snapshot),
+        };
+        applier.floor = clock.snapshot.clone();
+        attached.shared.forget(&clock.snapshot);
+        self.options.pass(Failpoint::BeforeAcknowledge)?;
+        attached.acknowledged.advance(position);
+        let end = shape::log_end(looking).await?;
+        let retained = end.parse().map_or(0, |end: Lsn| end.bytes_since(position));
+        self.states.retained(retained);
+        Ok(())
+    }
+
+    /// Builds again what was stepped aside.
+    async fn rebuild(&self) -> Infallible {
+        let mut states = self.states.watch();
+        let mut pauses: HashMap<String, Duration> = HashMap::new();
+        let mut built: HashMap<String, Instant> = HashMap::new();
+        loop {
+            let known = Arc::clone(&states.borrow_and_update());
+            let aside = known
+                .tables
+                .values()
+                .find_map(|state| match &state.standing {
+                    Standing::Aside(why) => Some((state.name.clone(), why.clone())),
+                    Standing::InStep | Standing::Behind(_) => None,
+                });
+            let Some((name, why)) = aside else {
+                // The sender lives as long as this.
+                let _ = states.changed().await;
+                continue;
+            };
+            let lasted = built.get(&name).map(Instant::elapsed);
+            let pause = pauses.entry(name.clone()).or_insert(Duration::ZERO);
+            *pause = match lasted {
+                Some(lasted) if lasted < *pause * 4 + REBUILD_PAUSE_MIN => {
+                    (*pause * 2).clamp(REBUILD_PAUSE_MIN, REBUILD_PAUSE_MAX)
+                }
+                _ => Duration::ZERO,
+            };
+            sleep(*pause).await;
+            self.build_again(&name, &why).await;
+            built.insert(name, Instant::now());
+            self.intake.arrived.notify_one();
+            // The next batch finds the new table.
+            let _ = timeout(TICK, states.changed()).await;
+        }
+    }
+
+    async fn build_again(&self, name: &str, why: &super::Unfoldable) {
+        let Some(plan) = self.plans.iter().find(|plan| plan.build.name == name) else {
+            return;
+        };
+        info!(rollup = name, %why, "Building a rollup again.");
+        self.states.rebuilt(name, why);
+        if let Err(error) = self.store.rebuild(&plan.build, &|_| ()).await {
+            warn!(rollup = name, %error, "A rollup could not be built again; it will be tried later.");
+        }
+    }
+}
+
+async fn connect(connector: &Connector) -> Result<Connection, StreamError> {
+    let connection = connector.connect().await?;
+    connection.batch_execute(SESSION_SETTINGS).await?;
+    Ok(connection)
+}
+
+/// Whether this session is now the one of the leader.
+async fn try_lead(client: &Client) -> Result<bool, Error> {
+    let sql = "SELECT pg_try_advisory_lock($1, $2)";
+    let row = client.query_one(sql, &[&LOCK_CLASS, &LEADER_LOCK]).await?;
+    Ok(row.try_get(0)?)
+}
+
+/// Whether nobody leads.
+async fn is_leaderless(client: &Client) -> Result<bool, Error> {
+    let sql = "SELECT pg_try_advisory_lock($1, $2) AND pg_advisory_unlock($1, $2)";
+    let row = client.query_one(sql, &[&LOCK_CLASS, &LEADER_LOCK]).await?;
+    Ok(row.try_get(0)?)
+}
+
+/// Whether somebody builds or drops a rollup; the leader's own lock is not one of those.
+async fn is_building(client: &Client) -> Result<bool, Error> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_locks l
+                 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid = $1
+                   AND l.objid NOT IN ($2, 0)
+                   AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))";
+    let class = LOCK_CLASS.cast_unsigned();
+    let row = client
+        .query_one(sql, &[&class, &LEADER_LOCK.cast_unsigned()])
+        .await?;
+    Ok(row.try_get(0)?)
+}
+
+/// Who the server and the publication are.
+struct Identity {
+    system: String,
+    publication: String,
+    prefix: String,
+}
+
+async fn identity(client: &Client) -> Result<Identity, Error> {
+    let sql = "SELECT (SELECT system_identifier::text FROM pg_control_system()),
+                      (SELECT p.oid::text || ' ' || p.xmin::text FROM pg_publication p WHERE p.pubname = $1),
+                      (SELECT 'pgstar_' || d.oid FROM pg_database d WHERE d.datname = current_database())";
+    let row = client
+        .query_one(sql, &[&crate::stream::PUBLICATION])
+        .await?;
+    Ok(Identity {
+        system: row.try_get(0)?,
+        publication: row.try_get::<_, Option<String>>(1)?.unwrap_or_default(),
+        prefix: row.try_get(2)?,
+    })
+}
+
+/// Where the slot begins, if it still has everything from there on.
+async fn slot_position(client: &Client, slot: &str) -> Result<Option<Lsn>, StreamError> {
+    let sql = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots
+                WHERE slot_name = $1 AND plugin = 'pgoutput' AND database = current_database()
+                  AND wal_status IS DISTINCT FROM 'lost'";
+    let row = client.query_opt(sql, &[&slot]).await?;
+    let position: Option<Option<String>> = row.map(|row| row.try_get(0)).transpose()?;
+    Ok(position
+        .flatten()
+        .and_then(|position| position.parse().ok()))
+}
+
+/// Slots of this database's that no leader will use again.
+async fn drop_stray_slots(client: &Client, prefix: &str) -> Result<(), Error> {
+    let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+                WHERE starts_with(slot_name, $1 || '_') AND NOT active AND NOT temporary";
+    client.execute(sql, &[&prefix]).await?;
+    Ok(())
+}
+
+/// Drops the slots of this database's leaders.
+pub(super) async fn drop_slots(config: tokio_postgres::Config) -> Result<(), StreamError> {
+    let client = Connector::new(config)?.connect().await?;
+    let prefix = identity(&client).await?.prefix;
+    Ok(drop_stray_slots(&client, &prefix).await?)
+}
+
+fn nanoseconds() -> u128 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.unwrap_or_default().as_nanos()
+}

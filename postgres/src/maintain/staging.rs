@@ -1,0 +1,302 @@
+//! Puts changed rows into temporary tables, as the statements of a fold read them.
+//!
+//! The rows of a table that is last in a rollup's order (a fact) go as they are, once for all rollups.
+//! Those of the others (dimensions) are first reduced to what changed in the columns that the rollup
+//! reads: a row that went and came again the same cancels, so that a change that the rollup does not
+//! look at costs no join with the fact.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bytes::Bytes;
+use futures_util::SinkExt;
+use pgstar_rewriter::catalog::Oid;
+use pgstar_rewriter::fold::{Changed, FoldColumn, FoldPlan, KEY_FATE, SIGN};
+use tokio_postgres::Transaction;
+
+use super::intake::{TableRows, Wanted};
+use crate::identifier::quote;
+use crate::stream::StreamError;
+
+/// So many rows of a table are compared with one another before they are used.
+const NETTED_ROWS_MAX: u64 = 200_000;
+
+/// COPY is fed in pieces of this size.
+const COPY_BYTES: usize = 256 * 1024;
+
+/// What a temporary table holds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Kind {
+    relation: Oid,
+    /// Positions among the wanted columns; all of them without netting.
+    columns: Vec<usize>,
+    /// Positions in `columns` of the key whose fate is told.
+    key: Option<Vec<usize>>,
+    is_netted: bool,
+}
+
+/// The temporary tables of one session.
+#[derive(Default)]
+pub(super) struct Staging {
+    names: BTreeMap<Kind, String>,
+    /// Those that exist for sure: their transaction was committed.
+    created: HashSet<String>,
+    creating: Vec<String>,
+    filled: HashMap<Kind, bool>,
+}
+
+impl Staging {
+    /// Nothing is staged any more.
+    pub(super) fn begin(&mut self) {
+        self.filled.clear();
+        self.creating.clear();
+    }
+
+    /// What was created stays.
+    pub(super) fn committed(&mut self) {
+        let creating = std::mem::take(&mut self.creating);
+        self.created.extend(creating);
+    }
+
+    /// Stages what changed of the plan's tables. For each occurrence what the statements need, none
+    /// where nothing changed that the rollup looks at.
+    pub(super) async fn stage(
+        &mut self,
+        transaction: &Transaction<'_>,
+        plan: &FoldPlan,
+        rows: &HashMap<Oid, TableRows>,
+        wanted: &Wanted,
+        knows_keys: &(dyn Fn(usize) -> bool + Sync),
+    ) -> Result<Vec<Option<Changed>>, StreamError> {
+        let inner = plan
+            .occurrences
+            .iter()
+            .filter(|occurrence| !occurrence.is_left_joined);
+        let last = inner.count().saturating_sub(1);
+        let mut changed = vec![];
+        for (at, occurrence) in plan.occurrences.iter().enumerate() {
+            let relation = occurrence.relation;
+            let (Some(rows), Some(wanted)) = (rows.get(&relation), wanted.get(&relation)) else {
+                changed.push(None);
+                continue;
+            };
+            let is_netted = at != last && rows.count <= NETTED_ROWS_MAX;
+            let referenced = occurrence.referenced.as_ref();
+            let referenced = referenced.filter(|_| is_netted && knows_keys(at));
+            let key = referenced.map(|referenced| referenced.columns.as_slice());
+            let kind = Kind::of(relation, &occurrence.columns, key, wanted, is_netted);
+            let has_fates = kind.key.is_some();
+            let staged = self.fill(transaction, kind, rows, wanted).await?;
+            changed.push(staged.map(|staged| Changed { staged, has_fates }));
+        }
+        Ok(changed)
+    }
+
+    /// The table, unless nothing is left to put into it.
+    async fn fill(
+        &mut self,
+        transaction: &Transaction<'_>,
+        kind: Kind,
+        rows: &TableRows,
+        wanted: &[FoldColumn],
+    ) -> Result<Option<String>, StreamError> {
+        let next = format!("pgstar_rows_{}", self.names.len());
+        let name = self.names.entry(kind.clone()).or_insert(next).clone();
+        if let Some(is_filled) = self.filled.get(&kind) {
+            return Ok(is_filled.then_some(name));
+        }
+        let lines = match kind.is_netted {
+            true => net(&kind, &rows.lines),
+            false => rows.lines.clone(),
+        };
+        let is_filled = !lines.is_empty();
+        if is_filled {
+            self.create(transaction, &name, &kind, wanted).await?;
+            copy(transaction, &name, lines).await?;
+        }
+        self.filled.insert(kind, is_filled);
+        Ok(is_filled.then_some(name))
+    }
+
+    async fn create(
+        &mut self,
+        transaction: &Transaction<'_>,
+        name: &str,
+        kind: &Kind,
+        wanted: &[FoldColumn],
+    ) -> Result<(), StreamError> {
+        if self.created.contains(name) || self.creating.iter().any(|known| known == name) {
+            return Ok(());
+        }
+        let picked = kind.columns.iter().filter_map(|at| wanted.get(*at));
+        let columns: String = picked
+            .map(|column| format!(", {}", quote(&column.name)))
+            .collect();
+        let fate = match kind.key {
+            Some(_) => format!(", 0::smallint AS {KEY_FATE}"),
+            None => String::new(),
+        };
+        // The table's name comes from the catalog, whatever it is now.
+        let of = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c
+                    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
+        let table: String = transaction
+            .query_one(of, &[&kind.relation.0])
+            .await?
+            .try_get(0)?;
+        let sql = format!(
+            "CREATE TEMPORARY TABLE {name} ON COMMIT DELETE ROWS AS \
+             SELECT 0 AS {SIGN}{fate}{columns} FROM {table} WITH NO DATA"
+        );
+        transaction.batch_execute(&sql).await?;
+        self.creating.push(name.to_owned());
+        Ok(())
+    }
+
+    /// Takes everything out again, for rows of another interval.
+    pub(super) async fn clear(&mut self, transaction: &Transaction<'_>) -> Result<(), StreamError> {
+        for (kind, _) in self.filled.drain().filter(|(_, is_filled)| *is_filled) {
+            if let Some(name) = self.names.get(&kind) {
+                transaction
+                    .batch_execute(&format!("DELETE FROM {name}"))
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Kind {
+    fn of(
+        relation: Oid,
+        columns: &[FoldColumn],
+        key: Option<&[String]>,
+        wanted: &[FoldColumn],
+        is_netted: bool,
+    ) -> Self {
+        let position = |name: &str| wanted.iter().position(|column| column.name == name);
+        let columns: Vec<usize> = match is_netted {
+            true => columns
+                .iter()
+                .filter_map(|column| position(&column.name))
+                .collect(),
+            false => (0..wanted.len()).collect(),
+        };
+        let within = |name: &String| {
+            let at = position(name)?;
+            columns.iter().position(|column| *column == at)
+        };
+        let key = key.and_then(|names| names.iter().map(within).collect());
+        Kind {
+            relation,
+            columns,
+            key,
+            is_netted,
+        }
+    }
+}
+
+/// Rows that went and came with the same values in these columns cancel, whatever their order.
+fn net(kind: &Kind, lines: &[u8]) -> Vec<u8> {
+    let mut balance: BTreeMap<Vec<&[u8]>, i64> = BTreeMap::new();
+    for line in lines
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+    {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b'\t').collect();
+        let field = |at: &usize| fields.get(at + 1).copied().unwrap_or_default();
+        let row: Vec<&[u8]> = kind.columns.iter().map(field).collect();
+        let sign = if fields.first() == Some(&b"1".as_slice()) {
+            1
+        } else {
+            -1
+        };
+        *balance.entry(row).or_default() += sign;
+    }
+    balance.retain(|_, sign| *sign != 0);
+    let mut came_and_went: HashMap<Vec<&[u8]>, (bool, bool)> = HashMap::new();
+    if let Some(key) = &kind.key {
+        for (row, sign) in &balance {
+            let fate = came_and_went.entry(key_of(row, key)).or_default();
+            fate.0 |= *sign > 0;
+            fate.1 |= *sign < 0;
+        }
+    }
+    let mut netted = vec![];
+    for (row, sign) in &balance {
+        let fate = kind
+            .key
+            .as_ref()
+            .map(|key| match came_and_went.get(&key_of(row, key)) {
+                Some((true, false)) => "1",
+                Some((false, true)) => "-1",
+                _ => "0",
+            });
+        for _ in 0..sign.unsigned_abs() {
+            netted.extend_from_slice(if *sign > 0 { b"1" } else { b"-1" });
+            for field in fate
+                .iter()
+                .map(|fate| fate.as_bytes())
+                .chain(row.iter().copied())
+            {
+                netted.push(b'\t');
+                netted.extend_from_slice(field);
+            }
+            netted.push(b'\n');
+        }
+    }
+    netted
+}
+
+fn key_of<'a>(row: &[&'a [u8]], key: &[usize]) -> Vec<&'a [u8]> {
+    key.iter().filter_map(|at| row.get(*at).copied()).collect()
+}
+
+async fn copy(
+    transaction: &Transaction<'_>,
+    table: &str,
+    lines: Vec<u8>,
+) -> Result<(), StreamError> {
+    let sink = transaction
+        .copy_in(&format!("COPY {table} FROM STDIN"))
+        .await?;
+    let mut sink = std::pin::pin!(sink);
+    let mut rest = Bytes::from(lines);
+    while !rest.is_empty() {
+        let piece = rest.split_to(rest.len().min(COPY_BYTES));
+        sink.send(piece).await?;
+    }
+    sink.finish().await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(columns: &[usize], key: Option<&[usize]>) -> Kind {
+        Kind {
+            relation: Oid(1),
+            columns: columns.to_vec(),
+            key: key.map(<[usize]>::to_vec),
+            is_netted: true,
+        }
+    }
+
+    #[test]
+    fn what_went_and_came_the_same_cancels() {
+        let lines = b"-1\t7\tred\tx\n1\t7\tred\ty\n1\t8\tblue\tz\n-1\t9\tblue\tz\n1\t9\tred\tz\n";
+        assert_eq!(
+            net(&kind(&[0, 1], None), lines),
+            b"1\t8\tblue\n-1\t9\tblue\n1\t9\tred\n"
+        );
+        let fates = net(&kind(&[0, 1], Some(&[0])), lines);
+        assert_eq!(fates, b"1\t1\t8\tblue\n-1\t0\t9\tblue\n1\t0\t9\tred\n");
+        assert_eq!(
+            net(&kind(&[0], Some(&[0])), b"-1\t7\tred\tx\n"),
+            b"-1\t-1\t7\n"
+        );
+        assert_eq!(
+            net(&kind(&[1], None), b"1\ta\tb\n1\tc\tb\n"),
+            b"1\tb\n1\tb\n"
+        );
+    }
+}

@@ -1,0 +1,269 @@
+//! What pgstar's own tables say about how far the rollups are.
+
+use pgstar_rewriter::catalog::Oid;
+use tokio_postgres::{Client, Row, Statement};
+
+use crate::connect::Error;
+use crate::replication::Lsn;
+use crate::stream::{Contents, Snapshot, StreamError};
+
+/// The one row of `pgstar.maintenance`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Clock {
+    /// What all rollups contain that are in step.
+    pub(super) contents: Contents,
+    /// Counts the transactions that moved it.
+    pub(super) batch: i64,
+}
+
+/// A rollup's table, as recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Recorded {
+    pub(super) name: String,
+    pub(super) fingerprint: String,
+    pub(super) table: String,
+    /// Of its base tables when it was built.
+    pub(super) shape: String,
+    /// What it contains, where that is not what the clock says.
+    pub(super) own: Option<Contents>,
+}
+
+/// Everything at one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct State {
+    /// What this transaction sees.
+    pub(super) now: Snapshot,
+    /// The log's end before anything else was looked at.
+    pub(super) end: Lsn,
+    pub(super) clock: Option<Clock>,
+    pub(super) rollups: Vec<Recorded>,
+}
+
+const CLOCK: &str = "
+  SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text,
+         m.snapshot, m.validated::text, m.batch
+    FROM (SELECT) AS one LEFT JOIN pgstar.maintenance m ON true";
+
+const ROLLUPS: &str = "
+  SELECT s.name, s.fingerprint, s.table_name, p.shape, p.validated::text, p.snapshot
+    FROM pgstar.rollup_state s JOIN pgstar.rollup_progress p ON p.table_name = s.table_name
+   ORDER BY s.name";
+
+/// Prepared for one session.
+pub(super) struct Questions {
+    clock: Statement,
+    rollups: Statement,
+}
+
+impl Questions {
+    pub(super) async fn prepare(client: &Client) -> Result<Self, Error> {
+        Ok(Questions {
+            clock: client.prepare(CLOCK).await?,
+            rollups: client.prepare(ROLLUPS).await?,
+        })
+    }
+
+    /// In a transaction of one snapshot both questions are about the same instant; otherwise the clock
+    /// is not newer than the rollups.
+    pub(super) async fn ask(
+        &self,
+        client: &impl tokio_postgres::GenericClient,
+    ) -> Result<State, StreamError> {
+        let (clock, rollups) = tokio::join!(
+            client.query_one(&self.clock, &[]),
+            client.query(&self.rollups, &[])
+        );
+        let (row, rollups) = (clock?, rollups?);
+        let own: Option<String> = row.try_get(2)?;
+        let clock = match own {
+            None => None,
+            Some(own) => Some(Clock {
+                contents: contents(&own, row.try_get(3)?)?,
+                batch: row.try_get(4)?,
+            }),
+        };
+        Ok(State {
+            now: snapshot(row.try_get(0)?)?,
+            end: position(row.try_get(1)?)?,
+            clock,
+            rollups: rollups.iter().map(recorded).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn recorded(row: &Row) -> Result<Recorded, StreamError> {
+    let own: Option<&str> = row.try_get(5)?;
+    let validated = row.try_get(4)?;
+    Ok(Recorded {
+        name: row.try_get(0)?,
+        fingerprint: row.try_get(1)?,
+        table: row.try_get(2)?,
+        shape: row.try_get(3)?,
+        own: own.map(|own| contents(own, validated)).transpose()?,
+    })
+}
+
+fn contents(seen: &str, validated: &str) -> Result<Contents, StreamError> {
+    Ok(Contents {
+        snapshot: snapshot(seen)?,
+        validated: position(validated)?,
+    })
+}
+
+pub(super) fn snapshot(text: &str) -> Result<Snapshot, StreamError> {
+    let unreadable = StreamError::OutOfOrder("a snapshot that cannot be read");
+    text.parse().map_err(|_| unreadable)
+}
+
+fn position(text: &str) -> Result<Lsn, StreamError> {
+    let unreadable = StreamError::OutOfOrder("a position that cannot be read");
+    text.parse().map_err(|_| unreadable)
+}
+
+/// Moves the clock; false when somebody else has moved it.
+pub(super) async fn advance(
+    client: &impl tokio_postgres::GenericClient,
+    from: &Clock,
+    to: &Contents,
+) -> Result<bool, StreamError> {
+    let sql = "UPDATE pgstar.maintenance SET snapshot = $1, validated = $2::text::pg_lsn, batch = batch + 1
+                WHERE batch = $3";
+    let (seen, validated) = (to.snapshot.to_string(), to.validated.to_string());
+    let moved = client
+        .execute(sql, &[&seen, &validated, &from.batch])
+        .await?;
+    Ok(moved == 1)
+}
+
+/// From now on the table contains what the clock says.
+pub(super) async fn put_in_step(
+    client: &impl tokio_postgres::GenericClient,
+    tables: &[String],
+) -> Result<(), StreamError> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let sql = "UPDATE pgstar.rollup_progress SET snapshot = NULL WHERE table_name = ANY ($1)";
+    client.execute(sql, &[&tables]).await?;
+    Ok(())
+}
+
+/// The table stays at what it contains while the clock moves on.
+pub(super) async fn leave_behind(
+    client: &impl tokio_postgres::GenericClient,
+    tables: &[String],
+    at: &Contents,
+) -> Result<(), StreamError> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let sql = "UPDATE pgstar.rollup_progress SET snapshot = $2, validated = $3::text::pg_lsn
+                WHERE table_name = ANY ($1) AND snapshot IS NULL";
+    let (seen, validated) = (at.snapshot.to_string(), at.validated.to_string());
+    client.execute(sql, &[&tables, &seen, &validated]).await?;
+    Ok(())
+}
+
+/// Where the changes of the tables are to be found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lineage {
+    /// The cluster: the numbers of its transactions mean nothing in another.
+    pub(super) system: String,
+    /// The slot's name, never used twice.
+    pub(super) slot: String,
+    /// Of the publication; another after somebody altered what it publishes of its tables.
+    pub(super) publication: String,
+}
+
+/// The lineage as recorded, and since when each table is in it.
+pub(super) async fn lineage(client: &Client) -> Result<Option<Lineage>, Error> {
+    let sql = "SELECT system, slot, publication FROM pgstar.maintenance";
+    let row = client.query_opt(sql, &[]).await?;
+    let read = |row: Row| -> Result<Lineage, tokio_postgres::Error> {
+        Ok(Lineage {
+            system: row.try_get(0)?,
+            slot: row.try_get(1)?,
+            publication: row.try_get(2)?,
+        })
+    };
+    Ok(row.map(read).transpose()?)
+}
+
+/// Published tables, and since when each is in the lineage: none where that has to be found out.
+pub(super) async fn followed_since(
+    client: &Client,
+) -> Result<Vec<(Oid, Option<Snapshot>)>, StreamError> {
+    let sql = "SELECT r.prrelid, f.since FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
+                 LEFT JOIN pgstar.followed_table f ON f.relation = r.prrelid AND f.member = r.oid
+                WHERE p.pubname = $1";
+    let rows = client.query(sql, &[&crate::stream::PUBLICATION]).await?;
+    let read = |row: &Row| {
+        let since: Option<&str> = row.try_get(1)?;
+        Ok((Oid(row.try_get(0)?), since.map(snapshot).transpose()?))
+    };
+    rows.iter().map(read).collect()
+}
+
+/// Begins a lineage, or takes tables into the present one: whatever `since` does not see will be in
+/// the slot's stream.
+pub(super) async fn follow(
+    client: &mut Client,
+    lineage: &Lineage,
+    is_new: bool,
+    since: &Contents,
+) -> Result<(), StreamError> {
+    let transaction = client.transaction().await?;
+    let seen = since.snapshot.to_string();
+    if is_new {
+        begin_lineage(&transaction, lineage, since).await?;
+    }
+    let sql = "DELETE FROM pgstar.followed_table f
+                WHERE NOT EXISTS (SELECT FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
+                                   WHERE p.pubname = $1 AND r.prrelid = f.relation AND r.oid = f.member)";
+    transaction
+        .execute(sql, &[&crate::stream::PUBLICATION])
+        .await?;
+    let sql = "INSERT INTO pgstar.followed_table (relation, member, since)
+               SELECT r.prrelid, r.oid, $2 FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
+                WHERE p.pubname = $1
+               ON CONFLICT (relation) DO NOTHING";
+    transaction
+        .execute(sql, &[&crate::stream::PUBLICATION, &seen])
+        .await?;
+    Ok(transaction.commit().await?)
+}
+
+/// What was in step stays at what it contains; what another cluster recorded means nothing.
+async fn begin_lineage(
+    transaction: &tokio_postgres::Transaction<'_>,
+    lineage: &Lineage,
+    since: &Contents,
+) -> Result<(), StreamError> {
+    let Lineage {
+        system,
+        slot,
+        publication,
+    } = lineage;
+    let foreign = "DELETE FROM pgstar.rollup_progress
+                    WHERE EXISTS (SELECT FROM pgstar.maintenance WHERE system <> $1)";
+    transaction.execute(foreign, &[system]).await?;
+    let behind =
+        "UPDATE pgstar.rollup_progress p SET snapshot = m.snapshot, validated = m.validated
+                    FROM pgstar.maintenance m WHERE p.snapshot IS NULL";
+    transaction.execute(behind, &[]).await?;
+    transaction
+        .batch_execute("DELETE FROM pgstar.followed_table")
+        .await?;
+    let sql =
+        "INSERT INTO pgstar.maintenance (system, slot, publication, snapshot, validated, batch)
+               VALUES ($1, $2, $3, $4, $5::text::pg_lsn, 1)
+               ON CONFLICT (only_row) DO UPDATE
+                  SET (system, slot, publication, snapshot, validated, batch)
+                    = (excluded.system, excluded.slot, excluded.publication, excluded.snapshot,
+                       excluded.validated, pgstar.maintenance.batch + 1)";
+    let (seen, validated) = (since.snapshot.to_string(), since.validated.to_string());
+    transaction
+        .execute(sql, &[system, slot, publication, &seen, &validated])
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! Rollups follow every commit: whatever changes, each equals its defining SELECT.
+
+#![allow(clippy::unwrap_used)] // A test that cannot go on should stop.
+
+mod common;
+mod maintain_support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use common::Database;
+use maintain_support::{DEADLINE, Maintained, ROLLUPS, Random, STAR, run};
+use pgstar_postgres::maintain::MaintainOptions;
+
+/// How long the random runs take; `PGSTAR_TORTURE_SECONDS` makes it longer.
+fn duration() -> Duration {
+    let seconds = std::env::var("PGSTAR_TORTURE_SECONDS").ok();
+    let seconds = seconds.and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(10))
+}
+
+fn seed() -> u64 {
+    let seed = std::env::var("PGSTAR_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    seed.unwrap_or(0x9e37_79b9_7f4a_7c15)
+}
+
+async fn star() -> Database {
+    Database::with(STAR).await
+}
+
+async fn writer(database: &Database) -> pgstar_postgres::connect::Connection {
+    let client = database.connect().await;
+    client
+        .batch_execute("SET search_path = public")
+        .await
+        .unwrap();
+    client
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_changes_are_folded_exactly() {
+    let database = star().await;
+    let rollups =
+        Maintained::start(database.config().await, ROLLUPS, MaintainOptions::default()).await;
+    rollups.prove_all().await;
+    let writer = writer(&database).await;
+    let mut random = Random(seed());
+    let (started, mut rounds) = (Instant::now(), 0);
+    while started.elapsed() < duration() {
+        rounds += 1;
+        let mut done = vec![];
+        for _ in 0..1 + random.below(10) {
+            let sql = random.transaction();
+            run(&writer, &sql).await;
+            done.push(sql);
+        }
+        rollups.prove_all().await;
+        let differences = rollups.differences(&writer).await;
+        assert!(
+            differences.is_empty(),
+            "round {rounds}: {differences:#?} after {done:#?}"
+        );
+    }
+    let figures = rollups.maintainer.figures();
+    println!("{rounds} rounds: {figures:#?}");
+    assert!(rounds > 3 && figures.rows > 50);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rollups_that_are_built_beside_writers_are_exact() {
+    let database = Arc::new(star().await);
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut writers = vec![];
+    for number in 0..3u64 {
+        let (database, stop) = (Arc::clone(&database), Arc::clone(&stop));
+        writers.push(tokio::spawn(async move {
+            let writer = writer(&database).await;
+            let mut random = Random(seed() + number);
+            while !stop.load(Ordering::Relaxed) {
+                run(&writer, &random.transaction()).await;
+            }
+        }));
+    }
+    let rollups =
+        Maintained::start(database.config().await, ROLLUPS, MaintainOptions::default()).await;
+    tokio::time::sleep(duration() / 3).await;
+    for plan in rollups.plans.iter().take(3) {
+        rollups.store.rebuild(&plan.build, &|_| ()).await.unwrap();
+    }
+    tokio::time::sleep(duration() / 5).await;
+    stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    rollups.prove_all().await;
+    let client = database.connect().await;
+    assert_eq!(rollups.differences(&client).await, Vec::<String>::new());
+    println!("{:#?}", rollups.maintainer.figures());
+    let _ = DEADLINE;
+}

@@ -1,0 +1,418 @@
+//! A star with rollups of every kind, random changes of it, and the comparison that has to hold.
+
+#![allow(dead_code, clippy::unwrap_used)] // Not every test binary needs every helper; a panic fails the test.
+
+use std::time::Duration;
+
+use pgstar_postgres::catalog::load_catalog;
+use pgstar_postgres::connect::{Connection, Connector};
+use pgstar_postgres::maintain::{MaintainOptions, MaintainPlan, Maintainer};
+use pgstar_postgres::rollups::{BuildPlan, RollupStore};
+use pgstar_rewriter::RollupDefinition;
+use pgstar_rewriter::fold::FoldPlan;
+use tokio_postgres::Config;
+
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+pub const STAR: &str = "
+  CREATE TABLE region (id int PRIMARY KEY, name text, zone varchar(10));
+  CREATE TABLE customer (id int PRIMARY KEY, region_id int REFERENCES region, segment text, score int,
+                         remark text, since date);
+  CREATE TABLE day (id int PRIMARY KEY, month int NOT NULL, label char(4));
+  CREATE TABLE sale (id bigint PRIMARY KEY, customer_id int NOT NULL REFERENCES customer ON UPDATE CASCADE,
+                     seller_id int REFERENCES customer ON UPDATE CASCADE, day_id int,
+                     amount numeric(12,2), price numeric, quantity int NOT NULL, big bigint, small smallint,
+                     flag boolean, note text, at timestamptz, made timestamp);
+  ALTER TABLE region REPLICA IDENTITY FULL; ALTER TABLE customer REPLICA IDENTITY FULL;
+  ALTER TABLE day REPLICA IDENTITY FULL; ALTER TABLE sale REPLICA IDENTITY FULL;
+  INSERT INTO region SELECT i, 'r' || i % 4, 'z' || i % 2 FROM generate_series(1, 6) i;
+  INSERT INTO customer SELECT i, CASE WHEN i % 7 > 0 THEN i % 6 + 1 END, CASE WHEN i % 5 > 0 THEN 's' || i % 3 END,
+         i % 4, 'x', date '2024-01-01' + i FROM generate_series(1, 40) i;
+  INSERT INTO day SELECT i, i / 5, 'd' || i % 3 FROM generate_series(1, 20) i;";
+
+/// Name and defining SELECT.
+pub const ROLLUPS: &[(&str, &str)] = &[
+    (
+        "by_customer",
+        "SELECT customer_id, count(*), sum(amount), sum(quantity), sum(big), sum(small), min(quantity), max(amount), \
+                     min(note), max(at), bool_and(flag), bool_or(flag), count(note), avg(amount), avg(price) FROM sale GROUP BY 1",
+    ),
+    (
+        "by_note",
+        "SELECT note, flag, count(*), sum(price), max(made), min(big) FROM sale GROUP BY 1, 2",
+    ),
+    (
+        "by_region",
+        "SELECT r.name, c.segment, count(*), sum(s.amount), sum(s.quantity * 2), max(c.score), sum(c.score) \
+                   FROM sale s JOIN customer c ON c.id = s.customer_id JOIN region r ON r.id = c.region_id GROUP BY 1, 2",
+    ),
+    (
+        "by_month",
+        "SELECT d.month, d.label, s.flag, count(*), sum(s.amount), min(s.at), sum(s.amount * s.quantity) \
+                  FROM sale s JOIN day d ON d.id = s.day_id WHERE s.quantity > 1 GROUP BY 1, 2, 3",
+    ),
+    (
+        "everything",
+        "SELECT count(*), sum(amount), max(quantity), sum(big) FILTER (WHERE flag), count(*) FILTER (WHERE quantity > 3) FROM sale",
+    ),
+    (
+        "filtered",
+        "SELECT c.region_id, sum(s.amount) FILTER (WHERE s.flag) AS f, min(s.amount) FILTER (WHERE NOT s.flag) AS m, \
+                  sum(100 / s.quantity) FILTER (WHERE s.quantity <> 0) AS d \
+                  FROM sale s, customer c WHERE c.id = s.customer_id AND c.score < 3 GROUP BY 1",
+    ),
+    (
+        "two_roles",
+        "SELECT b.segment AS buyer, v.segment AS seller, count(*), sum(s.quantity) FROM sale s \
+                   JOIN customer b ON b.id = s.customer_id JOIN customer v ON v.id = s.seller_id GROUP BY 1, 2",
+    ),
+    (
+        "left",
+        "SELECT r.zone, count(*), sum(s.amount), max(s.amount) FROM sale s LEFT JOIN customer c ON c.id = s.seller_id \
+              LEFT JOIN region r ON r.id = c.region_id GROUP BY 1",
+    ),
+    (
+        "by_day",
+        "SELECT date_trunc('day', made) AS day, count(*), sum(amount), max(amount) FROM sale GROUP BY 1",
+    ),
+];
+
+pub async fn plans(config: Config, rollups: &[(&str, &str)]) -> Vec<MaintainPlan> {
+    let client = Connector::new(config).unwrap().connect().await.unwrap();
+    let catalog = load_catalog(&client).await.unwrap();
+    let path = vec!["pg_catalog".to_owned(), "public".to_owned()];
+    let plan = |(name, sql): &(&str, &str)| {
+        let definition = RollupDefinition::parse(name, sql, &catalog, &path).unwrap();
+        MaintainPlan {
+            fold: FoldPlan::new(&definition, &catalog),
+            build: BuildPlan {
+                name: (*name).to_owned(),
+                fingerprint: definition.fingerprint.clone(),
+                select: definition.build_select.clone(),
+                key_columns: definition.key_columns().map(str::to_owned).collect(),
+                base_relations: definition.base_relations.clone(),
+            },
+        }
+    };
+    rollups.iter().map(plan).collect()
+}
+
+/// A maintainer with its rollups built.
+pub struct Maintained {
+    pub maintainer: Maintainer,
+    pub plans: Vec<MaintainPlan>,
+    pub store: RollupStore,
+    pub config: Config,
+}
+
+impl Maintained {
+    pub async fn start(config: Config, rollups: &[(&str, &str)], options: MaintainOptions) -> Self {
+        let maintained = Self::follow(config, rollups, options).await;
+        maintained.build().await;
+        maintained
+    }
+
+    pub async fn follow(
+        config: Config,
+        rollups: &[(&str, &str)],
+        options: MaintainOptions,
+    ) -> Self {
+        let plans = plans(config.clone(), rollups).await;
+        let store = RollupStore::new(config.clone()).unwrap();
+        store.ensure_schema().await.unwrap();
+        let maintainer = Maintainer::new(config.clone(), options);
+        maintainer.follow(plans.clone()).await.unwrap();
+        Maintained {
+            maintainer,
+            plans,
+            store,
+            config,
+        }
+    }
+
+    pub async fn build(&self) {
+        self.maintainer.established(DEADLINE).await.unwrap();
+        for plan in &self.plans {
+            self.store.ensure(&plan.build, &|_| ()).await.unwrap();
+        }
+    }
+
+    /// Waits until every rollup is proven, over as many rebuilds as it takes.
+    pub async fn prove_all(&self) {
+        let started = std::time::Instant::now();
+        for plan in &self.plans {
+            loop {
+                let table = self
+                    .store
+                    .current(&plan.build.name)
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .table;
+                match self
+                    .maintainer
+                    .prove(&[&table], Duration::from_secs(5))
+                    .await
+                {
+                    Ok(_) => break,
+                    Err(why) => assert!(
+                        started.elapsed() < DEADLINE * 3,
+                        "{}: {why}",
+                        plan.build.name
+                    ),
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
+    /// What differs between each rollup's table and its defining SELECT in one snapshot.
+    pub async fn differences(&self, client: &Connection) -> Vec<String> {
+        let mut differences = vec![];
+        for plan in &self.plans {
+            let table = self
+                .store
+                .current(&plan.build.name)
+                .await
+                .unwrap()
+                .unwrap()
+                .table;
+            let is = format!("SELECT t::text FROM pgstar.\"{table}\" t");
+            let should = format!("SELECT t::text FROM ({}) t", plan.build.select);
+            for (what, one, other) in [("too much", &is, &should), ("missing", &should, &is)] {
+                let sql = format!("({one}) EXCEPT ALL ({other}) LIMIT 5");
+                for row in client.query(&sql, &[]).await.unwrap() {
+                    let row: String = row.get(0);
+                    differences.push(format!("{}: {what}: {row}", plan.build.name));
+                }
+            }
+        }
+        differences
+    }
+}
+
+/// Small, and the same for the same seed.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+
+    pub fn pick<'a>(&mut self, list: &[&'a str]) -> &'a str {
+        list[self.below(list.len() as u64) as usize]
+    }
+
+    fn or_null(&mut self, value: String) -> String {
+        if self.below(5) == 0 {
+            "NULL".to_owned()
+        } else {
+            value
+        }
+    }
+
+    fn customer(&mut self) -> String {
+        (1 + self.below(40)).to_string()
+    }
+
+    /// A value for a column of `sale`.
+    fn value(&mut self, column: &str) -> String {
+        let number = self.below(1000) as i64 - 300;
+        match column {
+            "customer_id" => self.customer(),
+            "seller_id" => {
+                let seller = self.customer();
+                self.or_null(seller)
+            }
+            "day_id" => {
+                let day = self.below(25).to_string();
+                self.or_null(day)
+            }
+            "amount" => {
+                let amount = self
+                    .pick(&["0", "1.50", "-2.25", "999999.99", "'NaN'", "10", "0.01"])
+                    .to_owned();
+                self.or_null(amount)
+            }
+            "price" => {
+                let price = self
+                    .pick(&[
+                        "1",
+                        "1.5",
+                        "2.000",
+                        "'Infinity'",
+                        "'NaN'",
+                        "3.14159",
+                        "1e-10",
+                        "100",
+                    ])
+                    .to_owned();
+                self.or_null(price)
+            }
+            "quantity" => (self.below(8) as i64 - 1).to_string(),
+            "big" => {
+                let big = self
+                    .pick(&["9223372036854775807", "-9223372036854775808", "5", "0"])
+                    .to_owned();
+                self.or_null(big)
+            }
+            "small" => {
+                let small = self.pick(&["32767", "-32768", "1"]).to_owned();
+                self.or_null(small)
+            }
+            "flag" => {
+                let flag = self.pick(&["true", "false"]).to_owned();
+                self.or_null(flag)
+            }
+            "note" => {
+                let note = self
+                    .pick(&[
+                        "'a'",
+                        "'B'",
+                        "''",
+                        "E'tab\\tand\\nline\\\\'",
+                        "'ä€'",
+                        "'\\N'",
+                    ])
+                    .to_owned();
+                self.or_null(note)
+            }
+            "at" => self.or_null(format!(
+                "timestamptz '2024-03-01 12:00+01' + {number} * interval '7 hours'"
+            )),
+            _ => self.or_null(format!(
+                "timestamp '2024-03-01 12:00' + {number} * interval '7 hours'"
+            )),
+        }
+    }
+
+    /// One statement.
+    pub fn change(&mut self) -> String {
+        const COLUMNS: &[&str] = &[
+            "customer_id",
+            "seller_id",
+            "day_id",
+            "amount",
+            "price",
+            "quantity",
+            "big",
+            "small",
+            "flag",
+            "note",
+            "at",
+            "made",
+        ];
+        let id = self.below(400);
+        match self.below(20) {
+            0..=6 => {
+                let values: Vec<String> = COLUMNS.iter().map(|column| self.value(column)).collect();
+                format!(
+                    "INSERT INTO sale (id, {}) VALUES ({id}, {}) ON CONFLICT DO NOTHING",
+                    COLUMNS.join(", "),
+                    values.join(", ")
+                )
+            }
+            7..=9 => format!(
+                "DELETE FROM sale WHERE id BETWEEN {id} AND {}",
+                id + self.below(4)
+            ),
+            10..=12 => {
+                let column = self.pick(COLUMNS);
+                let value = self.value(column);
+                format!(
+                    "UPDATE sale SET {column} = {value} WHERE id BETWEEN {id} AND {}",
+                    id + self.below(6)
+                )
+            }
+            13 => {
+                let segment = self.pick(&["'s0'", "'s1'", "NULL", "'new'"]);
+                format!(
+                    "UPDATE customer SET segment = {segment} WHERE id = {}",
+                    self.customer()
+                )
+            }
+            14 => format!(
+                "UPDATE customer SET score = {}, region_id = {} WHERE id = {}",
+                self.below(5),
+                1 + self.below(6),
+                self.customer()
+            ),
+            15 => format!(
+                "UPDATE customer SET remark = 'y{id}' WHERE id = {}",
+                self.customer()
+            ),
+            16 => format!(
+                "UPDATE region SET name = 'r{}' WHERE id = {}",
+                self.below(5),
+                1 + self.below(6)
+            ),
+            17 => match self.below(3) {
+                0 => format!(
+                    "INSERT INTO day VALUES ({}, {}, 'd1') ON CONFLICT DO NOTHING",
+                    self.below(25),
+                    self.below(6)
+                ),
+                1 => format!("DELETE FROM day WHERE id = {}", self.below(25)),
+                _ => format!(
+                    "UPDATE day SET month = {}, label = 'q' WHERE id = {}",
+                    self.below(6),
+                    self.below(25)
+                ),
+            },
+            18 => {
+                let new = 100 + self.below(30);
+                match self.below(3) {
+                    0 => format!(
+                        "INSERT INTO customer (id, region_id, segment, score) VALUES ({new}, 2, 's1', 1) ON CONFLICT DO NOTHING; \
+                                  INSERT INTO sale (id, customer_id, quantity, amount) VALUES ({}, {new}, 2, 5) ON CONFLICT DO NOTHING",
+                        1000 + new
+                    ),
+                    1 => format!(
+                        "DELETE FROM sale WHERE customer_id = {new} OR seller_id = {new}; DELETE FROM customer WHERE id = {new}"
+                    ),
+                    _ => format!(
+                        "UPDATE customer SET id = {} WHERE id = {new} AND NOT EXISTS (SELECT FROM customer WHERE id = {})",
+                        new + 40,
+                        new + 40
+                    ),
+                }
+            }
+            _ => format!(
+                "UPDATE sale SET note = note || 'x', flag = NOT flag WHERE customer_id = {}",
+                self.customer()
+            ),
+        }
+    }
+
+    /// A transaction, with sub-transactions that are rolled back now and then.
+    pub fn transaction(&mut self) -> String {
+        let mut sql = String::from("BEGIN;");
+        for _ in 0..1 + self.below(6) {
+            match self.below(5) {
+                0 => sql += &format!("SAVEPOINT a; {}; ROLLBACK TO a;", self.change()),
+                1 => sql += &format!("SAVEPOINT b; {}; RELEASE b;", self.change()),
+                _ => sql += &format!("{};", self.change()),
+            }
+        }
+        sql + if self.below(8) == 0 {
+            "ROLLBACK;"
+        } else {
+            "COMMIT;"
+        }
+    }
+}
+
+/// Runs it; what collides with another transaction is rolled back.
+pub async fn run(client: &Connection, sql: &str) {
+    if let Err(error) = client.batch_execute(sql).await {
+        let code = error.code().map(|code| code.code().to_owned());
+        assert!(
+            matches!(code.as_deref(), Some("40P01" | "40001" | "23503" | "23505")),
+            "{sql}: {error:?}"
+        );
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
+}

@@ -1,0 +1,177 @@
+#!/bin/sh
+# The test suites of PostgreSQL's drivers through pgstar: every test must come out as it does without pgstar.
+#
+# Each suite runs on a throw-away server directly and then through pgstar, and what differs is listed, test by test.
+# The suites of psycopg2, asyncpg and SQLAlchemy come from PyPI's source distributions, that of psycopg 3 from
+# Debian's source package or from the checkout of its repository that SUITES_PSYCOPG names; JDBC (Debian's
+# libpostgresql-jdbc-java) and node-postgres (npm's pg) run the programs in scripts/suites. SUITES chooses among
+# them, SUITE_SECONDS_MAX bounds one run.
+set -eu
+cd "$(dirname "$0")/.."
+
+. scripts/install.sh
+. scripts/postgresql.sh
+. scripts/stand.sh
+
+SUITES=${SUITES:-psycopg psycopg2 asyncpg sqlalchemy jdbc node}
+SECONDS_MAX=${SUITE_SECONDS_MAX:-3600}
+TEST_SECONDS_MAX=180
+
+kept=$(target_directory)/suites
+results=$kept/results
+requirements=$PWD/scripts/suites/requirements.txt
+programs=$PWD/scripts/suites
+
+version_of() {
+    sed -n "s/^$1\(\[.*\]\)*==//p" "$requirements"
+}
+
+need_python() {
+    if ! cmp -s "$requirements" "$kept/venv/requirements.txt"; then
+        has python3 || install_packages python3 python3-venv || fail "python3 was not found"
+        say "making a Python environment with the drivers"
+        python3 -m venv --clear "$kept/venv"
+        quietly "$kept/venv/bin/pip" install --quiet --requirement "$requirements"
+        cp "$requirements" "$kept/venv/requirements.txt"
+    fi
+    python=$kept/venv/bin/python
+}
+
+# The sources of a distribution on PyPI, tests included, in a directory of its name.
+fetch_distribution() {
+    if [ -d "$kept/$1" ]; then return; fi
+    say "fetching the sources of $1 $(version_of "$2")"
+    quietly "$kept/venv/bin/pip" download --quiet --no-deps --no-binary "$2" --dest "$work/$1" "$2==$(version_of "$2")"
+    mkdir "$work/$1.unpacked"
+    tar -xzf "$work/$1"/*.tar.gz -C "$work/$1.unpacked" --strip-components 1
+    # The drivers themselves are those of the environment, not what lies beside their tests.
+    rm -rf "$work/$1.unpacked/asyncpg" "$work/$1.unpacked/lib"
+    mv "$work/$1.unpacked" "$kept/$1"
+}
+
+fetch_psycopg() {
+    if [ -d "$kept/psycopg" ]; then return; fi
+    mkdir -p "$work/psycopg"
+    if [ -n "${SUITES_PSYCOPG:-}" ]; then
+        cp -R "$SUITES_PSYCOPG/tests" "$SUITES_PSYCOPG/pyproject.toml" "$work/psycopg/"
+    else
+        (cd "$work" && quietly apt-get source --download-only psycopg3 && quietly dpkg-source --no-check -x ./*.dsc unpacked) ||
+            fail "the sources of psycopg 3 could not be fetched: set SUITES_PSYCOPG to a checkout of its repository"
+        cp -R "$work/unpacked/tests" "$work/unpacked/pyproject.toml" "$work/psycopg/"
+    fi
+    mv "$work/psycopg" "$kept/psycopg"
+}
+
+fetch_jdbc() {
+    has javac || install_packages default-jdk-headless || fail "a Java compiler was not found"
+    if [ -f "$kept/jdbc/postgresql.jar" ]; then return; fi
+    (
+        cd "$work"
+        quietly apt-get download -o APT::Sandbox::User=root libpostgresql-jdbc-java || fail "Debian's JDBC driver could not be fetched"
+        dpkg-deb --extract libpostgresql-jdbc-java_*.deb jdbc
+    )
+    mkdir -p "$kept/jdbc"
+    cp -L "$work/jdbc/usr/share/java/postgresql.jar" "$kept/jdbc/"
+}
+
+fetch_node() {
+    has npm || install_packages npm || fail "npm was not found"
+    if [ ! -d "$kept/node/node_modules/pg" ]; then
+        mkdir -p "$kept/node"
+        quietly npm install --prefix "$kept/node" --no-audit --no-fund pg
+    fi
+}
+
+fetch() {
+    case "$1" in
+        psycopg) need_python && fetch_psycopg ;;
+        psycopg2) need_python && fetch_distribution psycopg2 psycopg2-binary ;;
+        asyncpg) need_python && fetch_distribution asyncpg asyncpg ;;
+        sqlalchemy) need_python && fetch_distribution sqlalchemy SQLAlchemy ;;
+        jdbc) fetch_jdbc ;;
+        node) fetch_node ;;
+        *) fail "there is no suite $1" ;;
+    esac
+}
+
+# Runs pytest in a suite's directory and prints each test with its verdict.
+pytest() {
+    timeout "$SECONDS_MAX" "$python" -m pytest -v --tb=short --timeout "$TEST_SECONDS_MAX" "$@" || true
+}
+
+# Runs a suite against the server or proxy on a port; its log goes to standard output.
+run_suite() {
+    port=$2
+    export PGHOST=127.0.0.1 PGPORT="$port" PGUSER=postgres PGDATABASE=suite
+    case "$1" in
+        psycopg) cd "$kept/psycopg" && pytest -m 'not timing and not mypy' -p no:randomly --test-dsn "host=127.0.0.1 port=$port user=postgres dbname=suite" tests ;;
+        psycopg2)
+            export PSYCOPG2_TESTDB=suite PSYCOPG2_TEST_REPL_DSN=
+            cd "$kept/psycopg2" && pytest tests
+            ;;
+        asyncpg) cd "$kept/asyncpg" && pytest tests ;;
+        sqlalchemy) cd "$kept/sqlalchemy" && pytest --dburi "postgresql+psycopg2://postgres@127.0.0.1:$port/suite" test/dialect/postgresql test/dialect/test_suite.py ;;
+        jdbc) java -cp "$kept/jdbc/postgresql.jar" "$programs/Smoke.java" 127.0.0.1 "$port" ;;
+        node) cp "$programs/smoke.mjs" "$kept/node/" && cd "$kept/node" && node --no-deprecation smoke.mjs 127.0.0.1 "$port" ;;
+    esac
+}
+
+# The tests of a log with their verdicts, or what a program of scripts/suites has printed for each.
+verdicts_of() {
+    case "$1" in
+        jdbc | node) grep -E '^[a-z]+/' ;;
+        *) sed -n -E 's/^(.*::.*) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)( .*)?$/\1 \2/p' ;;
+    esac | sort
+}
+
+# Runs a suite on a new server, directly or through pgstar.
+run_side() {
+    suite=$1 side=$2
+    start_server max_prepared_transactions=10 wal_level=logical max_connections=200 max_locks_per_transaction=256
+    sql "$server_port" postgres 'CREATE DATABASE suite'
+    sql "$server_port" suite 'CREATE SCHEMA test_schema; CREATE SCHEMA test_schema_2; CREATE SCHEMA elsewhere;
+        CREATE TABLE elsewhere.t (ten int NOT NULL); CREATE EXTENSION hstore; CREATE EXTENSION citext'
+    port=$server_port
+    if [ "$side" = pgstar ]; then
+        # No statement means the rollup's table, but those that aggregate and have its name anywhere are routed.
+        start_pgstar "$(target_directory)/debug/pgstar" "
+            [upstream]
+            url = \"postgresql://postgres@127.0.0.1:$server_port/suite\"
+            [freshness]
+            default = \"any\"
+            [[rollup]]
+            name = \"suite\"
+            query = \"SELECT ten, count(*) FROM elsewhere.t GROUP BY ten\""
+        port=$pgstar_port
+    fi
+    say "running $suite ($side)"
+    mkdir -p "$results"
+    (run_suite "$suite" "$port") >"$results/$suite-$side.log" 2>&1 || say "$suite ($side) ended with an error: see $results/$suite-$side.log"
+    if [ "$side" = pgstar ]; then
+        stop_pgstar
+        cp "$work/pgstar.log" "$results/$suite-proxy.log"
+    fi
+    stop_server
+    verdicts_of "$suite" <"$results/$suite-$side.log" >"$results/$suite-$side"
+    case "$suite" in
+        jdbc | node) count=$(grep -c . "$results/$suite-$side") || true ;;
+        *) count=$(grep -c ' PASSED$' "$results/$suite-$side") || true ;;
+    esac
+    [ "$count" -gt 0 ] || fail "no test of $suite ran: see $results/$suite-$side.log"
+    say "$suite ($side): $count of $(wc -l <"$results/$suite-$side") tests passed"
+}
+
+need_postgresql
+cargo build -p pgstar
+mkdir -p "$kept"
+differing=
+for suite in $SUITES; do
+    fetch "$suite"
+    for side in direct pgstar; do run_side "$suite" "$side"; done
+    if diff "$results/$suite-direct" "$results/$suite-pgstar"; then
+        say "$suite: every test as direct"
+    else
+        differing="$differing $suite"
+    fi
+done
+[ -z "$differing" ] || fail "different through pgstar:$differing; logs are in $results"
