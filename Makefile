@@ -1,7 +1,7 @@
 # What can be done with this repository; `make` alone lists it. The work is in cargo and in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench matrix loadtest superset-corpus tpch differential regress lint clean fuzz suites
+.PHONY: help demo test bench matrix loadtest superset-corpus tpch differential reparse regress lint clean fuzz suites
 
 # SCALE=1 is the Star Schema Benchmark with 6,000,000 rows of lineorder; unset, each command has its own default.
 SCALE ?=
@@ -49,6 +49,9 @@ fuzz: ## fuzz the decoders of the wire for a minute, on stable Rust (Linux, a C+
 
 suites: ## the suites of psycopg, psycopg2, asyncpg, SQLAlchemy, JDBC and node-postgres, direct and through pgstar
 	scripts/suites.sh
+
+reparse: ## what pgstar reads and writes, compared with PostgreSQL's own parser (libclang, minutes to compile)
+	scripts/reparse.sh
 
 regress: ## PostgreSQL's own regression, isolation and pipeline suites through pgstar, compared with direct (Debian)
 	scripts/pg-regress.sh
