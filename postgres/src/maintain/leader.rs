@@ -16,7 +16,7 @@ use super::keys::EnforcedKeys;
 use super::staging::Staging;
 use super::state::{self, Lineage, Questions};
 use super::status::{Role, Standing, States, TableState};
-use super::{Failpoint, MaintainOptions, MaintainPlan, Weakness};
+use super::{Failpoint, MaintainOptions, MaintainPlan, Unfoldable, Weakness};
 use crate::connect::{Connection, Connector, Error};
 use crate::pgoutput::{Message, Xid32};
 use crate::replication::Lsn;
@@ -42,7 +42,8 @@ const STATES_INTERVAL: Duration = Duration::from_millis(3);
 const RETRY_MIN: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
-/// How soon a rollup is built again that was stepped aside; then doubled up to the other.
+/// How soon a rollup is built again whose build failed; doubled each time up to the other, which bounds
+/// every pause.
 const REBUILD_PAUSE_MIN: Duration = Duration::from_secs(1);
 const REBUILD_PAUSE_MAX: Duration = Duration::from_secs(600);
 
@@ -182,7 +183,8 @@ impl Purpose for Maintenance {
     }
 
     fn forgets_at_once(&self) -> bool {
-        self.lineage().is_none()
+        let is_weak = self.options.weakness == Weakness::AcknowledgeDecoded;
+        self.lineage().is_none() || is_weak
     }
 
     async fn work(&self, attached: Attached<'_>) -> Result<Infallible, StreamError> {
@@ -426,10 +428,7 @@ impl Maintenance {
         if has_newcomer || is_building(looking).await? {
             return Ok(());
         }
-        let position = match self.options.weakness {
-            Weakness::AcknowledgeDecoded => *self.intake.watch_decoded().borrow(),
-            _ => self.intake.forget(&clock.snapshot),
-        };
+        let position = self.intake.forget(&clock.snapshot);
         applier.floor = clock.snapshot.clone();
         attached.shared.forget(&clock.snapshot);
         self.options.pass(Failpoint::BeforeAcknowledge)?;
@@ -443,48 +442,84 @@ impl Maintenance {
     /// Builds again what was stepped aside.
     async fn rebuild(&self) -> Infallible {
         let mut states = self.states.watch();
-        let mut pauses: HashMap<String, Duration> = HashMap::new();
-        let mut built: HashMap<String, Instant> = HashMap::new();
+        let mut last: HashMap<String, LastBuild> = HashMap::new();
         loop {
             let known = Arc::clone(&states.borrow_and_update());
-            let aside = known
-                .tables
-                .values()
-                .find_map(|state| match &state.standing {
-                    Standing::Aside(why) => Some((state.name.clone(), why.clone())),
-                    Standing::InStep | Standing::Behind(_) => None,
-                });
-            let Some((name, why)) = aside else {
+            let aside = known.tables.iter().find_map(|(table, state)| {
+                let was_replaced = last
+                    .get(&state.name)
+                    .is_some_and(|last| last.failures == 0 && last.replaced == *table);
+                match &state.standing {
+                    Standing::Aside(why) if !was_replaced => Some((table, &state.name, why)),
+                    Standing::Aside(_) | Standing::InStep | Standing::Behind(_) => None,
+                }
+            });
+            let Some((table, name, why)) = aside else {
                 // The sender lives as long as this.
                 let _ = states.changed().await;
                 continue;
             };
-            let lasted = built.get(&name).map(Instant::elapsed);
-            let pause = pauses.entry(name.clone()).or_insert(Duration::ZERO);
-            *pause = match lasted {
-                Some(lasted) if lasted < *pause * 4 + REBUILD_PAUSE_MIN => {
-                    (*pause * 2).clamp(REBUILD_PAUSE_MIN, REBUILD_PAUSE_MAX)
-                }
-                _ => Duration::ZERO,
+            if let Some(last) = last.get(name) {
+                sleep(last.pause()).await;
+            }
+            let begun = Instant::now();
+            let is_built = self.build_again(name, why).await;
+            let failures = match last.get(name) {
+                _ if is_built => 0,
+                Some(last) => last.failures + 1,
+                None => 1,
             };
-            sleep(*pause).await;
-            self.build_again(&name, &why).await;
-            built.insert(name, Instant::now());
-            self.intake.arrived.notify_one();
+            let this = LastBuild {
+                ended: Instant::now(),
+                took: begun.elapsed(),
+                failures,
+                replaced: table.clone(),
+            };
+            last.insert(name.clone(), this);
             // The next batch finds the new table.
-            let _ = timeout(TICK, states.changed()).await;
+            self.intake.arrived.notify_one();
         }
     }
 
-    async fn build_again(&self, name: &str, why: &super::Unfoldable) {
+    /// Whether it was built.
+    async fn build_again(&self, name: &str, why: &Unfoldable) -> bool {
         let Some(plan) = self.plans.iter().find(|plan| plan.build.name == name) else {
-            return;
+            return false;
         };
         info!(rollup = name, %why, "Building a rollup again.");
         self.states.rebuilt(name, why);
-        if let Err(error) = self.store.rebuild(&plan.build, &|_| ()).await {
-            warn!(rollup = name, %error, "A rollup could not be built again; it will be tried later.");
+        match self.store.rebuild(&plan.build, &|_| ()).await {
+            Ok(_) => true,
+            Err(error) => {
+                warn!(rollup = name, %error, "A rollup could not be built again; it will be tried later.");
+                false
+            }
         }
+    }
+}
+
+/// The last time that a rollup was built again.
+struct LastBuild {
+    ended: Instant,
+    took: Duration,
+    /// How often in a row it failed.
+    failures: u32,
+    /// The table that was stepped aside.
+    replaced: String,
+}
+
+impl LastBuild {
+    /// How long the next one has to wait: a rollup is being built at most a tenth of the time, and less
+    /// when that fails.
+    fn pause(&self) -> Duration {
+        let after_failure = REBUILD_PAUSE_MIN * 2u32.saturating_pow(self.failures.min(16));
+        let pause = match self.failures {
+            0 => self.took * 9,
+            _ => after_failure.max(self.took * 9),
+        };
+        pause
+            .min(REBUILD_PAUSE_MAX)
+            .saturating_sub(self.ended.elapsed())
     }
 }
 

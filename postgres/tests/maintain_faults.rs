@@ -1,0 +1,515 @@
+//! Rollups when something goes wrong: processes and servers that die, tables that are altered, slots
+//! that vanish. Whatever happens, a rollup that is proven equals its defining SELECT. The same
+//! scenarios have to find the mistakes that would break that.
+
+#![allow(clippy::unwrap_used)] // A test that cannot go on should stop.
+
+mod common;
+mod maintain_support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use common::Database;
+use maintain_support::{DEADLINE, Maintained, ROLLUPS, Random, STAR, plans};
+use pgstar_postgres::connect::{Connection, Connector};
+use pgstar_postgres::maintain::{
+    Failpoint, MaintainOptions, Maintainer, NotCurrent, Role, Standing, Weakness,
+};
+use pgstar_postgres::server::{InstallPolicy, Server, ServerOptions};
+use tokio_postgres::Config;
+
+const COUNTS: &[(&str, &str)] = &[("counts", "SELECT grp, count(*), sum(n) FROM t GROUP BY grp")];
+const COUNTED: &str =
+    "CREATE TABLE t (id bigint PRIMARY KEY, grp int, n int); ALTER TABLE t REPLICA IDENTITY FULL;";
+
+fn duration() -> Duration {
+    let seconds = std::env::var("PGSTAR_TORTURE_SECONDS").ok();
+    let seconds = seconds.and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(6))
+}
+
+async fn connect(config: &Config) -> Connection {
+    let client = Connector::new(config.clone())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    client
+        .batch_execute("SET search_path = public")
+        .await
+        .unwrap();
+    client
+}
+
+/// Writers that go on whatever happens to their connections.
+struct Writers {
+    stop: Arc<AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Writers {
+    fn start(config: &Config, count: u64) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let write = |number: u64| {
+            let (config, stop) = (config.clone(), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let mut random = Random(77 + number);
+                while !stop.load(Ordering::Relaxed) {
+                    let Ok(client) = Connector::new(config.clone()).unwrap().connect().await else {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    };
+                    let commit = ["on", "off"][number as usize % 2];
+                    let set =
+                        format!("SET search_path = public; SET synchronous_commit = {commit}");
+                    let _ = client.batch_execute(&set).await;
+                    while !stop.load(Ordering::Relaxed) && !client.is_closed() {
+                        if client.batch_execute(&random.transaction()).await.is_err() {
+                            let _ = client.batch_execute("ROLLBACK").await;
+                        }
+                    }
+                }
+            })
+        };
+        Writers {
+            tasks: (0..count).map(write).collect(),
+            stop,
+        }
+    }
+
+    async fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_dies_anywhere_loses_and_repeats_nothing() {
+    let database = Database::with(STAR).await;
+    let config = database.config().await;
+    let (armed, deaths, passes) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+        AtomicU64::new(1),
+    );
+    let (is_armed, counted) = (Arc::clone(&armed), Arc::clone(&deaths));
+    let dies_at = move |_: Failpoint| {
+        let dies = is_armed.load(Ordering::Relaxed)
+            && passes
+                .fetch_add(1, Ordering::Relaxed)
+                .wrapping_mul(0x9e37_79b9)
+                % 11
+                == 0;
+        counted.fetch_add(u64::from(dies), Ordering::Relaxed);
+        dies
+    };
+    let options = MaintainOptions {
+        dies_at: Some(Arc::new(dies_at)),
+        ..MaintainOptions::default()
+    };
+    let rollups = Maintained::start(config.clone(), &ROLLUPS[1..5], options).await;
+    let writers = Writers::start(&config, 2);
+    armed.store(true, Ordering::Relaxed);
+    tokio::time::sleep(duration()).await;
+    armed.store(false, Ordering::Relaxed);
+    writers.end().await;
+    rollups.prove_all().await;
+    let client = connect(&config).await;
+    assert_eq!(rollups.differences(&client).await, Vec::<String>::new());
+    let figures = rollups.maintainer.figures();
+    println!(
+        "{} deaths, {} batches, {} rows",
+        deaths.load(Ordering::Relaxed),
+        figures.batches,
+        figures.rows
+    );
+    assert!(deaths.load(Ordering::Relaxed) > 2 && figures.batches > 2);
+}
+
+/// Whether a rollup ends up wrong that is proven to be right.
+async fn is_fooled(weakness: Weakness) -> bool {
+    let database = Database::with(COUNTED).await;
+    let config = database.config().await;
+    let armed = Arc::new(AtomicBool::new(false));
+    let is_armed = Arc::clone(&armed);
+    let dies_at = move |at: Failpoint| {
+        let dies = at == Failpoint::AfterDecode && is_armed.swap(false, Ordering::Relaxed);
+        if dies {
+            // Long enough for the server to hear what need not be kept.
+            tokio::task::block_in_place(|| std::thread::sleep(Duration::from_millis(2500)));
+        }
+        dies
+    };
+    let options = MaintainOptions {
+        dies_at: Some(Arc::new(dies_at)),
+        weakness,
+        ..MaintainOptions::default()
+    };
+    let rollups = Maintained::start(config.clone(), COUNTS, options).await;
+    rollups.prove_all().await;
+    let client = connect(&config).await;
+    for round in 0..3u64 {
+        armed.store(true, Ordering::Relaxed);
+        for row in 0..20u64 {
+            let id = round * 100 + row;
+            client
+                .batch_execute(&format!("INSERT INTO t VALUES ({id}, {id} % 3, 1)"))
+                .await
+                .unwrap();
+            if row % 5 == 4 {
+                rollups.prove_all().await;
+            }
+        }
+        rollups.prove_all().await;
+        if !rollups.differences(&client).await.is_empty() {
+            return true;
+        }
+    }
+    false
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn mistakes_that_lose_or_repeat_changes_are_noticed() {
+    assert!(!is_fooled(Weakness::None).await);
+    assert!(is_fooled(Weakness::NoSkipRule).await, "no skip rule");
+    assert!(
+        is_fooled(Weakness::AcknowledgeDecoded).await,
+        "acknowledged too early"
+    );
+}
+
+async fn start_server() -> Server {
+    let options = ServerOptions {
+        install: InstallPolicy::Never,
+        ..ServerOptions::default()
+    };
+    Server::start(options).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_crashes_loses_and_repeats_nothing() {
+    let server = start_server().await;
+    let config = server.config("postgres");
+    connect(&config).await.batch_execute(STAR).await.unwrap();
+    let rollups = Maintained::start(config.clone(), ROLLUPS, MaintainOptions::default()).await;
+    let writers = Writers::start(&config, 2);
+    let mut crashes = 0;
+    let started = Instant::now();
+    while started.elapsed() < duration() || crashes < 2 {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let Ok(client) = Connector::new(config.clone()).unwrap().connect().await else {
+            continue;
+        };
+        let walsender = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender' LIMIT 1";
+        let Ok(Some(row)) = client.query_opt(walsender, &[]).await else {
+            continue;
+        };
+        // One process that dies by a signal makes the server start all over and recover.
+        let pid: i32 = row.get(0);
+        let killed = std::process::Command::new("kill")
+            .args(["-9", &pid.to_string()])
+            .status();
+        crashes += u32::from(killed.unwrap().success());
+    }
+    writers.end().await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    while Connector::new(config.clone())
+        .unwrap()
+        .connect()
+        .await
+        .is_err()
+    {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    rollups.prove_all().await;
+    let client = connect(&config).await;
+    assert_eq!(rollups.differences(&client).await, Vec::<String>::new());
+    println!("{crashes} crashes, {:?}", rollups.maintainer.figures());
+    drop((client, rollups));
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_process_proves_as_well_and_takes_over() {
+    let database = Database::with(COUNTED).await;
+    let config = database.config().await;
+    let leader = Maintained::start(config.clone(), COUNTS, MaintainOptions::default()).await;
+    leader.prove_all().await;
+    let follower = Maintained::start(config.clone(), COUNTS, MaintainOptions::default()).await;
+    let client = connect(&config).await;
+    for row in 0..30 {
+        client
+            .batch_execute(&format!("INSERT INTO t VALUES ({row}, {row} % 3, 1)"))
+            .await
+            .unwrap();
+        follower.prove_all().await;
+        assert_eq!(follower.differences(&client).await, Vec::<String>::new());
+    }
+    assert_eq!(leader.maintainer.figures().role, Role::Leader);
+    assert_eq!(follower.maintainer.figures().role, Role::Follower);
+    let gone = Instant::now();
+    drop(leader);
+    client
+        .batch_execute("DELETE FROM t WHERE id < 10")
+        .await
+        .unwrap();
+    follower.prove_all().await;
+    println!("taken over within {:?}", gone.elapsed());
+    assert_eq!(follower.differences(&client).await, Vec::<String>::new());
+    assert_eq!(follower.maintainer.figures().role, Role::Leader);
+    assert!(gone.elapsed() < Duration::from_secs(20));
+}
+
+/// Readers beside writers: what is proven has every row whose commit was acknowledged before.
+async fn stale_reads(weakness: Weakness) -> (u64, u64) {
+    let database = Database::with(COUNTED).await;
+    let config = database.config().await;
+    let options = MaintainOptions {
+        weakness,
+        ..MaintainOptions::default()
+    };
+    let rollups = Maintained::start(config.clone(), COUNTS, options).await;
+    rollups.prove_all().await;
+    let table = rollups
+        .store
+        .current("counts")
+        .await
+        .unwrap()
+        .unwrap()
+        .table;
+    let stop = Arc::new(AtomicBool::new(false));
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let mut writers = vec![];
+    for number in 0..3u64 {
+        let (config, stop, acknowledged) =
+            (config.clone(), Arc::clone(&stop), Arc::clone(&acknowledged));
+        writers.push(tokio::spawn(async move {
+            let client = connect(&config).await;
+            let commit = ["on", "off"][number as usize % 2];
+            client
+                .batch_execute(&format!("SET synchronous_commit = {commit}"))
+                .await
+                .unwrap();
+            let mut row = 0;
+            while !stop.load(Ordering::Relaxed) {
+                row += 1;
+                let sql = format!(
+                    "INSERT INTO t VALUES ({}, {}, 1)",
+                    number * 1_000_000 + row,
+                    row % 5
+                );
+                client.batch_execute(&sql).await.unwrap();
+                acknowledged.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_micros((row * 7919) % 9_000)).await;
+            }
+        }));
+    }
+    let reader = connect(&config).await;
+    let sum = format!("SELECT coalesce(sum(row_count), 0)::bigint FROM pgstar.\"{table}\"");
+    let (started, mut reads, mut stale, mut waits) = (Instant::now(), 0, 0, vec![]);
+    while started.elapsed() < duration() {
+        let expected = acknowledged.load(Ordering::SeqCst);
+        let asked = Instant::now();
+        if rollups
+            .maintainer
+            .prove(&[&table], Duration::from_secs(5))
+            .await
+            .is_err()
+        {
+            continue;
+        }
+        waits.push(asked.elapsed());
+        let count: i64 = reader.query_one(&sum, &[]).await.unwrap().get(0);
+        reads += 1;
+        stale += u64::from((count as u64) < expected);
+    }
+    stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    waits.sort_unstable();
+    let at = |share: usize| waits[(waits.len() - 1) * share / 100];
+    println!(
+        "{weakness:?}: {reads} reads, {stale} stale; wait p50 {:?}, p95 {:?}, max {:?}",
+        at(50),
+        at(95),
+        at(100)
+    );
+    (reads, stale)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_proven_has_every_acknowledged_commit() {
+    let (reads, stale) = stale_reads(Weakness::None).await;
+    assert_eq!(stale, 0);
+    assert!(reads > 20, "the harness has shown nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_snapshot_that_does_not_wait_for_the_stream_is_noticed() {
+    // What a snapshot saw before it was decoded is missed for good.
+    for _ in 0..5 {
+        if stale_reads(Weakness::NoDecodeWait).await.1 > 0 {
+            return;
+        }
+    }
+    panic!("no stale read in five runs");
+}
+
+const PARTITIONED: &str = "
+  CREATE TABLE f (id int, d date, amount numeric(10,2), extra text, PRIMARY KEY (id, d)) PARTITION BY RANGE (d);
+  CREATE TABLE f1 PARTITION OF f FOR VALUES FROM ('2024-01-01') TO ('2024-02-01');
+  CREATE TABLE f2 PARTITION OF f FOR VALUES FROM ('2024-02-01') TO ('2024-03-01');
+  ALTER TABLE f REPLICA IDENTITY FULL; ALTER TABLE f1 REPLICA IDENTITY FULL; ALTER TABLE f2 REPLICA IDENTITY FULL;
+  CREATE TABLE dim (id int PRIMARY KEY, name text);
+  INSERT INTO dim SELECT i, 'n' || i % 3 FROM generate_series(0, 9) i;
+  INSERT INTO f SELECT i, date '2024-01-01' + i % 50, i, 'x' FROM generate_series(1, 300) i;";
+
+/// Everything that changes rows without a row in the stream, or changes how rows look.
+const ALTERATIONS: &[&str] = &[
+    "INSERT INTO f VALUES (1000, '2024-01-03', 5, 'new')",
+    "ALTER TABLE f ADD COLUMN more int DEFAULT 7",
+    "INSERT INTO f VALUES (1001, '2024-01-03', 5, 'new', 8)",
+    "TRUNCATE f1",
+    "INSERT INTO f VALUES (1002, '2024-01-03', 5, 'new', 8)",
+    "ALTER TABLE f DETACH PARTITION f2",
+    "INSERT INTO f2 VALUES (1003, '2024-02-03', 5, 'new', 8)",
+    "ALTER TABLE f ATTACH PARTITION f2 FOR VALUES FROM ('2024-02-01') TO ('2024-03-01')",
+    "UPDATE f SET amount = amount + 1 WHERE id % 7 = 0",
+    "CREATE TABLE f3 PARTITION OF f FOR VALUES FROM ('2024-03-01') TO ('2024-04-01'); ALTER TABLE f3 REPLICA IDENTITY FULL; \
+     INSERT INTO f VALUES (1004, '2024-03-03', 5, 'new', 8)",
+    "UPDATE f SET d = d + 30 WHERE id = 1002",
+    "ALTER TABLE f ALTER COLUMN extra TYPE varchar(20)",
+    "ALTER TABLE f DROP COLUMN extra",
+    "DROP TABLE f3",
+    "TRUNCATE f",
+    "INSERT INTO f VALUES (1005, '2024-01-03', 5, 8)",
+    "UPDATE dim SET name = 'other' WHERE id = 5",
+    "ALTER TABLE dim REPLICA IDENTITY FULL",
+    "UPDATE dim SET name = 'another' WHERE id = 5",
+    "VACUUM FULL f1",
+    "GRANT SELECT ON f TO PUBLIC",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_done_to_the_tables_the_rollups_are_right_again() {
+    let database = Database::with(PARTITIONED).await;
+    let config = database.config().await;
+    let rollups = &[
+        (
+            "months",
+            "SELECT date_trunc('month', d::timestamp) AS month, count(*), sum(amount), max(amount) FROM f GROUP BY 1",
+        ),
+        (
+            "names",
+            "SELECT dim.name, count(*), sum(f.amount) FROM f JOIN dim ON dim.id = f.id % 10 GROUP BY 1",
+        ),
+    ];
+    let rollups = Maintained::start(config.clone(), rollups, MaintainOptions::default()).await;
+    rollups.prove_all().await;
+    let client = connect(&config).await;
+    for alteration in ALTERATIONS {
+        for statement in alteration.split("; ") {
+            client.batch_execute(statement).await.unwrap();
+        }
+        rollups.prove_all().await;
+        assert_eq!(
+            rollups.differences(&client).await,
+            Vec::<String>::new(),
+            "{alteration}"
+        );
+    }
+    let figures = rollups.maintainer.figures();
+    let rebuilds = |name: &str| figures.rollups[name].rebuilds.clone();
+    println!("{:?} {:?}", rebuilds("months"), rebuilds("names"));
+    assert!(rebuilds("months").contains_key("reshaped"));
+    assert!(
+        rebuilds("names").contains_key("no-old-row"),
+        "its key says nothing of the old name"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_is_gone_makes_rollups_be_built_again() {
+    let database = Database::with(COUNTED).await;
+    let config = database.config().await;
+    let rollups = Maintained::start(config.clone(), COUNTS, MaintainOptions::default()).await;
+    rollups.prove_all().await;
+    let before = rollups
+        .store
+        .current("counts")
+        .await
+        .unwrap()
+        .unwrap()
+        .table;
+    drop(rollups);
+    let client = connect(&config).await;
+    let drop_slot = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+                      WHERE database = current_database() AND NOT active";
+    let started = Instant::now();
+    while client.execute(drop_slot, &[]).await.unwrap_or(0) == 0 {
+        assert!(started.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    client
+        .batch_execute("INSERT INTO t VALUES (1, 1, 1)")
+        .await
+        .unwrap();
+    let rollups = Maintained::follow(config.clone(), COUNTS, MaintainOptions::default()).await;
+    rollups.maintainer.established(DEADLINE).await.unwrap();
+    let stale = rollups
+        .maintainer
+        .prove(&[&before], Duration::from_secs(2))
+        .await;
+    assert!(stale.is_err(), "{stale:?}");
+    rollups.prove_all().await;
+    assert_eq!(rollups.differences(&client).await, Vec::<String>::new());
+    assert_ne!(
+        rollups
+            .store
+            .current("counts")
+            .await
+            .unwrap()
+            .unwrap()
+            .table,
+        before
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_outside_the_schema_when_it_is_uninstalled() {
+    let database = Database::with(COUNTED).await;
+    let config = database.config().await;
+    let rollups = Maintained::start(config.clone(), COUNTS, MaintainOptions::default()).await;
+    rollups.prove_all().await;
+    let nobody = Maintainer::new(config.clone(), MaintainOptions::default());
+    let error = nobody
+        .prove(&["counts_v1"], Duration::from_millis(10))
+        .await;
+    assert!(matches!(error, Err(NotCurrent::Stream(_))), "{error:?}");
+    let tables = rollups.maintainer.tables();
+    assert!(
+        tables
+            .values()
+            .all(|table| table.standing == Standing::InStep),
+        "{tables:?}"
+    );
+    assert_eq!(plans(config.clone(), COUNTS).await, rollups.plans);
+    drop(rollups);
+    let left =
+        "SELECT (SELECT count(*) FROM pg_replication_slots WHERE database = current_database())
+                     + (SELECT count(*) FROM pg_publication)";
+    let started = Instant::now();
+    loop {
+        Maintainer::uninstall(config.clone()).await.unwrap();
+        if database.value(left).await == "0" {
+            break;
+        }
+        assert!(started.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
