@@ -303,6 +303,30 @@ async fn row_security_and_rules_are_seen() {
 }
 
 #[tokio::test]
+async fn views_are_read_with_every_name_qualified() {
+    let database = Database::with(
+        "CREATE SCHEMA s; CREATE TABLE s.t (a int, b text); SET search_path = s;
+         CREATE VIEW s.plain AS SELECT a AS one, upper(b) AS two FROM t WHERE b = 'x';
+         CREATE VIEW s.guarded WITH (security_barrier) AS SELECT one FROM plain;
+         CREATE MATERIALIZED VIEW s.stored AS SELECT a FROM t;",
+    )
+    .await;
+    let catalog = load(&database).await;
+    let view = |name| catalog.relation("s", name).unwrap().view.clone();
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let plain = view("plain").unwrap();
+    let definition = words(&plain.definition);
+    assert!(definition.contains("FROM s.t"), "{definition}");
+    assert!(!plain.is_barrier);
+    let guarded = view("guarded").unwrap();
+    let definition = words(&guarded.definition);
+    assert!(definition.contains("FROM s.plain"), "{definition}");
+    assert!(guarded.is_barrier);
+    assert_eq!(view("stored"), None);
+    assert_eq!(view("t"), None);
+}
+
+#[tokio::test]
 async fn names_that_could_be_meant_instead_of_built_in_ones() {
     let database = Database::with(
         "CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);

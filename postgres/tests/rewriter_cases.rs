@@ -14,7 +14,7 @@ use common::Database;
 use harness::{CaseFile, Entry, Kind, case_files, ddl, schema_sql};
 use pgstar_postgres::catalog::load_catalog;
 use pgstar_postgres::connect::Connection;
-use pgstar_rewriter::catalog::{Catalog, Oid, Relation};
+use pgstar_rewriter::catalog::{Catalog, Oid, Relation, RelationKind};
 use pgstar_rewriter::{Context, Rollup, decide};
 use rewriter_support::data::{Random, fill};
 use rewriter_support::ordered::{has_limit, visible};
@@ -139,7 +139,7 @@ async fn empty(client: &Connection, catalog: &Catalog) {
     let tables: Vec<String> = catalog
         .relations()
         .iter()
-        .filter(|relation| relation.kind == pgstar_rewriter::catalog::RelationKind::Table)
+        .filter(|relation| relation.kind == RelationKind::Table)
         .filter(|relation| relation.schema != "pg_catalog")
         .map(|relation| pgstar_rewriter::quote_qualified(&relation.schema, &relation.name))
         .collect();
@@ -159,8 +159,7 @@ async fn rewritten_statements_give_the_originals_answers() {
 /// Everything a proof may use, with names in place of numbers.
 fn facts(catalog: &Catalog) -> BTreeMap<String, String> {
     // The cases' DDL declares indexes and sequences only by what needs them.
-    let is_other =
-        |relation: &Relation| relation.kind == pgstar_rewriter::catalog::RelationKind::Other;
+    let is_other = |relation: &Relation| relation.kind == RelationKind::Other;
     let mine = |relation: &&Relation| {
         relation.schema != "pg_catalog"
             && !relation.schema.starts_with("pg_")
@@ -185,8 +184,11 @@ fn facts_of(relation: &Relation, catalog: &Catalog) -> String {
         "{:?} security {} rules {}\n",
         relation.kind, relation.row_security, relation.has_rules
     );
-    // The cases' DDL does not know the columns of views.
-    if relation.kind == pgstar_rewriter::catalog::RelationKind::View {
+    // The cases' DDL knows only the names of views' columns.
+    if matches!(
+        relation.kind,
+        RelationKind::View | RelationKind::MaterializedView
+    ) {
         return text;
     }
     for column in &relation.columns {

@@ -558,9 +558,36 @@ impl Snapshot {
         let mut names: Vec<String> = relations
             .map(|relation| relation.name.to_ascii_lowercase())
             .collect();
+        names.extend(self.views_of(&names));
         names.sort();
         names.dedup();
         names
+    }
+
+    /// The names of views whose definitions name one of these tables, or a view that does.
+    fn views_of(&self, tables: &[String]) -> Vec<String> {
+        let relations = self.catalog.relations().iter();
+        let views: Vec<(String, String)> = relations
+            .filter_map(|relation| {
+                let view = relation.view.as_ref()?;
+                let name = relation.name.to_ascii_lowercase();
+                Some((name, view.definition.to_ascii_lowercase()))
+            })
+            .collect();
+        let mut found: Vec<String> = vec![];
+        loop {
+            let names = |definition: &str| {
+                let mut known = tables.iter().chain(&found);
+                known.any(|name| definition.contains(name.as_str()))
+            };
+            let new = views
+                .iter()
+                .find(|(name, definition)| !found.contains(name) && names(definition));
+            match new {
+                Some((name, _)) => found.push(name.clone()),
+                None => return found,
+            }
+        }
     }
 
     fn tell_metrics(&self) {

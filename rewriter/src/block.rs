@@ -1,24 +1,48 @@
-//! The canonical block: one SELECT over base tables, names resolved, sub-selects merged.
+//! The canonical block: one SELECT, names resolved, sub-selects merged where that changes nothing.
 //!
 //! A block means: the cross product of its inner occurrences, each left occurrence attached by its
 //! own condition, the rows that satisfy every predicate, grouped, filtered by HAVING, and projected.
 //! See Goldstein and Larson, "Optimizing Queries Using Materialized Views" (2001), for the form.
 
+use std::sync::Arc;
+
 use crate::catalog::{Catalog, ColumnType, Oid, Relation};
 pub use crate::expr::OrderItem;
 use crate::expr::{ColumnRef, ColumnTypes, OccurrenceId, Scalar};
+use crate::query::SubSelect;
 
-/// One mention of a base table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One item of FROM.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Occurrence {
-    /// The table.
-    pub relation: Oid,
+    /// What it reads.
+    pub source: Source,
     /// How it is attached.
     pub attachment: Attachment,
 }
 
+/// What an item of FROM reads.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    /// A base table.
+    Table(Oid),
+    /// A sub-select that could not be merged; its columns are numbered from 1.
+    Select(Arc<SubSelect>),
+    /// In a rewritten block, the table of the rollup that answers it; its columns are numbered from 0.
+    Rollup,
+}
+
+impl Occurrence {
+    /// The base table, if it is one.
+    pub fn relation(&self) -> Option<Oid> {
+        match &self.source {
+            Source::Table(oid) => Some(*oid),
+            Source::Select(_) | Source::Rollup => None,
+        }
+    }
+}
+
 /// How an occurrence takes part in the join.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Attachment {
     /// Part of the cross product; its join conditions are among the block's predicates.
     Inner,
@@ -27,7 +51,7 @@ pub enum Attachment {
 }
 
 /// A column of the result.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Output {
     /// The column's name as PostgreSQL gives it.
     pub name: String,
@@ -35,37 +59,81 @@ pub struct Output {
     pub value: Scalar,
 }
 
+/// What SELECT does about rows that are alike.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Distinct {
+    /// Keeps them.
+    No,
+    /// Keeps one of each kind.
+    Yes,
+    /// DISTINCT ON: keeps the first in ORDER BY of those that agree on these.
+    On(Vec<Scalar>),
+}
+
+impl Distinct {
+    /// The expressions of ON.
+    pub(crate) fn on(&self) -> &[Scalar] {
+        match self {
+            Distinct::On(keys) => keys,
+            Distinct::No | Distinct::Yes => &[],
+        }
+    }
+}
+
+/// LIMIT and OFFSET, each a constant or parameter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Limit {
+    /// LIMIT or FETCH FIRST.
+    pub count: Option<Scalar>,
+    /// WITH TIES.
+    pub with_ties: bool,
+    /// OFFSET.
+    pub offset: Option<Scalar>,
+}
+
+impl Limit {
+    /// Whether rows may be left out.
+    pub(crate) fn is_none(&self) -> bool {
+        self.count.is_none() && self.offset.is_none()
+    }
+}
+
 /// A resolved SELECT.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Block {
-    /// The tables.
+    /// The items of FROM.
     pub occurrences: Vec<Occurrence>,
     /// Conjuncts of WHERE and of inner joins' ON.
     pub predicates: Vec<Scalar>,
     /// Group keys. Empty with `is_aggregated` means one group over everything.
     pub group_by: Vec<Scalar>,
+    /// GROUPING SETS, ROLLUP and CUBE, as sets of positions in `group_by`; `None` for a plain GROUP BY.
+    pub grouping_sets: Option<Vec<Vec<usize>>>,
     /// Whether rows are grouped at all.
     pub is_aggregated: bool,
     /// Conjuncts of HAVING.
     pub having: Vec<Scalar>,
     /// The select list.
     pub outputs: Vec<Output>,
-    /// SELECT DISTINCT over an aggregated block.
-    pub distinct: bool,
+    /// DISTINCT.
+    pub distinct: Distinct,
     /// ORDER BY.
     pub order_by: Vec<OrderItem>,
-    /// LIMIT, a constant or parameter.
-    pub limit: Option<Scalar>,
-    /// OFFSET, a constant or parameter.
-    pub offset: Option<Scalar>,
+    /// LIMIT and OFFSET.
+    pub limit: Limit,
     /// Columns that sub-selects select: the role needs privileges on them even if nothing comes of them.
     pub mentioned: Vec<ColumnRef>,
+    /// Views whose definitions stand in FROM: the role needs privileges on them, too.
+    pub views: Vec<Oid>,
 }
 
 impl Block {
-    /// One group over everything: exactly one row, even of no rows.
-    pub fn is_scalar_aggregate(&self) -> bool {
-        self.is_aggregated && self.group_by.is_empty()
+    /// Whether some group is over everything: it gives a row even of no rows.
+    pub fn has_total(&self) -> bool {
+        let has_empty_set =
+            |sets: &Vec<Vec<usize>>| sets.iter().any(|set: &Vec<usize>| set.is_empty());
+        self.is_aggregated
+            && (self.group_by.is_empty() || self.grouping_sets.as_ref().is_some_and(has_empty_set))
     }
 
     /// The conjuncts of every left join's condition.
@@ -78,7 +146,7 @@ impl Block {
             })
     }
 
-    /// Every expression outside the join: predicates, keys, HAVING, outputs and ORDER BY.
+    /// Every expression outside the join: predicates, keys, HAVING, outputs, DISTINCT ON and ORDER BY.
     pub(crate) fn scalars(&self) -> impl Iterator<Item = &Scalar> {
         let outputs = self.outputs.iter().map(|output| &output.value);
         let order = self.order_by.iter().map(|item| &item.value);
@@ -87,7 +155,26 @@ impl Block {
             .chain(&self.group_by)
             .chain(&self.having)
             .chain(outputs)
+            .chain(self.distinct.on())
             .chain(order)
+    }
+
+    /// Every column that the block reads, those of joins and of merged sub-selects included.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = ColumnRef> {
+        self.scalars()
+            .chain(self.left_conditions())
+            .flat_map(Scalar::columns)
+            .chain(self.mentioned.iter().copied())
+    }
+
+    /// The sub-selects in FROM that stay what they are.
+    pub(crate) fn sub_selects(&self) -> impl Iterator<Item = &SubSelect> {
+        self.occurrences
+            .iter()
+            .filter_map(|occurrence| match &occurrence.source {
+                Source::Select(select) => Some(&**select),
+                Source::Table(_) | Source::Rollup => None,
+            })
     }
 
     /// The same block with every column replaced, left joins' conditions included.
@@ -99,7 +186,7 @@ impl Block {
                 .collect::<Vec<_>>()
         };
         let occurrence = |occurrence: &Occurrence| Occurrence {
-            relation: occurrence.relation,
+            source: occurrence.source.clone(),
             attachment: match &occurrence.attachment {
                 Attachment::Inner => Attachment::Inner,
                 Attachment::Left(condition) => Attachment::Left(all(condition)),
@@ -117,14 +204,18 @@ impl Block {
             occurrences: self.occurrences.iter().map(occurrence).collect(),
             predicates: all(&self.predicates),
             group_by: all(&self.group_by),
+            grouping_sets: self.grouping_sets.clone(),
             is_aggregated: self.is_aggregated,
             having: all(&self.having),
             outputs: self.outputs.iter().map(output).collect(),
-            distinct: self.distinct,
+            distinct: match &self.distinct {
+                Distinct::On(keys) => Distinct::On(all(keys)),
+                other => other.clone(),
+            },
             order_by: self.order_by.iter().map(order).collect(),
             limit: self.limit.clone(),
-            offset: self.offset.clone(),
             mentioned: self.mentioned.iter().copied().map(replace).collect(),
+            views: self.views.clone(),
         }
     }
 }
@@ -137,40 +228,60 @@ pub(crate) struct Tables<'a> {
 }
 
 impl<'a> Tables<'a> {
+    pub(crate) fn source(&self, occurrence: OccurrenceId) -> Option<&'a Source> {
+        Some(&self.occurrences.get(occurrence.0)?.source)
+    }
+
+    /// The base table; `None` for what is none.
     pub(crate) fn relation(&self, occurrence: OccurrenceId) -> Option<&'a Relation> {
-        self.catalog
-            .relation_by_oid(self.occurrences.get(occurrence.0)?.relation)
+        let oid = self.occurrences.get(occurrence.0)?.relation()?;
+        self.catalog.relation_by_oid(oid)
     }
 
     /// `table.column`, for people.
     pub(crate) fn column_label(&self, column: ColumnRef) -> String {
-        let label = self.relation(column.occurrence).and_then(|relation| {
-            let name = &relation.column_at(column.attnum)?.name;
-            Some(format!("{}.{name}", relation.name))
-        });
+        let label = match self.source(column.occurrence) {
+            Some(Source::Table(oid)) => self.catalog.relation_by_oid(*oid).and_then(|relation| {
+                let name = &relation.column_at(column.attnum)?.name;
+                Some(format!("{}.{name}", relation.name))
+            }),
+            Some(Source::Select(select)) => select
+                .column_at(column.attnum)
+                .map(|facts| format!("{}.{}", select.name, facts.name)),
+            Some(Source::Rollup) | None => None,
+        };
         label.unwrap_or_else(|| "a column that no longer exists".to_owned())
     }
 }
 
 impl ColumnTypes for Tables<'_> {
     fn column_type(&self, column: ColumnRef) -> Option<ColumnType> {
-        Some(
-            self.relation(column.occurrence)?
-                .column_at(column.attnum)?
-                .ty,
-        )
+        match self.source(column.occurrence)? {
+            Source::Table(oid) => {
+                let relation = self.catalog.relation_by_oid(*oid)?;
+                Some(relation.column_at(column.attnum)?.ty)
+            }
+            Source::Select(select) => select.column_at(column.attnum)?.ty,
+            Source::Rollup => None,
+        }
     }
 
     fn is_not_null(&self, column: ColumnRef) -> bool {
-        let always_joined = self
-            .occurrences
-            .get(column.occurrence.0)
-            .is_some_and(|occurrence| occurrence.attachment == Attachment::Inner);
-        let enforced = self
-            .relation(column.occurrence)
-            .and_then(|relation| relation.column_at(column.attnum))
-            .is_some_and(|column| column.not_null);
-        always_joined && enforced
+        let Some(occurrence) = self.occurrences.get(column.occurrence.0) else {
+            return false;
+        };
+        let enforced = match &occurrence.source {
+            Source::Table(oid) => self
+                .catalog
+                .relation_by_oid(*oid)
+                .and_then(|relation| relation.column_at(column.attnum))
+                .is_some_and(|column| column.not_null),
+            Source::Select(select) => select
+                .column_at(column.attnum)
+                .is_some_and(|facts| facts.not_null),
+            Source::Rollup => false,
+        };
+        enforced && occurrence.attachment == Attachment::Inner
     }
 
     fn is_enum(&self, oid: u32) -> bool {

@@ -6,6 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use sqlparser::ast::Query;
+
+use crate::parse::parse_query;
+use crate::reason::Reason;
+
 /// An object identifier of PostgreSQL's catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Oid(pub u32);
@@ -15,7 +20,7 @@ pub struct Oid(pub u32);
 pub struct AttNum(pub i16);
 
 /// A type as a column has it: the type itself, its modifier (-1 for none) and its collation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ColumnType {
     /// `pg_attribute.atttypid`.
     pub oid: Oid,
@@ -87,6 +92,17 @@ pub struct Relation {
     pub row_security: bool,
     /// Whether a rewrite rule (`pg_rewrite`) other than a view's own is attached.
     pub has_rules: bool,
+    /// For a view, what it shows.
+    pub view: Option<View>,
+}
+
+/// What a view shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// `pg_get_viewdef` under a search path of `pg_catalog` alone, so that every other name is qualified.
+    pub definition: String,
+    /// Whether the view is a `security_barrier`: nothing may be computed below its own conditions.
+    pub is_barrier: bool,
 }
 
 impl Relation {
@@ -108,6 +124,8 @@ pub struct Catalog {
     relations: Vec<Relation>,
     by_name: HashMap<String, HashMap<String, usize>>,
     by_oid: HashMap<Oid, usize>,
+    /// What views show, parsed once because every statement that names one is resolved with it.
+    views: HashMap<Oid, Result<Query, Reason>>,
     user_names: UserNames,
 }
 
@@ -136,10 +154,16 @@ impl Catalog {
                 .insert(relation.name.clone(), index);
             by_oid.insert(relation.oid, index);
         }
+        let views = relations.iter().filter_map(|relation| {
+            let view = relation.view.as_ref()?;
+            Some((relation.oid, parse_query(&view.definition)))
+        });
+        let views = views.collect();
         Catalog {
             relations,
             by_name,
             by_oid,
+            views,
             user_names,
         }
     }
@@ -158,6 +182,12 @@ impl Catalog {
     /// The relation with this identifier.
     pub fn relation_by_oid(&self, oid: Oid) -> Option<&Relation> {
         self.relations.get(*self.by_oid.get(&oid)?)
+    }
+
+    /// What the view shows; `None` for what is no view.
+    pub(crate) fn view(&self, oid: Oid) -> Option<Result<&Query, Reason>> {
+        let parsed = self.views.get(&oid)?.as_ref();
+        Some(parsed.map_err(Reason::clone))
     }
 
     /// Names that could shadow built-in ones.

@@ -1,7 +1,8 @@
 //! Deriving a query's expressions from the columns of one rollup.
 //!
 //! Expressions come in over the rollup's own occurrences and go out over the columns of its table,
-//! which are [`ROLLUP_OCCURRENCE`] with the column's position as its number.
+//! which are [`ROLLUP_OCCURRENCE`] with the column's position as its number, and those of what is kept
+//! beside it.
 
 use crate::block::Tables;
 use crate::bucket::{self, with_operand};
@@ -87,12 +88,25 @@ impl<'a> Deriver<'a> {
             return Ok(derived);
         }
         match scalar {
-            Scalar::Column(column) => Err(self.missing(&self.tables.column_label(*column))),
+            Scalar::Column(column) => match self.beside_rollup(*column) {
+                Some(kept) => Ok(kept),
+                None => Err(self.missing(&self.tables.column_label(*column))),
+            },
             Scalar::Aggregate(_) => {
                 Err(Reason::new(Code::UnsupportedAggregate, self.label(scalar)))
             }
             other => other.try_map_children(&mut |child| self.derive(child)),
         }
+    }
+
+    /// A column of what is kept beside the rollup's table.
+    fn beside_rollup(&self, column: ColumnRef) -> Option<Scalar> {
+        let base = self.rollup.block.occurrences.len();
+        let position = column.occurrence.0.checked_sub(base)?;
+        Some(Scalar::Column(ColumnRef {
+            occurrence: OccurrenceId(ROLLUP_OCCURRENCE.0 + 1 + position),
+            ..column
+        }))
     }
 
     /// The position of the key that equals the expression in every row.
@@ -215,7 +229,7 @@ impl<'a> Deriver<'a> {
 
     /// The expression in the base tables' names, for people.
     pub(crate) fn label(&self, scalar: &Scalar) -> String {
-        quoted(&expression(scalar, &|column| {
+        quoted(&expression(scalar, &|column: ColumnRef| {
             self.tables.column_label(column)
         }))
     }

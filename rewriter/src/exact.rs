@@ -3,7 +3,7 @@
 //! A group's key may come from any row of the group. Where equal values print differently (1.0 and
 //! 1.00, 0 and -0), PostgreSQL's own choice depends on its plan, and no rewrite can promise it.
 
-use crate::block::Tables;
+use crate::block::{Source, Tables};
 use crate::catalog::ColumnType;
 use crate::expr::{AggregateFunction, BinaryOp, ColumnTypes, Literal, Scalar};
 use crate::types;
@@ -38,7 +38,7 @@ pub(crate) fn has_one_scale(scalar: &Scalar, tables: &Tables<'_>) -> bool {
 }
 
 /// The number of digits behind the point that every value of the expression has, if it is one number.
-fn scale(scalar: &Scalar, tables: &Tables<'_>) -> Option<i64> {
+pub(crate) fn scale(scalar: &Scalar, tables: &Tables<'_>) -> Option<i64> {
     let ty = types::type_of(scalar, tables)?;
     if types::is_integer(ty.oid) {
         return Some(0);
@@ -47,7 +47,10 @@ fn scale(scalar: &Scalar, tables: &Tables<'_>) -> Option<i64> {
         return None;
     }
     match scalar {
-        Scalar::Column(_) => declared_scale(ty),
+        Scalar::Column(column) => match tables.source(column.occurrence)? {
+            Source::Select(select) => select.column_at(column.attnum)?.scale,
+            Source::Table(_) | Source::Rollup => declared_scale(ty),
+        },
         Scalar::Literal(Literal::Number(digits)) if !digits.contains(['e', 'E']) => {
             let fraction = digits
                 .split_once('.')

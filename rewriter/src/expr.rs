@@ -6,6 +6,7 @@
 //! keeps the meaning of any expression around it.
 
 use crate::catalog::{AttNum, ColumnType, Oid};
+use crate::query::Query;
 
 /// A table occurrence in a block: its position in [`Block::occurrences`](crate::block::Block).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -270,6 +271,73 @@ impl Aggregate {
     }
 }
 
+/// A query inside an expression.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubQuery {
+    /// What is made of its rows.
+    pub kind: SubQueryKind,
+    /// What computes them.
+    pub query: Query,
+    /// What it reads of the queries around it, in the order of the numbers of its [`Scalar::Outer`]s.
+    pub outer: Vec<Scalar>,
+    /// The type of its only column, as far as it is known.
+    pub ty: Option<ColumnType>,
+    /// Whether computing it may raise an error.
+    pub raises: bool,
+}
+
+/// What is made of a sub-query's rows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SubQueryKind {
+    /// The value of the only row.
+    Value,
+    /// Whether there are any.
+    Exists,
+    /// Whether the operand is among them.
+    In {
+        /// What is looked for.
+        operand: Scalar,
+        /// NOT IN.
+        negated: bool,
+    },
+}
+
+/// A call of a window function.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Window {
+    /// Which function.
+    pub function: WindowFunction,
+    /// Its arguments.
+    pub arguments: Vec<Scalar>,
+    /// The condition of FILTER (WHERE …).
+    pub filter: Option<Scalar>,
+    /// PARTITION BY.
+    pub partition_by: Vec<Scalar>,
+    /// ORDER BY.
+    pub order_by: Vec<OrderItem>,
+    /// The frame clause, of keywords and numbers only.
+    pub frame: Option<String>,
+}
+
+/// A function that may stand before OVER.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WindowFunction {
+    /// An aggregate; `count` without argument is `count(*)`.
+    Aggregate(AggregateFunction),
+    /// One of PostgreSQL's own window functions.
+    Own(&'static str),
+}
+
+impl WindowFunction {
+    /// The function's name in pg_catalog.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WindowFunction::Aggregate(function) => function.as_str(),
+            WindowFunction::Own(name) => name,
+        }
+    }
+}
+
 /// A type as a cast names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TypeName {
@@ -354,6 +422,12 @@ pub enum Scalar {
         operand: Box<Scalar>,
     },
     Aggregate(Box<Aggregate>),
+    Window(Box<Window>),
+    /// `GROUPING(…)`: which of these keys the row's grouping set leaves out.
+    Grouping(Vec<Scalar>),
+    SubQuery(Box<SubQuery>),
+    /// Inside a sub-query, what it reads of the queries around it: its position in [`SubQuery::outer`].
+    Outer(usize),
 }
 
 impl Scalar {
@@ -413,7 +487,9 @@ impl Scalar {
     /// The operands, in order.
     pub fn children(&self) -> Vec<&Scalar> {
         match self {
-            Scalar::Column(_) | Scalar::Literal(_) | Scalar::Parameter(_) => vec![],
+            Scalar::Column(_) | Scalar::Literal(_) | Scalar::Parameter(_) | Scalar::Outer(_) => {
+                vec![]
+            }
             Scalar::Call { name: _, arguments } => arguments.iter().collect(),
             Scalar::Binary { op: _, left, right }
             | Scalar::IsDistinct {
@@ -468,6 +544,22 @@ impl Scalar {
                 .chain(aggregate.order_by.iter().map(|item| &item.value))
                 .chain(&aggregate.filter)
                 .collect(),
+            Scalar::Window(window) => {
+                let order = window.order_by.iter().map(|item| &item.value);
+                let arguments = window.arguments.iter().chain(&window.filter);
+                arguments.chain(&window.partition_by).chain(order).collect()
+            }
+            Scalar::Grouping(keys) => keys.iter().collect(),
+            Scalar::SubQuery(sub_query) => {
+                let operand = match &sub_query.kind {
+                    SubQueryKind::In {
+                        operand,
+                        negated: _,
+                    } => Some(operand),
+                    SubQueryKind::Value | SubQueryKind::Exists => None,
+                };
+                operand.into_iter().chain(&sub_query.outer).collect()
+            }
         }
     }
 
@@ -478,7 +570,9 @@ impl Scalar {
     ) -> Result<Scalar, E> {
         let mut boxed = |scalar: &Scalar| change(scalar).map(Box::new);
         Ok(match self {
-            Scalar::Column(_) | Scalar::Literal(_) | Scalar::Parameter(_) => self.clone(),
+            Scalar::Column(_) | Scalar::Literal(_) | Scalar::Parameter(_) | Scalar::Outer(_) => {
+                self.clone()
+            }
             Scalar::Call { name, arguments } => Scalar::Call {
                 name,
                 arguments: arguments.iter().map(change).collect::<Result<_, E>>()?,
@@ -555,6 +649,25 @@ impl Scalar {
                 operand: boxed(operand)?,
             },
             Scalar::Aggregate(aggregate) => Scalar::Aggregate(Box::new(aggregate.try_map(change)?)),
+            Scalar::Window(window) => Scalar::Window(Box::new(window.try_map(change)?)),
+            Scalar::Grouping(keys) => {
+                Scalar::Grouping(keys.iter().map(change).collect::<Result<_, E>>()?)
+            }
+            Scalar::SubQuery(sub_query) => Scalar::SubQuery(Box::new(SubQuery {
+                kind: match &sub_query.kind {
+                    SubQueryKind::In { operand, negated } => SubQueryKind::In {
+                        operand: change(operand)?,
+                        negated: *negated,
+                    },
+                    other => other.clone(),
+                },
+                outer: sub_query
+                    .outer
+                    .iter()
+                    .map(change)
+                    .collect::<Result<_, E>>()?,
+                ..(**sub_query).clone()
+            })),
         })
     }
 
@@ -597,9 +710,33 @@ impl Scalar {
         self.any(&|scalar| matches!(scalar, Scalar::Aggregate(_)))
     }
 
-    /// Whether it contains neither column nor aggregate.
+    /// Whether it contains a window function.
+    pub fn has_window(&self) -> bool {
+        self.any(&|scalar| matches!(scalar, Scalar::Window(_)))
+    }
+
+    /// Whether it reads something of the queries around its own.
+    pub fn has_outer(&self) -> bool {
+        self.any(&|scalar| matches!(scalar, Scalar::Outer(_)))
+    }
+
+    /// Whether it contains a query.
+    pub fn has_sub_query(&self) -> bool {
+        self.any(&|scalar| matches!(scalar, Scalar::SubQuery(_)))
+    }
+
+    /// Whether it is known without looking at any row.
     pub fn is_constant(&self) -> bool {
-        !self.any(&|scalar| matches!(scalar, Scalar::Column(_) | Scalar::Aggregate(_)))
+        !self.any(&|scalar| {
+            matches!(
+                scalar,
+                Scalar::Column(_)
+                    | Scalar::Aggregate(_)
+                    | Scalar::Window(_)
+                    | Scalar::SubQuery(_)
+                    | Scalar::Outer(_)
+            )
+        })
     }
 
     /// The opposite test: TRUE and FALSE change places, and NULL stays.
@@ -691,6 +828,34 @@ impl Scalar {
 fn opposites(parts: &[Scalar]) -> Vec<Scalar> {
     let opposite = |part: &Scalar| Scalar::Not(Box::new(part.clone())).canonical();
     parts.iter().map(opposite).collect()
+}
+
+impl Window {
+    fn try_map<E>(
+        &self,
+        change: &mut dyn FnMut(&Scalar) -> Result<Scalar, E>,
+    ) -> Result<Window, E> {
+        let arguments = self.arguments.iter().map(&mut *change);
+        let arguments = arguments.collect::<Result<_, E>>()?;
+        let filter = self.filter.as_ref().map(&mut *change).transpose()?;
+        let partition_by = self.partition_by.iter().map(&mut *change);
+        let partition_by = partition_by.collect::<Result<_, E>>()?;
+        let order_item = |item: &OrderItem| {
+            Ok(OrderItem {
+                value: change(&item.value)?,
+                ..item.clone()
+            })
+        };
+        let order_by = self.order_by.iter().map(order_item);
+        Ok(Window {
+            function: self.function,
+            arguments,
+            filter,
+            partition_by,
+            order_by: order_by.collect::<Result<_, E>>()?,
+            frame: self.frame.clone(),
+        })
+    }
 }
 
 /// Unwraps the result of a mapping that cannot refuse.

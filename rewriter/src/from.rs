@@ -1,159 +1,87 @@
-//! FROM: tables become occurrences, joins become predicates, sub-selects and CTEs are merged.
+//! FROM and WHERE: tables become occurrences, joins become predicates, sub-selects are merged where
+//! that changes nothing and kept where it would.
+
+use std::sync::Arc;
 
 use sqlparser::ast::{
-    Cte, Expr, Join, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Query, SelectItem,
-    SelectItemQualifiedWildcardKind, TableAlias, TableFactor, TableWithJoins,
-    WildcardAdditionalOptions, With,
+    Expr, Join, JoinConstraint, JoinOperator, ObjectName, Query, TableAlias, TableFactor,
+    TableWithJoins,
 };
 
-use crate::block::{Attachment, Occurrence, Tables};
-use crate::catalog::{Catalog, Relation, RelationKind};
+use crate::block::{Attachment, Occurrence, Source, Tables};
+use crate::catalog::{AttNum, Catalog, Oid, Relation, RelationKind};
 use crate::expr::{BinaryOp, ColumnRef, ColumnTypes, Literal, OccurrenceId, Scalar, TypeName};
-use crate::names::figure_column_name;
+use crate::normalize;
+use crate::place::{Alias, Meaning, Place, is_base_table, is_only, single_name};
+use crate::projection::projection;
+use crate::query::{ColumnFacts, CommonTable, Rows, SubSelect};
 use crate::reason::{Code, Reason};
 use crate::scalar::{Aggregates, Resolver, quoted};
 use crate::scope::{Entry, Scope, fold};
-use crate::select::PlainSelect;
+use crate::select::{Clauses, PlainSelect, Tail};
 use crate::types;
 use crate::volatility::may_raise;
 
-/// The catalog, and the schemas in which unqualified names are looked up, first one first.
-#[derive(Clone, Copy)]
-pub(crate) struct Names<'a> {
-    pub(crate) catalog: &'a Catalog,
-    pub(crate) search_path: &'a [String],
-}
-
-/// A WITH item; its body sees the items before it.
-#[derive(Clone)]
-pub(crate) struct CommonTable<'a> {
-    name: String,
-    query: &'a Query,
-    visible: usize,
-    /// Where it is in the list.
-    position: usize,
-}
+type Columns = Vec<(String, Scalar)>;
 
 /// Collects what FROM and WHERE say while scopes are built.
-pub(crate) struct FromBuilder<'a> {
-    names: Names<'a>,
-    common_tables: Vec<CommonTable<'a>>,
-    used_common_tables: Vec<bool>,
+pub(crate) struct FromBuilder<'c> {
+    catalog: &'c Catalog,
     pub(crate) occurrences: Vec<Occurrence>,
     pub(crate) predicates: Vec<Scalar>,
     /// Columns that sub-selects select, whether anything comes of them or not.
     pub(crate) mentioned: Vec<ColumnRef>,
+    /// Views that are expanded in this block.
+    pub(crate) views: Vec<Oid>,
+    /// WITH items of merged sub-selects.
+    pub(crate) with: Vec<CommonTable>,
 }
 
-impl<'a> FromBuilder<'a> {
-    pub(crate) fn new(names: Names<'a>) -> Self {
+/// How much had been collected at some time.
+struct Mark {
+    occurrences: usize,
+    predicates: usize,
+    mentioned: usize,
+    views: usize,
+    with: usize,
+}
+
+impl<'c> FromBuilder<'c> {
+    pub(crate) fn new(catalog: &'c Catalog) -> Self {
         FromBuilder {
-            names,
-            common_tables: vec![],
-            used_common_tables: vec![],
+            catalog,
             occurrences: vec![],
             predicates: vec![],
             mentioned: vec![],
+            views: vec![],
+            with: vec![],
         }
     }
 
-    /// A resolver for expressions in this scope.
-    pub(crate) fn resolver<'s>(&self, scope: &'s Scope, aggregates: Aggregates) -> Resolver<'s>
-    where
-        'a: 's,
-    {
-        Resolver {
-            scope,
-            user_names: self.names.catalog.user_names(),
-            aggregates,
-        }
-    }
-
-    /// Takes in WITH, FROM and WHERE, and returns what the other clauses may name.
-    pub(crate) fn read(&mut self, select: &PlainSelect<'a>) -> Result<Scope, Reason> {
-        let visible = self.common_tables.len();
-        self.read_with(select.with, visible)?;
-        let scope = self.read_from_where(select, self.common_tables.len())?;
-        self.every_common_table_is_used()?;
-        Ok(scope)
-    }
-
-    /// One that nobody names was not looked at, and PostgreSQL may run it all the same: it may write.
-    fn every_common_table_is_used(&self) -> Result<(), Reason> {
-        let unused = self
-            .common_tables
-            .iter()
-            .find(|common| self.used_common_tables.get(common.position) != Some(&true));
-        match unused {
-            Some(common) => Err(Reason::new(
-                Code::UnsupportedClause,
-                format!("WITH {} is not used", common.name),
-            )),
-            None => Ok(()),
-        }
-    }
-
-    fn read_with(&mut self, with: Option<&'a With>, outer: usize) -> Result<(), Reason> {
-        let Some(With {
-            with_token: _,
-            recursive,
-            cte_tables,
-        }) = with
-        else {
-            return Ok(());
-        };
-        if *recursive {
-            return Err(Reason::new(Code::UnsupportedClause, "WITH RECURSIVE"));
-        }
-        for (position, cte) in cte_tables.iter().enumerate() {
-            let Cte {
-                alias,
-                query,
-                from: None,
-                materialized: _,
-                closing_paren_token: _,
-            } = cte
-            else {
-                return Err(Reason::new(Code::UnsupportedClause, "this form of WITH"));
-            };
-            let name = alias_name(alias)?;
-            self.common_tables.push(CommonTable {
-                name,
-                query,
-                visible: outer + position,
-                position: outer + position,
-            });
-            self.used_common_tables.push(false);
-        }
-        Ok(())
-    }
-
-    fn read_from_where(
+    /// Takes in FROM and WHERE, and returns what the other clauses may name.
+    pub(crate) fn read(
         &mut self,
-        select: &PlainSelect<'a>,
-        visible: usize,
+        select: &PlainSelect<'_>,
+        place: &Place<'_>,
     ) -> Result<Scope, Reason> {
         let mut scope = Scope::default();
         for item in select.from {
-            let joined = self.table_with_joins(item, visible)?;
-            scope.absorb(joined)?;
+            scope.absorb(self.table_with_joins(item, place)?)?;
         }
         if let Some(selection) = select.selection {
-            let condition = self
-                .resolver(&scope, Aggregates::Refused)
-                .scalar(selection)?;
-            self.predicates.extend(condition.into_conjuncts());
+            let condition = condition(selection, &scope, place)?;
+            self.predicates.extend(condition);
         }
         Ok(scope)
     }
 
     fn table_with_joins(
         &mut self,
-        item: &'a TableWithJoins,
-        visible: usize,
+        item: &TableWithJoins,
+        place: &Place<'_>,
     ) -> Result<Scope, Reason> {
         let TableWithJoins { relation, joins } = item;
-        let mut scope = self.factor(relation, visible)?;
+        let mut scope = self.factor(relation, place)?;
         for Join {
             relation,
             global: _,
@@ -162,14 +90,15 @@ impl<'a> FromBuilder<'a> {
         {
             match join_operator {
                 JoinOperator::Join(constraint) | JoinOperator::Inner(constraint) => {
-                    self.inner_join(&mut scope, relation, constraint, visible)?;
+                    let right = self.factor(relation, place)?;
+                    let condition = join_condition(&mut scope, right, constraint, place, self)?;
+                    self.predicates.extend(condition);
                 }
                 JoinOperator::CrossJoin(JoinConstraint::None) => {
-                    let right = self.factor(relation, visible)?;
-                    scope.absorb(right)?;
+                    scope.absorb(self.factor(relation, place)?)?;
                 }
                 JoinOperator::Left(constraint) | JoinOperator::LeftOuter(constraint) => {
-                    self.left_join(&mut scope, relation, constraint)?;
+                    self.left_join(&mut scope, relation, constraint, place)?;
                 }
                 _ => return Err(Reason::new(Code::UnsupportedJoin, quoted(relation))),
             }
@@ -177,125 +106,42 @@ impl<'a> FromBuilder<'a> {
         Ok(scope)
     }
 
-    fn inner_join(
-        &mut self,
-        scope: &mut Scope,
-        relation: &'a TableFactor,
-        constraint: &JoinConstraint,
-        visible: usize,
-    ) -> Result<(), Reason> {
-        let left = scope.clone();
-        let right = self.factor(relation, visible)?;
-        scope.absorb(right.clone())?;
-        match constraint {
-            JoinConstraint::On(condition) => {
-                let condition = self
-                    .resolver(scope, Aggregates::Refused)
-                    .scalar(condition)?;
-                self.predicates.extend(condition.into_conjuncts());
-                Ok(())
-            }
-            JoinConstraint::Using(columns) => {
-                for column in columns {
-                    let name = single_name(column)?;
-                    let operand = |scope: &Scope| {
-                        scope
-                            .unqualified(&name)?
-                            .ok_or_else(|| Reason::new(Code::UnknownColumn, name.clone()))
-                    };
-                    let (left, right) = (operand(&left)?, operand(&right)?);
-                    self.is_mergeable(&name, &left, &right)?;
-                    self.predicates
-                        .push(Scalar::binary(BinaryOp::Equal, left.clone(), right));
-                    scope.merge(name, left);
-                }
-                Ok(())
-            }
-            JoinConstraint::Natural | JoinConstraint::None => {
-                Err(Reason::new(Code::UnsupportedJoin, quoted(relation)))
-            }
-        }
-    }
-
-    /// USING makes one column of two. Where their types differ PostgreSQL gives it a third one.
-    fn is_mergeable(&self, name: &str, left: &Scalar, right: &Scalar) -> Result<(), Reason> {
-        let user_names = self.names.catalog.user_names();
-        if user_names.operators.contains("=") {
-            return Err(Reason::new(Code::ShadowedName, "operator ="));
-        }
-        let tables = Tables {
-            occurrences: &self.occurrences,
-            catalog: self.names.catalog,
-        };
-        let column_type = |scalar: &Scalar| match scalar {
-            Scalar::Column(column) => tables.column_type(*column),
-            _ => None,
-        };
-        if column_type(left).is_some() && column_type(left) == column_type(right) {
-            Ok(())
-        } else {
-            let detail = format!("USING ({name}) over unlike types");
-            Err(Reason::new(Code::UnsupportedJoin, detail))
-        }
-    }
-
-    /// A left join to one table. Its condition stays with the occurrence: it decides which columns
-    /// are NULL, not which rows there are.
+    /// A left join to one table or sub-select. Its condition stays with the occurrence: it decides
+    /// which columns are NULL, not which rows there are.
     fn left_join(
         &mut self,
         scope: &mut Scope,
-        relation: &'a TableFactor,
+        relation: &TableFactor,
         constraint: &JoinConstraint,
+        place: &Place<'_>,
     ) -> Result<(), Reason> {
-        let (TableFactor::Table { .. }, JoinConstraint::On(condition)) = (relation, constraint)
-        else {
-            return Err(Reason::new(
-                Code::UnsupportedJoin,
-                format!("LEFT JOIN {}", quoted(relation)),
-            ));
-        };
-        if self
-            .common_table(relation, self.common_tables.len())?
-            .is_some()
-        {
-            return Err(Reason::new(
-                Code::UnsupportedJoin,
-                format!("LEFT JOIN {}", quoted(relation)),
-            ));
-        }
         let occurrence = self.occurrences.len();
-        let entry = self.table(relation)?;
-        scope.add(entry)?;
-        let condition = self
-            .resolver(scope, Aggregates::Refused)
-            .scalar(condition)?;
+        let right = Scope::of(self.whole_factor(relation, place)?);
+        let condition = join_condition(scope, right, constraint, place, self)?;
         if let Some(added) = self.occurrences.get_mut(occurrence) {
-            added.attachment = Attachment::Left(condition.into_conjuncts());
+            added.attachment = Attachment::Left(condition);
         }
         Ok(())
     }
 
-    fn factor(&mut self, factor: &'a TableFactor, visible: usize) -> Result<Scope, Reason> {
-        let mut scope = Scope::default();
+    /// One occurrence, whatever it is: on the nullable side of a join nothing is merged.
+    fn whole_factor(&mut self, factor: &TableFactor, place: &Place<'_>) -> Result<Entry, Reason> {
         match factor {
-            TableFactor::Table { name: _, alias, .. } => {
-                match self.common_table(factor, visible)? {
-                    Some(common) => {
-                        let name = alias
-                            .as_ref()
-                            .map_or_else(|| Ok(common.name.clone()), alias_name)?;
-                        let columns = self.merge_common_table(&common)?;
-                        scope.add(Entry {
-                            name,
-                            schema: None,
-                            columns,
-                        })?;
+            TableFactor::Table { name, alias, .. } => {
+                let Some(item) = place.item(name) else {
+                    return self.table(factor, place, Views::Kept);
+                };
+                is_plain_mention(factor)?;
+                let alias = alias_or(alias.as_ref(), &item.alias.name)?;
+                let (columns, rows) = match &item.meaning {
+                    Meaning::Kept { name, columns } => {
+                        (columns.clone(), Rows::CommonTable(name.clone()))
                     }
-                    None => {
-                        let entry = self.table(factor)?;
-                        scope.add(entry)?;
+                    Meaning::Merged { query, visible } => {
+                        self.computed(query, &place.of_item(*visible))?
                     }
-                }
+                };
+                renamed(self.keep(columns, rows, &alias)?, &[&item.alias, &alias])
             }
             TableFactor::Derived {
                 lateral: false,
@@ -303,90 +149,112 @@ impl<'a> FromBuilder<'a> {
                 alias: Some(alias),
                 sample: None,
             } => {
-                let columns = self.merge_query(subquery, visible)?;
-                scope.add(Entry {
-                    name: alias_name(alias)?,
-                    schema: None,
-                    columns,
-                })?;
+                let alias = Alias::of(alias)?;
+                let (columns, rows) = self.computed(subquery, place)?;
+                renamed(self.keep(columns, rows, &alias)?, &[&alias])
             }
+            _ => {
+                let detail = format!("LEFT JOIN {}", quoted(factor));
+                Err(Reason::new(Code::UnsupportedJoin, detail))
+            }
+        }
+    }
+
+    fn factor(&mut self, factor: &TableFactor, place: &Place<'_>) -> Result<Scope, Reason> {
+        match factor {
+            TableFactor::Table { name, alias, .. } => match place.item(name) {
+                Some(item) => {
+                    is_plain_mention(factor)?;
+                    let alias = alias_or(alias.as_ref(), &item.alias.name)?;
+                    let entry = match &item.meaning {
+                        Meaning::Kept { name, columns } => {
+                            let rows = Rows::CommonTable(name.clone());
+                            self.keep(columns.clone(), rows, &alias)?
+                        }
+                        Meaning::Merged { query, visible } => {
+                            self.merge_item(query, &alias, &place.of_item(*visible))?
+                        }
+                    };
+                    Ok(Scope::of(renamed(entry, &[&item.alias, &alias])?))
+                }
+                None => Ok(Scope::of(self.table(factor, place, Views::Merged)?)),
+            },
+            TableFactor::Derived {
+                lateral: false,
+                subquery,
+                alias: Some(alias),
+                sample: None,
+            } => Ok(Scope::of(self.sub_select(
+                subquery,
+                &Alias::of(alias)?,
+                place,
+            )?)),
             TableFactor::NestedJoin {
                 table_with_joins,
                 alias: None,
-            } => return self.table_with_joins(table_with_joins, visible),
-            _ => {
-                return Err(Reason::new(
-                    Code::UnsupportedClause,
-                    format!("{} in FROM", quoted(factor)),
-                ));
-            }
-        }
-        Ok(scope)
-    }
-
-    /// The WITH item that an unqualified table name means, the innermost first.
-    fn common_table(
-        &self,
-        factor: &TableFactor,
-        visible: usize,
-    ) -> Result<Option<CommonTable<'a>>, Reason> {
-        let TableFactor::Table { name, .. } = factor else {
-            return Ok(None);
-        };
-        let Ok(name) = single_name(name) else {
-            return Ok(None);
-        };
-        let tables = self
-            .common_tables
-            .get(..visible)
-            .unwrap_or(&self.common_tables);
-        Ok(tables
-            .iter()
-            .rev()
-            .find(|common| common.name == name)
-            .cloned())
-    }
-
-    /// Adds an occurrence of a base table.
-    fn table(&mut self, factor: &TableFactor) -> Result<Entry, Reason> {
-        let TableFactor::Table {
-            name,
-            alias,
-            args,
-            with_hints,
-            version,
-            with_ordinality,
-            partitions,
-            json_path,
-            sample,
-            index_hints,
-        } = factor
-        else {
-            return Err(Reason::new(Code::UnsupportedClause, quoted(factor)));
-        };
-        let is_plain = args.is_none()
-            && with_hints.is_empty()
-            && version.is_none()
-            && !with_ordinality
-            && partitions.is_empty()
-            && json_path.is_none()
-            && sample.is_none()
-            && index_hints.is_empty();
-        if !is_plain {
-            return Err(Reason::new(
+            } => self.table_with_joins(table_with_joins, place),
+            _ => Err(Reason::new(
                 Code::UnsupportedClause,
                 format!("{} in FROM", quoted(factor)),
-            ));
+            )),
         }
-        if is_only(name) {
-            return Err(Reason::new(Code::UnsupportedClause, "ONLY"));
+    }
+
+    /// A base table, or a view, which is merged if that is asked for and changes nothing.
+    fn table(
+        &mut self,
+        factor: &TableFactor,
+        place: &Place<'_>,
+        views: Views,
+    ) -> Result<Entry, Reason> {
+        let (name, alias) = is_plain_mention(factor)?;
+        let relation = place.names.relation(name)?;
+        if relation.kind == RelationKind::View {
+            return self.view(relation, alias, place, views);
         }
-        let relation = self.names.relation(name)?;
-        let occurrence = OccurrenceId(self.occurrences.len());
-        self.occurrences.push(Occurrence {
-            relation: relation.oid,
-            attachment: Attachment::Inner,
-        });
+        is_base_table(relation)?;
+        self.base_table(relation, alias)
+    }
+
+    /// What a view shows, in place of the view.
+    fn view(
+        &mut self,
+        view: &Relation,
+        alias: Option<&TableAlias>,
+        place: &Place<'_>,
+        views: Views,
+    ) -> Result<Entry, Reason> {
+        let place = place.in_view(view)?;
+        let query = match self.catalog.view(view.oid) {
+            Some(parsed) => parsed?,
+            None => return Err(Reason::new(Code::NotATable, &view.name)),
+        };
+        let own = Alias::of_columns(&view.name, &view.columns);
+        let alias = alias_or(alias, &view.name)?;
+        self.views.push(view.oid);
+        let merged = match views {
+            Views::Merged => self.merge(query, &place, Computed::AsAsked)?,
+            Views::Kept => None,
+        };
+        let entry = match merged {
+            Some(columns) => of_columns(columns, &alias),
+            None => {
+                let (columns, rows) = self.computed(query, &place)?;
+                self.keep(columns, rows, &alias)?
+            }
+        };
+        if entry.columns.len() != view.columns.len() {
+            return Err(Reason::new(Code::NotATable, &view.name));
+        }
+        renamed(entry, &[&own, &alias])
+    }
+
+    fn base_table(
+        &mut self,
+        relation: &Relation,
+        alias: Option<&TableAlias>,
+    ) -> Result<Entry, Reason> {
+        let occurrence = self.add(Source::Table(relation.oid));
         let column = |column: &crate::catalog::Column| {
             (
                 column.name.clone(),
@@ -396,52 +264,218 @@ impl<'a> FromBuilder<'a> {
                 }),
             )
         };
-        let columns = relation.columns.iter().map(column).collect();
-        Ok(match alias {
-            Some(alias) => Entry {
-                name: alias_name(alias)?,
-                schema: None,
-                columns,
-            },
-            None => Entry {
+        let columns: Columns = relation.columns.iter().map(column).collect();
+        match alias {
+            Some(alias) => {
+                let alias = Alias::of(alias)?;
+                renamed(of_columns(columns, &alias), &[&alias])
+            }
+            None => Ok(Entry {
                 name: relation.name.clone(),
                 schema: Some(relation.schema.clone()),
                 columns,
-            },
-        })
+            }),
+        }
     }
 
-    /// Merges a WITH item. It may be computed as a whole, columns that nobody reads included.
-    fn merge_common_table(
+    fn add(&mut self, source: Source) -> OccurrenceId {
+        self.occurrences.push(Occurrence {
+            source,
+            attachment: Attachment::Inner,
+        });
+        OccurrenceId(self.occurrences.len() - 1)
+    }
+
+    /// A sub-select, merged if that changes nothing.
+    fn sub_select(
         &mut self,
-        common: &CommonTable<'a>,
-    ) -> Result<Vec<(String, Scalar)>, Reason> {
-        if let Some(used) = self.used_common_tables.get_mut(common.position) {
-            *used = true;
+        query: &Query,
+        alias: &Alias,
+        place: &Place<'_>,
+    ) -> Result<Entry, Reason> {
+        let entry = match self.merge(query, place, Computed::AsAsked)? {
+            Some(columns) => of_columns(columns, alias),
+            None => {
+                let (columns, rows) = self.computed(query, place)?;
+                self.keep(columns, rows, alias)?
+            }
+        };
+        renamed(entry, &[alias])
+    }
+
+    /// A mention of a WITH item whose query can be merged.
+    fn merge_item(
+        &mut self,
+        query: &Query,
+        alias: &Alias,
+        place: &Place<'_>,
+    ) -> Result<Entry, Reason> {
+        match self.merge(query, place, Computed::AsAWhole)? {
+            Some(columns) => Ok(of_columns(columns, alias)),
+            None => Err(Reason::new(Code::NestedBlock, quoted(query))),
         }
-        let columns = self.merge_query(common.query, common.visible)?;
-        match columns.iter().find(|(_, value)| self.may_raise(value)) {
-            Some((name, _)) => Err(Reason::new(
-                Code::MayRaise,
-                format!("column \"{name}\" of {}", common.name),
-            )),
-            None => Ok(columns),
-        }
+    }
+
+    /// What a query that stays one computes.
+    fn computed(
+        &self,
+        query: &Query,
+        place: &Place<'_>,
+    ) -> Result<(Vec<ColumnFacts>, Rows), Reason> {
+        let query = normalize::query(query, place)?;
+        let columns = query.columns(self.catalog).into_iter();
+        let columns = columns.map(ColumnFacts::into_column).collect();
+        Ok((columns, Rows::Query(query)))
+    }
+
+    /// Adds an occurrence of a sub-select that stays one.
+    fn keep(
+        &mut self,
+        columns: Vec<ColumnFacts>,
+        rows: Rows,
+        alias: &Alias,
+    ) -> Result<Entry, Reason> {
+        let occurrence = OccurrenceId(self.occurrences.len());
+        let column = |(position, facts): (usize, &ColumnFacts)| {
+            let attnum = i16::try_from(position + 1).map_err(|_| {
+                Reason::new(
+                    Code::StatementTooLarge,
+                    "a sub-select with too many columns",
+                )
+            })?;
+            let column = ColumnRef {
+                occurrence,
+                attnum: AttNum(attnum),
+            };
+            Ok((facts.name.clone(), Scalar::Column(column)))
+        };
+        let entry = Entry {
+            name: alias.name.clone(),
+            schema: None,
+            columns: columns
+                .iter()
+                .enumerate()
+                .map(column)
+                .collect::<Result<_, Reason>>()?,
+        };
+        self.add(Source::Select(Arc::new(SubSelect {
+            name: alias.name.clone(),
+            columns,
+            rows,
+        })));
+        Ok(entry)
     }
 
     fn may_raise(&self, scalar: &Scalar) -> bool {
-        let tables = Tables {
+        may_raise(scalar, &self.tables())
+    }
+
+    pub(crate) fn tables(&self) -> Tables<'_> {
+        Tables {
             occurrences: &self.occurrences,
-            catalog: self.names.catalog,
+            catalog: self.catalog,
+        }
+    }
+
+    fn mark(&self) -> Mark {
+        Mark {
+            occurrences: self.occurrences.len(),
+            predicates: self.predicates.len(),
+            mentioned: self.mentioned.len(),
+            views: self.views.len(),
+            with: self.with.len(),
+        }
+    }
+
+    fn forget_since(&mut self, mark: &Mark) {
+        self.occurrences.truncate(mark.occurrences);
+        self.predicates.truncate(mark.predicates);
+        self.mentioned.truncate(mark.mentioned);
+        self.views.truncate(mark.views);
+        self.with.truncate(mark.with);
+    }
+
+    /// Merges a sub-select that keeps every row of its FROM and WHERE, and returns its columns; `None`
+    /// if it has to stay a query of its own.
+    pub(crate) fn merge(
+        &mut self,
+        query: &Query,
+        place: &Place<'_>,
+        computed: Computed,
+    ) -> Result<Option<Columns>, Reason> {
+        let clauses = Clauses::of(query)?;
+        let Some(select) = clauses.select() else {
+            return Ok(None);
         };
-        may_raise(scalar, &tables)
+        let select = PlainSelect::of(select)?;
+        let keeps_every_row = select.distinct.is_none()
+            && select.group_by.is_empty()
+            && select.having.is_none()
+            && clauses.tail.limit.is_none()
+            && clauses.tail.offset.is_none();
+        if !keeps_every_row || select.from.is_empty() {
+            return Ok(None);
+        }
+        let mark = self.mark();
+        let (place, items) = normalize::read_with(clauses.with, place)?;
+        self.with.extend(items.with);
+        let columns = self.merge_select(&select, clauses.tail, &place)?;
+        place.every_item_is_used(items.from)?;
+        let columns = columns.filter(|columns| {
+            computed == Computed::AsAsked || !columns.iter().any(|(_, value)| self.may_raise(value))
+        });
+        if columns.is_none() {
+            self.forget_since(&mark);
+        }
+        Ok(columns)
+    }
+
+    fn merge_select(
+        &mut self,
+        select: &PlainSelect<'_>,
+        tail: Tail<'_>,
+        place: &Place<'_>,
+    ) -> Result<Option<Columns>, Reason> {
+        let scope = self.read(select, place)?;
+        let resolver = Resolver {
+            windows: select.windows,
+            ..Resolver::new(&scope, place, Aggregates::Allowed)
+        };
+        let columns = projection(select.projection, &resolver)?;
+        let is_of_rows = |value: &Scalar| value.has_aggregate() || value.has_window();
+        let is_parameter = |value: &Scalar| matches!(value, Scalar::Parameter(_));
+        if columns
+            .iter()
+            .any(|(_, value)| is_of_rows(value) || is_parameter(value))
+        {
+            return Ok(None);
+        }
+        let columns: Columns = columns
+            .into_iter()
+            .map(|(name, value)| (name, typed(value)))
+            .collect();
+        self.mentioned
+            .extend(columns.iter().flat_map(|(_, value)| value.columns()));
+        // A sort computes every column.
+        let is_sorted_by_all = !tail.order_by.is_empty();
+        if is_sorted_by_all && columns.iter().any(|(_, value)| self.may_raise(value)) {
+            return Ok(None);
+        }
+        Ok(self
+            .order_has_no_effect(tail, &scope, place)?
+            .then_some(columns))
     }
 
     /// Without a limit the order of a sub-select's rows decides nothing that is supported, but
     /// sorting them must not do anything else either.
-    fn order_has_no_effect(&self, select: &PlainSelect<'a>, scope: &Scope) -> Result<(), Reason> {
-        let resolver = self.resolver(scope, Aggregates::Refused);
-        for item in select.order_by {
+    fn order_has_no_effect(
+        &self,
+        tail: Tail<'_>,
+        scope: &Scope,
+        place: &Place<'_>,
+    ) -> Result<bool, Reason> {
+        let resolver = Resolver::new(scope, place, Aggregates::Refused);
+        for item in tail.order_by {
             let is_output = match without_parentheses(&item.expr) {
                 Expr::Value(_) => true,
                 // Perhaps an output's name: an output is computed anyway, or not at all.
@@ -449,251 +483,167 @@ impl<'a> FromBuilder<'a> {
                 _ => false,
             };
             if !is_output && self.may_raise(&resolver.scalar(&item.expr)?) {
-                return Err(Reason::new(Code::MayRaise, quoted(item)));
+                return Ok(false);
             }
         }
-        Ok(())
-    }
-
-    /// Merges a sub-select that neither groups nor limits into this block, and returns its columns.
-    fn merge_query(
-        &mut self,
-        query: &'a Query,
-        visible: usize,
-    ) -> Result<Vec<(String, Scalar)>, Reason> {
-        let select = PlainSelect::of(query)?;
-        let keeps_every_row = !select.distinct
-            && select.group_by.is_empty()
-            && select.having.is_none()
-            && select.limit.is_none()
-            && select.offset.is_none();
-        if !keeps_every_row {
-            return Err(Reason::new(Code::NestedBlock, quoted(query)));
-        }
-        if select.from.is_empty() {
-            return Err(Reason::new(Code::NestedBlock, "a sub-select without FROM"));
-        }
-        let visible = match select.with {
-            None => visible,
-            // Its names are visible nowhere else, which holds as long as there are no others.
-            Some(_) if self.common_tables.is_empty() => {
-                self.read_with(select.with, 0)?;
-                self.common_tables.len()
-            }
-            Some(_) => {
-                let detail = "WITH inside a sub-select beside another WITH";
-                return Err(Reason::new(Code::UnsupportedClause, detail));
-            }
-        };
-        let scope = self.read_from_where(&select, visible)?;
-        let columns = self.projection(select.projection, &scope, Aggregates::Allowed)?;
-        if columns.iter().any(|(_, value)| value.has_aggregate()) {
-            return Err(Reason::new(Code::NestedBlock, quoted(query)));
-        }
-        let columns: Vec<(String, Scalar)> = columns
-            .into_iter()
-            .map(|(name, value)| Ok((name, typed(value)?)))
-            .collect::<Result<_, Reason>>()?;
-        self.mentioned
-            .extend(columns.iter().flat_map(|(_, value)| value.columns()));
-        if !select.order_by.is_empty() {
-            self.order_has_no_effect(&select, &scope)?;
-            if let Some((name, _)) = columns.iter().find(|(_, value)| self.may_raise(value)) {
-                return Err(Reason::new(
-                    Code::MayRaise,
-                    format!("sorted column \"{name}\""),
-                ));
-            }
-        }
-        Ok(columns)
-    }
-
-    /// The select list, wildcards expanded.
-    pub(crate) fn projection(
-        &self,
-        items: &[SelectItem],
-        scope: &Scope,
-        aggregates: Aggregates,
-    ) -> Result<Vec<(String, Scalar)>, Reason> {
-        let resolver = self.resolver(scope, aggregates);
-        let mut columns = Vec::new();
-        for item in items {
-            match item {
-                SelectItem::UnnamedExpr(expr) => {
-                    columns.push((figure_column_name(expr)?, resolver.scalar(expr)?))
-                }
-                SelectItem::ExprWithAlias { expr, alias } => {
-                    columns.push((fold(alias)?, resolver.scalar(expr)?))
-                }
-                SelectItem::Wildcard(options)
-                    if is_bare(options) && !scope.has_merged_columns() =>
-                {
-                    columns.extend(
-                        scope
-                            .entries
-                            .iter()
-                            .flat_map(|entry| entry.columns.iter().cloned()),
-                    );
-                }
-                SelectItem::QualifiedWildcard(
-                    SelectItemQualifiedWildcardKind::ObjectName(name),
-                    options,
-                ) if is_bare(options) => {
-                    let entry = qualified_entry(name, scope)?;
-                    columns.extend(entry.columns.iter().cloned());
-                }
-                SelectItem::Wildcard(_)
-                | SelectItem::QualifiedWildcard(..)
-                | SelectItem::ExprWithAliases { .. } => {
-                    return Err(Reason::new(Code::UnsupportedExpression, quoted(item)));
-                }
-            }
-        }
-        Ok(columns)
+        Ok(true)
     }
 }
 
-impl<'a> Names<'a> {
-    /// The base table that a name means, if statements over it can be analysed.
-    fn relation(&self, name: &ObjectName) -> Result<&'a Relation, Reason> {
-        let parts = identifiers(name)?;
-        let found = match parts.as_slice() {
-            // pg_catalog comes first in every search path, and all that it holds is named pg_….
-            [table] if table.starts_with("pg_") => {
-                return Err(Reason::new(
-                    Code::NotATable,
-                    format!("\"{table}\" is a system relation"),
-                ));
-            }
-            // The snapshot leaves out information_schema, so a name that may be found there is not known.
-            [_] if self
-                .search_path
-                .iter()
-                .any(|schema| schema == "information_schema") =>
-            {
-                return Err(Reason::new(
-                    Code::SessionSetting,
-                    "information_schema is in search_path",
-                ));
-            }
-            [table] => self
-                .search_path
-                .iter()
-                .find_map(|schema| self.catalog.relation(schema, table)),
-            [schema, table] => self.catalog.relation(schema, table),
-            _ => None,
+/// Whether views may become a part of the block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Views {
+    Merged,
+    Kept,
+}
+
+/// Which columns of a sub-select PostgreSQL computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Computed {
+    /// Those that are asked for.
+    AsAsked,
+    /// Perhaps all: a WITH item may be computed before anybody reads it.
+    AsAWhole,
+}
+
+fn of_columns(columns: Columns, alias: &Alias) -> Entry {
+    Entry {
+        name: alias.name.clone(),
+        schema: None,
+        columns,
+    }
+}
+
+/// The entry with its columns under the aliases' names, one alias after the other.
+fn renamed(mut entry: Entry, aliases: &[&Alias]) -> Result<Entry, Reason> {
+    for alias in aliases {
+        alias.rename(entry.columns.iter_mut().map(|(name, _)| name))?;
+    }
+    Ok(entry)
+}
+
+fn alias_or(alias: Option<&TableAlias>, name: &str) -> Result<Alias, Reason> {
+    alias.map_or_else(|| Ok(Alias::plain(name)), Alias::of)
+}
+
+/// The name and alias of a relation that is named without anything else.
+fn is_plain_mention(factor: &TableFactor) -> Result<(&ObjectName, Option<&TableAlias>), Reason> {
+    let TableFactor::Table {
+        name,
+        alias,
+        args,
+        with_hints,
+        version,
+        with_ordinality,
+        partitions,
+        json_path,
+        sample,
+        index_hints,
+    } = factor
+    else {
+        return Err(Reason::new(Code::UnsupportedClause, quoted(factor)));
+    };
+    let is_plain = args.is_none()
+        && with_hints.is_empty()
+        && version.is_none()
+        && !with_ordinality
+        && partitions.is_empty()
+        && json_path.is_none()
+        && sample.is_none()
+        && index_hints.is_empty();
+    if !is_plain {
+        return Err(Reason::new(
+            Code::UnsupportedClause,
+            format!("{} in FROM", quoted(factor)),
+        ));
+    }
+    if is_only(name) {
+        return Err(Reason::new(Code::UnsupportedClause, "ONLY"));
+    }
+    Ok((name, alias.as_ref()))
+}
+
+/// The conjuncts of a condition over input columns.
+fn condition(expr: &Expr, scope: &Scope, place: &Place<'_>) -> Result<Vec<Scalar>, Reason> {
+    let resolver = Resolver::new(scope, place, Aggregates::Refused);
+    Ok(resolver.scalar(expr)?.into_conjuncts())
+}
+
+/// Joins the right side's scope to the left's, and returns the join's condition.
+fn join_condition(
+    left: &mut Scope,
+    right: Scope,
+    constraint: &JoinConstraint,
+    place: &Place<'_>,
+    from: &FromBuilder<'_>,
+) -> Result<Vec<Scalar>, Reason> {
+    let names = match constraint {
+        JoinConstraint::On(on) => {
+            left.absorb(right)?;
+            return condition(on, left, place);
+        }
+        JoinConstraint::Using(names) => names.iter().map(single_name).collect::<Result<_, _>>()?,
+        JoinConstraint::Natural => common_names(left, &right),
+        JoinConstraint::None => {
+            return Err(Reason::new(
+                Code::UnsupportedJoin,
+                "a join without condition",
+            ));
+        }
+    };
+    let mut condition = vec![];
+    for name in &names {
+        let operand = |scope: &Scope| {
+            scope
+                .unqualified(name)?
+                .ok_or_else(|| Reason::new(Code::UnknownColumn, name.clone()))
         };
-        let relation = found.ok_or_else(|| {
-            Reason::new(Code::UnknownRelation, format!("\"{}\"", parts.join(".")))
-        })?;
-        let label = format!("\"{}.{}\"", relation.schema, relation.name);
-        match relation.kind {
-            RelationKind::Table | RelationKind::PartitionedTable => {}
-            RelationKind::View => {
-                return Err(Reason::new(Code::NotATable, format!("{label} is a view")));
-            }
-            RelationKind::MaterializedView => {
-                return Err(Reason::new(
-                    Code::NotATable,
-                    format!("{label} is a materialized view"),
-                ));
-            }
-            RelationKind::ForeignTable => {
-                return Err(Reason::new(
-                    Code::NotATable,
-                    format!("{label} is a foreign table"),
-                ));
-            }
-            RelationKind::Other => {
-                return Err(Reason::new(Code::NotATable, format!("{label} is no table")));
-            }
-        }
-        if relation.row_security || relation.has_rules {
-            return Err(Reason::new(Code::RowSecurity, label));
-        }
-        Ok(relation)
+        let (mine, theirs) = (operand(left)?, operand(&right)?);
+        is_mergeable(name, &mine, &theirs, from)?;
+        condition.push(Scalar::binary(BinaryOp::Equal, mine, theirs));
+    }
+    left.absorb(right)?;
+    left.merge(&names);
+    Ok(condition)
+}
+
+fn common_names(left: &Scope, right: &Scope) -> Vec<String> {
+    let is_in_both = |name: &&String| right.columns.iter().any(|(other, _)| other == *name);
+    let names = left.columns.iter().map(|(name, _)| name);
+    names.filter(is_in_both).cloned().collect()
+}
+
+/// USING makes one column of two. Where their types differ PostgreSQL gives it a third one.
+fn is_mergeable(
+    name: &str,
+    left: &Scalar,
+    right: &Scalar,
+    from: &FromBuilder<'_>,
+) -> Result<(), Reason> {
+    if from.catalog.user_names().operators.contains("=") {
+        return Err(Reason::new(Code::ShadowedName, "operator ="));
+    }
+    let tables = from.tables();
+    let column_type = |scalar: &Scalar| match scalar {
+        Scalar::Column(column) => tables.column_type(*column),
+        _ => None,
+    };
+    if column_type(left).is_some() && column_type(left) == column_type(right) {
+        Ok(())
+    } else {
+        let detail = format!("USING ({name}) over unlike types");
+        Err(Reason::new(Code::UnsupportedJoin, detail))
     }
 }
 
 /// An output of a sub-select. PostgreSQL makes a text of a constant without type here, before the
 /// outer query can give it another one.
-fn typed(value: Scalar) -> Result<Scalar, Reason> {
+fn typed(value: Scalar) -> Scalar {
     match value {
         Scalar::Literal(Literal::String(_) | Literal::Null) => {
-            Ok(value.cast(TypeName::plain("text", types::TEXT)))
+            value.cast(TypeName::plain("text", types::TEXT))
         }
-        Scalar::Parameter(number) => Err(Reason::new(
-            Code::UnsupportedExpression,
-            format!("${number} as a column of a sub-select"),
-        )),
-        other => Ok(other),
-    }
-}
-
-fn qualified_entry<'s>(name: &ObjectName, scope: &'s Scope) -> Result<&'s Entry, Reason> {
-    match identifiers(name)?.as_slice() {
-        [table] => scope.entry(None, table),
-        [schema, table] => scope.entry(Some(schema), table),
-        _ => Err(Reason::new(Code::UnknownColumn, format!("{name}.*"))),
-    }
-}
-
-fn is_bare(options: &WildcardAdditionalOptions) -> bool {
-    let WildcardAdditionalOptions {
-        wildcard_token: _,
-        opt_ilike,
-        opt_exclude,
-        opt_except,
-        opt_replace,
-        opt_rename,
-        opt_alias,
-    } = options;
-    opt_ilike.is_none()
-        && opt_exclude.is_none()
-        && opt_except.is_none()
-        && opt_replace.is_none()
-        && opt_rename.is_none()
-        && opt_alias.is_none()
-}
-
-fn alias_name(alias: &TableAlias) -> Result<String, Reason> {
-    let TableAlias {
-        explicit: _,
-        name,
-        columns,
-        at,
-    } = alias;
-    if !columns.is_empty() || at.is_some() {
-        return Err(Reason::new(
-            Code::UnsupportedClause,
-            format!("column aliases in {}", quoted(alias)),
-        ));
-    }
-    fold(name)
-}
-
-fn identifiers(name: &ObjectName) -> Result<Vec<String>, Reason> {
-    let identifier = |part: &ObjectNamePart| match part {
-        ObjectNamePart::Identifier(ident) => fold(ident),
-        ObjectNamePart::Function(_) => Err(Reason::new(Code::UnknownRelation, name.to_string())),
-    };
-    name.0.iter().map(identifier).collect()
-}
-
-/// sqlparser reads `ONLY t` as a table named "only" with an alias.
-fn is_only(name: &ObjectName) -> bool {
-    match name.0.as_slice() {
-        [ObjectNamePart::Identifier(ident)] => {
-            ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("only")
-        }
-        _ => false,
-    }
-}
-
-fn single_name(name: &ObjectName) -> Result<String, Reason> {
-    match identifiers(name)?.as_slice() {
-        [only] => Ok(only.clone()),
-        _ => Err(Reason::new(Code::UnknownColumn, name.to_string())),
+        other => other,
     }
 }
 

@@ -13,6 +13,11 @@ use crate::volatility::volatility;
 
 /// Whether the query, which speaks of the rollup's occurrences, groups no coarser than the rollup.
 pub(crate) fn is_same_grain(query: &Block, rollup: &RollupDefinition, tables: Tables<'_>) -> bool {
+    // Some sets are coarser, and what is joined may repeat the rollup's rows.
+    let is_joined = tables.occurrences.len() > rollup.block.occurrences.len();
+    if query.grouping_sets.is_some() || is_joined {
+        return false;
+    }
     let canonical = |scalar: &Scalar| rollup.classes.canonical(scalar);
     let constants = query
         .predicates

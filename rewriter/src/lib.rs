@@ -1,13 +1,18 @@
 //! Decides whether a statement can be answered from a rollup, and proves it.
 //!
 //! The life of a decision:
-//! 1. `parse` reads the text within bounds; sqlparser's tree goes no further than `normalize`.
-//! 2. `normalize` resolves names against the catalog snapshot and reduces the SELECT to a
-//!    [`Block`](block::Block): tables, predicates, group keys, outputs. Sub-selects are merged.
-//! 3. `joins` leaves out joins that enforced keys prove to change nothing.
-//! 4. `matching` maps the query's tables to a rollup's and discharges each obligation in turn;
+//! 1. `wrapped` finds the query in an EXPLAIN, DECLARE or COPY; `parse` reads its text within bounds;
+//!    sqlparser's tree goes no further than `normalize`.
+//! 2. `normalize` resolves names against the catalog snapshot and makes a [`Query`](query::Query) of
+//!    the statement: [`Block`](block::Block)s of tables, predicates, group keys and outputs beside and
+//!    inside one another. Sub-selects and views are merged into the block around them where that
+//!    changes nothing (`from`), and stay blocks of their own where it would.
+//! 3. `plan` takes each block that aggregates tables by itself. `joins` leaves out joins that enforced
+//!    keys prove to change nothing.
+//! 4. `matching` maps the block's tables to a rollup's and discharges each obligation in turn;
 //!    `derive`, `aggregate` and `time` say how an expression follows from the rollup's columns.
-//! 5. `emit` prints the statement over the rollup's table.
+//!    `determinism` sees that what is computed from answers does not depend on their order.
+//! 5. `emit` prints the whole statement: answered blocks over the rollups' tables, others as they are.
 //!
 //! Everything here is a pure function of (text, catalog snapshot, rollups, session settings): no
 //! input or output, no clock, no locks. It never fails: what it does not understand is a [`Reason`].
@@ -18,6 +23,7 @@ pub mod block;
 mod bucket;
 pub mod catalog;
 mod derive;
+mod determinism;
 mod emit;
 mod equivalence;
 mod exact;
@@ -26,6 +32,7 @@ pub mod fold;
 mod from;
 mod functions;
 mod grain;
+mod grouping;
 mod implication;
 mod joins;
 mod left_joins;
@@ -34,28 +41,34 @@ mod names;
 mod normalize;
 mod outer;
 mod parse;
+mod place;
+mod plan;
 mod print;
+mod projection;
+pub mod query;
 mod reason;
 mod rollup;
 mod scalar;
 mod scope;
 mod select;
 mod stored;
+mod sub_query;
 mod time;
 mod types;
 mod volatility;
+mod window;
+mod wrapped;
 
 pub use matching::Step;
 pub use parse::STATEMENT_BYTES_MAX;
 pub use print::{quote_identifier, quote_qualified};
 pub use reason::{Code, Reason};
 pub use rollup::{Rollup, RollupDefinition, Stored, StoredColumn};
+pub use wrapped::Wrapping;
 
-use block::{Block, Tables};
 use catalog::{Catalog, Oid};
-use from::Names;
-use functions::Volatility;
-use matching::{Derived, Matcher};
+use place::Names;
+use wrapped::wrapped;
 
 /// What a decision depends on beside the text.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +94,8 @@ pub struct Match {
     pub base_reads: Vec<Oid>,
     /// The rewritten statement.
     pub sql: String,
+    /// The query in it, where the statement is [`Wrapping`] one.
+    pub query: Option<String>,
     /// The obligations and what discharged them.
     pub proof: Vec<Step>,
 }
@@ -99,17 +114,39 @@ pub struct Decision {
     /// Every base table that the statement reads, sorted: while none of them changes, neither does the
     /// answer. Empty when the statement was not understood.
     pub reads: Vec<Oid>,
+    /// What the statement does with its query, and that query; `None` for a query by itself.
+    pub wrapping: Option<(Wrapping, String)>,
 }
 
 /// Decides a statement. Never fails; an empty `matches` always comes with reasons.
 pub fn decide(sql: &str, context: Context<'_>) -> Decision {
+    let Some(wrapped) = wrapped(sql) else {
+        return decide_query(sql, context);
+    };
+    let decision = decide_query(wrapped.query, context);
+    let around = |found: Match| Match {
+        sql: [wrapped.before, &found.sql, wrapped.after].concat(),
+        query: Some(found.sql),
+        ..found
+    };
+    Decision {
+        matches: decision.matches.into_iter().map(around).collect(),
+        is_plain_select: decision.is_plain_select && wrapped.wrapping == Wrapping::Explain,
+        // A plan is not an answer, and a cursor is not one either.
+        depends_on_clock: true,
+        wrapping: Some((wrapped.wrapping, wrapped.query.to_owned())),
+        ..decision
+    }
+}
+
+fn decide_query(sql: &str, context: Context<'_>) -> Decision {
     let names = Names {
         catalog: context.catalog,
         search_path: context.search_path,
     };
-    let block = match parse::parse_query(sql).and_then(|query| normalize::normalize(&query, names))
+    let query = match parse::parse_query(sql).and_then(|query| normalize::normalize(&query, names))
     {
-        Ok(block) => block,
+        Ok(query) => query,
         Err(reason) => {
             return Decision {
                 reasons: vec![reason],
@@ -117,70 +154,21 @@ pub fn decide(sql: &str, context: Context<'_>) -> Decision {
             };
         }
     };
-    let mut decision = match_all(&block, context);
-    decision.is_plain_select = true;
-    decision.depends_on_clock = depends_on_clock(&block, context.catalog);
-    decision.reads = relations(&block);
+    let (matches, mut reasons) = match plan::plan(&query, context) {
+        Ok(plan) => (plan.matches, plan.reasons),
+        Err(reason) => (vec![], vec![reason]),
+    };
     if context.rollups.is_empty() {
-        decision.reasons.push(Reason::new(Code::NoRollups, ""));
+        reasons.push(Reason::new(Code::NoRollups, ""));
     }
-    decision
-}
-
-fn match_all(query: &Block, context: Context<'_>) -> Decision {
-    let matcher = Matcher {
-        catalog: context.catalog,
-        is_utc: is_utc(context.time_zone),
-    };
-    let reduced = joins::without_redundant_joins(query.clone(), context.catalog);
-    // A rollup may have the left join as written, or the inner join that it amounts to.
-    let with_inner_joins = outer::with_rejected_nulls_inner(&reduced)
-        .map(|block| joins::without_redundant_joins(block, context.catalog));
-    let mut decision = Decision::default();
-    for (position, rollup) in context.rollups.iter().enumerate() {
-        let derived = matcher.derive(&reduced, &rollup.definition);
-        let derived = match (derived, &with_inner_joins) {
-            (Err(reason), Some(block)) => matcher
-                .derive(block, &rollup.definition)
-                .map_err(|_| reason),
-            (derived, _) => derived,
-        };
-        match derived {
-            Ok(Derived { block, proof }) => {
-                let sql = emit::statement(&block, rollup, query, context.catalog);
-                decision.matches.push(Match {
-                    rollups: vec![position],
-                    base_reads: vec![],
-                    sql,
-                    proof,
-                });
-            }
-            Err(reason) => decision
-                .reasons
-                .push(reason.of_rollup(&rollup.definition.name)),
-        }
+    Decision {
+        matches,
+        reasons,
+        is_plain_select: true,
+        depends_on_clock: plan::depends_on_clock(&query, context.catalog),
+        reads: query.relations(),
+        wrapping: None,
     }
-    let rows = |position: &usize| {
-        context
-            .rollups
-            .get(*position)
-            .map_or(0, |rollup| rollup.rows)
-    };
-    decision
-        .matches
-        .sort_by_key(|found| found.rollups.iter().map(rows).sum::<u64>());
-    decision
-        .reasons
-        .sort_by_key(|reason| std::cmp::Reverse(reason.code.obligations_met()));
-    decision
-}
-
-fn relations(block: &Block) -> Vec<Oid> {
-    let occurrences = block.occurrences.iter();
-    let mut relations: Vec<Oid> = occurrences.map(|occurrence| occurrence.relation).collect();
-    relations.sort();
-    relations.dedup();
-    relations
 }
 
 /// Zones that have had no offset at any time.
@@ -198,15 +186,4 @@ pub(crate) fn is_utc(time_zone: &str) -> bool {
             | "Universal"
             | "Etc/Universal"
     )
-}
-
-fn depends_on_clock(block: &Block, catalog: &Catalog) -> bool {
-    let tables = Tables {
-        occurrences: &block.occurrences,
-        catalog,
-    };
-    block
-        .scalars()
-        .chain(block.left_conditions())
-        .any(|scalar| volatility::volatility(scalar, &tables) == Volatility::Clock)
 }

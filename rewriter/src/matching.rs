@@ -4,9 +4,10 @@
 //! the rollup has all of, compensating predicates, groups and aggregates that can be derived.
 
 use crate::aggregate::AggregateDeriver;
-use crate::block::{Block, OrderItem, Output, Tables};
-use crate::catalog::Catalog;
+use crate::block::{Attachment, Block, Distinct, Occurrence, OrderItem, Output, Source, Tables};
+use crate::catalog::{AttNum, Catalog};
 use crate::derive::Deriver;
+use crate::determinism::windows_in_order;
 use crate::equivalence::{Equivalence, column_equality};
 use crate::exact::prints_exactly;
 use crate::expr::{BinaryOp, ColumnRef, OccurrenceId, Scalar};
@@ -45,12 +46,12 @@ pub(crate) struct Matcher<'a> {
     pub(crate) is_utc: bool,
 }
 
-impl<'a> Matcher<'a> {
+impl Matcher<'_> {
     /// The query answered from the rollup, or the first obligation that fails.
     pub(crate) fn derive(
         &self,
         query: &Block,
-        rollup: &'a RollupDefinition,
+        rollup: &RollupDefinition,
     ) -> Result<Derived, Reason> {
         let mut refusal = Reason::new(Code::JoinDiffers, "");
         for mapping in mappings(query, &rollup.block, self.catalog)? {
@@ -67,7 +68,7 @@ impl<'a> Matcher<'a> {
     fn derive_mapped(
         &self,
         query: &Block,
-        rollup: &'a RollupDefinition,
+        rollup: &RollupDefinition,
         mapping: &[OccurrenceId],
     ) -> Result<Derived, Reason> {
         let replace = |column: ColumnRef| ColumnRef {
@@ -78,8 +79,11 @@ impl<'a> Matcher<'a> {
             ..column
         };
         let query = query.map_columns(&replace);
+        let kept = query.occurrences.iter().filter(|kept| is_kept(kept));
+        let base = rollup.block.occurrences.iter();
+        let occurrences: Vec<Occurrence> = base.chain(kept).cloned().collect();
         let tables = Tables {
-            occurrences: &rollup.block.occurrences,
+            occurrences: &occurrences,
             catalog: self.catalog,
         };
         let finite = finite_times(&query.predicates, &rollup.classes);
@@ -99,19 +103,33 @@ impl<'a> Matcher<'a> {
     }
 }
 
-/// Maps each of the query's occurrences to one of the rollup's of the same table and attachment.
+/// Whether the item of FROM stays in the rewritten statement, beside the rollup's table.
+fn is_kept(occurrence: &Occurrence) -> bool {
+    match &occurrence.source {
+        Source::Select(_) => true,
+        Source::Table(_) | Source::Rollup => false,
+    }
+}
+
+/// Maps each of the query's base tables to one of the rollup's, and what is kept behind those.
 fn mappings(
     query: &Block,
     rollup: &Block,
     catalog: &Catalog,
 ) -> Result<Vec<Vec<OccurrenceId>>, Reason> {
     let mut mappings: Vec<Vec<OccurrenceId>> = vec![vec![]];
+    let mut kept = rollup.occurrences.len()..;
     for occurrence in &query.occurrences {
+        if is_kept(occurrence) {
+            let id = OccurrenceId(kept.next().unwrap_or_default());
+            mappings.iter_mut().for_each(|mapping| mapping.push(id));
+            continue;
+        }
         let same_table = |position: &usize| {
             rollup
                 .occurrences
                 .get(*position)
-                .is_some_and(|other| other.relation == occurrence.relation)
+                .is_some_and(|other| other.source == occurrence.source)
         };
         let candidates: Vec<OccurrenceId> = (0..rollup.occurrences.len())
             .filter(same_table)
@@ -125,8 +143,9 @@ fn mappings(
         });
         mappings = extended.take(MAPPINGS_MAX).collect();
         if mappings.is_empty() {
-            let name = catalog
-                .relation_by_oid(occurrence.relation)
+            let relation = occurrence.relation();
+            let name = relation
+                .and_then(|oid| catalog.relation_by_oid(oid))
                 .map_or("a table", |relation| &relation.name);
             return Err(Reason::new(Code::TableMissing, name));
         }
@@ -311,15 +330,18 @@ impl Attempt<'_> {
     }
 
     fn project(&self, predicates: Vec<Scalar>) -> Result<Block, Reason> {
-        let mut group_by = vec![];
-        for key in &self.query.group_by {
-            self.refuse_inexact(key)?;
-            push_new(&mut group_by, self.deriver.derive(key)?);
-        }
-        if self.query.distinct {
-            for output in &self.query.outputs {
-                self.refuse_inexact(&output.value)?;
-            }
+        let group_by = self.group_by()?;
+        let kinds: Vec<&Scalar> = match &self.query.distinct {
+            Distinct::No => vec![],
+            Distinct::Yes => self.query.outputs.iter().map(|out| &out.value).collect(),
+            // Any of equal ones may be the first.
+            Distinct::On(keys) => keys.iter().collect(),
+        };
+        kinds
+            .into_iter()
+            .try_for_each(|kind| self.refuse_inexact(kind))?;
+        for scalar in self.query.scalars() {
+            windows_in_order(scalar, &self.tables)?;
         }
         self.refuse_raising_having()?;
         let mut projection = Projection {
@@ -345,26 +367,80 @@ impl Attempt<'_> {
             .iter()
             .map(|item| projection.order_item(item))
             .collect::<Result<_, _>>()?;
-        let group_by = projection.group_by;
-        let Block {
-            is_aggregated,
-            distinct,
-            limit,
-            offset,
-            ..
-        } = self.query.clone();
+        let distinct = match &self.query.distinct {
+            Distinct::On(keys) => {
+                let keys = keys.iter().map(|key| projection.value(key));
+                Distinct::On(keys.collect::<Result<_, _>>()?)
+            }
+            other => other.clone(),
+        };
         Ok(Block {
-            occurrences: vec![],
+            occurrences: self.occurrences()?,
             predicates,
-            group_by,
-            is_aggregated,
+            group_by: projection.group_by,
+            grouping_sets: self.query.grouping_sets.clone(),
+            is_aggregated: true,
             having,
             outputs,
             distinct,
             order_by,
-            limit,
-            offset,
+            limit: self.query.limit.clone(),
             mentioned: vec![],
+            views: vec![],
+        })
+    }
+
+    fn group_by(&self) -> Result<Vec<Scalar>, Reason> {
+        let mut group_by = vec![];
+        for key in &self.query.group_by {
+            self.refuse_inexact(key)?;
+            push_new(&mut group_by, self.deriver.derive(key)?);
+        }
+        // Keys that are one column of the rollup would be left out together.
+        if self.query.grouping_sets.is_some() && group_by.len() < self.query.group_by.len() {
+            let detail = "two keys are one column of the rollup";
+            return Err(Reason::new(Code::GroupingSets, detail));
+        }
+        Ok(group_by)
+    }
+
+    /// The rollup's table, and what is kept beside it: each row of the rollup meets the same rows there
+    /// as all base rows behind it, because only keys are compared.
+    fn occurrences(&self) -> Result<Vec<Occurrence>, Reason> {
+        let mut occurrences = vec![Occurrence {
+            source: Source::Rollup,
+            attachment: Attachment::Inner,
+        }];
+        for kept in self.query.occurrences.iter().filter(|kept| is_kept(kept)) {
+            let attachment = match &kept.attachment {
+                Attachment::Inner => Attachment::Inner,
+                Attachment::Left(condition) => {
+                    let condition = condition.iter();
+                    let derived = condition.map(|conjunct| self.deriver.predicate(conjunct));
+                    Attachment::Left(derived.collect::<Result<_, _>>()?)
+                }
+            };
+            occurrences.push(Occurrence {
+                source: kept.source.clone(),
+                attachment,
+            });
+        }
+        Ok(occurrences)
+    }
+
+    /// Whether the group keys hold a key of the column's table.
+    fn is_determined(&self, column: ColumnRef) -> bool {
+        let is_grouped = |attnum: &AttNum| {
+            let key = Scalar::Column(ColumnRef {
+                attnum: *attnum,
+                ..column
+            });
+            self.query.group_by.contains(&key)
+        };
+        let relation = self.tables.relation(column.occurrence);
+        relation.is_some_and(|relation| {
+            let mut keys = relation.unique_keys.iter();
+            keys.any(|key| key.iter().all(is_grouped))
         })
     }
 
@@ -443,13 +519,22 @@ impl Projection<'_, '_> {
             Scalar::Aggregate(aggregate) => {
                 let deriver = AggregateDeriver {
                     deriver: self.attempt.deriver,
-                    is_scalar: query.is_scalar_aggregate(),
+                    is_scalar: query.has_total(),
                     is_same_grain: self.is_same_grain,
                 };
                 deriver.derive(aggregate)
             }
             // PostgreSQL allows a column outside GROUP BY when the keys hold its table's primary key. The
             // rollup's table has no such key, and grouping by the column too changes no group.
+            Scalar::Column(_) if query.grouping_sets.is_some() => {
+                let detail = self.attempt.deriver.label(scalar);
+                Err(Reason::new(Code::GroupingSets, detail))
+            }
+            Scalar::Column(column) if !self.attempt.is_determined(*column) => {
+                let label = self.attempt.deriver.label(scalar);
+                let detail = format!("{label} is neither grouped nor aggregated");
+                Err(Reason::new(Code::UnsupportedExpression, detail))
+            }
             Scalar::Column(_) => {
                 let derived = self.attempt.deriver.derive(scalar)?;
                 push_new(&mut self.group_by, derived.clone());

@@ -3,10 +3,10 @@
 //! Follows FigureColname in PostgreSQL's src/backend/parser/parse_target.c: a column or function
 //! gives its own name, a cast gives its type's name when its operand has none.
 
-use sqlparser::ast::{Expr, ObjectNamePart, Value};
+use sqlparser::ast::{Expr, ObjectNamePart, SelectItem, SetExpr, Value};
 
-use crate::reason::Reason;
-use crate::scalar::data_type;
+use crate::reason::{Code, Reason};
+use crate::scalar::{data_type, quoted};
 use crate::scope::fold;
 use crate::types;
 
@@ -67,8 +67,28 @@ fn figure(expr: &Expr) -> Result<Name, Reason> {
                 .unwrap_or(Name::None);
             or_weak(inner, "case")
         }
+        Expr::Exists { negated: false, .. } => Name::Strong("exists".to_owned()),
+        Expr::Subquery(query) => first_column(&query.body)?,
         _ => Name::None,
     })
+}
+
+/// A sub-query gives the name of its only column.
+fn first_column(body: &SetExpr) -> Result<Name, Reason> {
+    let item = match body {
+        SetExpr::Select(select) => select.projection.first(),
+        SetExpr::SetOperation { left, .. } => return first_column(left),
+        SetExpr::Query(query) => return first_column(&query.body),
+        _ => None,
+    };
+    match item {
+        Some(SelectItem::UnnamedExpr(expr)) => Ok(Name::Strong(figure_column_name(expr)?)),
+        Some(SelectItem::ExprWithAlias { expr: _, alias }) => Ok(Name::Strong(fold(alias)?)),
+        _ => Err(Reason::new(
+            Code::SubQuery,
+            format!("the name of {}", quoted(body)),
+        )),
+    }
 }
 
 fn or_weak(inner: Name, fallback: &str) -> Name {

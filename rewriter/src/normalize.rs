@@ -1,120 +1,392 @@
-//! From a parsed query to its [`Block`].
+//! From a parsed query to a [`Query`]: every name resolved, every clause looked at.
 
-use sqlparser::ast::{Expr, OrderByExpr, OrderByOptions, OrderBySort, Query};
+use sqlparser::ast::{
+    self, Cte, CteAsMaterialized, Expr, OrderByExpr, OrderByOptions, OrderBySort, SetExpr,
+    SetQuantifier, Values, With,
+};
 
-use crate::block::{Block, OrderItem, Output};
+use crate::block::{Block, Distinct, Limit, OrderItem, Output};
 use crate::expr::{Literal, Scalar};
-use crate::from::{FromBuilder, Names, position, without_parentheses};
+use crate::from::{Computed, FromBuilder, position, without_parentheses};
+use crate::grouping::{Grouping, grouping};
 use crate::outer::with_total_joins_inner;
+use crate::place::{Alias, Meaning, Names, Place};
+use crate::projection::projection;
+use crate::query::{Body, ColumnFacts, CommonTable, Query, SetOperation, SetOperator};
 use crate::reason::{Code, Reason};
-use crate::scalar::{Aggregates, quoted};
+use crate::scalar::{Aggregates, Resolver, quoted};
 use crate::scope::{Scope, fold};
-use crate::select::PlainSelect;
+use crate::select::{Clauses, PlainSelect, Tail};
 
-/// The block that the query means, or why it has none.
-pub(crate) fn normalize(query: &Query, names: Names<'_>) -> Result<Block, Reason> {
-    let select = PlainSelect::of(query)?;
-    if select.from.is_empty() {
-        return Err(Reason::new(Code::NotAggregate, "no FROM"));
-    }
-    let mut from = FromBuilder::new(names);
-    let scope = from.read(&select)?;
-    let clauses = Clauses {
-        from: &from,
-        scope: &scope,
+/// What the statement means, or why that is not known.
+pub(crate) fn normalize(query: &ast::Query, names: Names<'_>) -> Result<Query, Reason> {
+    self::query(query, &Place::new(names))
+}
+
+/// A query at one place of a statement.
+pub(crate) fn query(query: &ast::Query, place: &Place<'_>) -> Result<Query, Reason> {
+    let clauses = Clauses::of(query)?;
+    let (place, items) = read_with(clauses.with, place)?;
+    let mut with = items.with;
+    let body = match clauses.body {
+        SetExpr::Select(select) => {
+            let select = PlainSelect::of(select)?;
+            let (block, of_merged) = block(&select, clauses.tail, &place)?;
+            with.extend(of_merged);
+            Body::Block(Box::new(block))
+        }
+        SetExpr::SetOperation {
+            left,
+            op,
+            set_quantifier,
+            right,
+        } => Body::SetOperation(Box::new(set_operation(
+            (left, right),
+            *op,
+            *set_quantifier,
+            clauses.tail,
+            &place,
+        )?)),
+        SetExpr::Values(values) if clauses.tail.is_empty() => {
+            Body::Values(values_rows(values, &place)?)
+        }
+        SetExpr::Query(inner) if clauses.tail.is_empty() => {
+            let inner = self::query(inner, &place)?;
+            with.extend(inner.with);
+            inner.body
+        }
+        other => return Err(refused_body(other)),
     };
-    let outputs = clauses.outputs(&select)?;
-    let group_by = clauses.group_by(&select, &outputs)?;
-    let having = clauses.having(&select)?;
-    let order_by = clauses.order_by(&select, &outputs)?;
-    let limit = select.limit.map(count).transpose()?;
-    let offset = select.offset.map(count).transpose()?;
-    let FromBuilder {
-        occurrences,
-        predicates,
-        mentioned,
-        ..
-    } = from;
+    place.every_item_is_used(items.from)?;
+    Ok(Query { with, body })
+}
+
+fn refused_body(body: &SetExpr) -> Reason {
+    match body {
+        SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
+            Reason::new(Code::NotASelect, "the statement writes")
+        }
+        SetExpr::Table(_) => Reason::new(Code::UnsupportedClause, "TABLE"),
+        // Which clauses go with the parentheses and which with what is around them.
+        SetExpr::Query(_) | SetExpr::Values(_) => Reason::new(
+            Code::UnsupportedClause,
+            format!("ORDER BY or LIMIT behind {}", quoted(body)),
+        ),
+        SetExpr::Select(_) | SetExpr::SetOperation { .. } => {
+            Reason::new(Code::UnsupportedClause, quoted(body))
+        }
+    }
+}
+
+/// The WITH items that one WITH adds.
+pub(crate) struct NewItems {
+    /// Those that stay items.
+    pub(crate) with: Vec<CommonTable>,
+    /// How many items there were before.
+    pub(crate) from: usize,
+}
+
+/// The place behind a WITH.
+pub(crate) fn read_with<'a>(
+    with: Option<&'a With>,
+    place: &Place<'a>,
+) -> Result<(Place<'a>, NewItems), Reason> {
+    let mut place = place.clone();
+    let mut items = NewItems {
+        with: vec![],
+        from: place.visible(),
+    };
+    let Some(With {
+        with_token: _,
+        recursive,
+        cte_tables,
+    }) = with
+    else {
+        return Ok((place, items));
+    };
+    if *recursive {
+        return Err(Reason::new(Code::UnsupportedClause, "WITH RECURSIVE"));
+    }
+    for cte in cte_tables {
+        let Cte {
+            alias,
+            query,
+            from: None,
+            materialized,
+            closing_paren_token: _,
+        } = cte
+        else {
+            return Err(Reason::new(Code::UnsupportedClause, "this form of WITH"));
+        };
+        let alias = Alias::of(alias)?;
+        let visible = place.visible();
+        let own_place = place.of_item(visible);
+        let mut trial = FromBuilder::new(place.names.catalog);
+        if trial
+            .merge(query, &own_place, Computed::AsAWhole)?
+            .is_some()
+        {
+            place.add(alias, Meaning::Merged { query, visible });
+            continue;
+        }
+        let query = self::query(query, &own_place)?;
+        let columns = query.columns(place.names.catalog).into_iter();
+        let columns = columns.map(ColumnFacts::into_column).collect();
+        let name = place.free_name(&alias.name);
+        items.with.push(CommonTable {
+            name: name.clone(),
+            materialized: materialized
+                .as_ref()
+                .map(|how| *how == CteAsMaterialized::Materialized),
+            query,
+        });
+        place.add(alias, Meaning::Kept { name, columns });
+    }
+    Ok((place, items))
+}
+
+fn set_operation(
+    (left, right): (&SetExpr, &SetExpr),
+    op: ast::SetOperator,
+    quantifier: SetQuantifier,
+    tail: Tail<'_>,
+    place: &Place<'_>,
+) -> Result<SetOperation, Reason> {
+    let operator = match op {
+        ast::SetOperator::Union => SetOperator::Union,
+        ast::SetOperator::Intersect => SetOperator::Intersect,
+        ast::SetOperator::Except => SetOperator::Except,
+        ast::SetOperator::Minus => return Err(Reason::new(Code::SetOperation, "MINUS")),
+    };
+    let all = match quantifier {
+        SetQuantifier::All => true,
+        SetQuantifier::None | SetQuantifier::Distinct => false,
+        SetQuantifier::ByName | SetQuantifier::AllByName | SetQuantifier::DistinctByName => {
+            return Err(Reason::new(Code::SetOperation, "BY NAME"));
+        }
+    };
+    let (left, right) = (arm(left, place)?, arm(right, place)?);
+    let columns = left.columns(place.names.catalog);
+    let order_by = tail.order_by.iter();
+    Ok(SetOperation {
+        operator,
+        all,
+        left,
+        right,
+        order_by: order_by
+            .map(|item| order_item(item, &|expr| output_position(expr, &columns)))
+            .collect::<Result<_, _>>()?,
+        limit: limit(tail)?,
+    })
+}
+
+/// A side of a set operation.
+fn arm(side: &SetExpr, place: &Place<'_>) -> Result<Query, Reason> {
+    let bare = Tail {
+        order_by: &[],
+        limit: None,
+        with_ties: false,
+        offset: None,
+    };
+    match side {
+        SetExpr::Select(select) => {
+            let (block, with) = block(&PlainSelect::of(select)?, bare, place)?;
+            Ok(Query {
+                with,
+                body: Body::Block(Box::new(block)),
+            })
+        }
+        SetExpr::SetOperation {
+            left,
+            op,
+            set_quantifier,
+            right,
+        } => Ok(Query {
+            with: vec![],
+            body: Body::SetOperation(Box::new(set_operation(
+                (left, right),
+                *op,
+                *set_quantifier,
+                bare,
+                place,
+            )?)),
+        }),
+        SetExpr::Values(values) => Ok(Query {
+            with: vec![],
+            body: Body::Values(values_rows(values, place)?),
+        }),
+        SetExpr::Query(inner) => query(inner, place),
+        other => Err(refused_body(other)),
+    }
+}
+
+/// ORDER BY behind a set operation: an output's position or name.
+fn output_position(expr: &Expr, columns: &[ColumnFacts]) -> Result<Scalar, Reason> {
+    let number = |position: usize| Scalar::Literal(Literal::Number(position.to_string()));
+    if let Some(position) = position(expr) {
+        return Ok(number(position));
+    }
+    let unknown = || Reason::new(Code::UnknownColumn, quoted(expr));
+    let Expr::Identifier(ident) = without_parentheses(expr) else {
+        return Err(unknown());
+    };
+    let name = fold(ident)?;
+    let mut named = (1..).zip(columns).filter(|(_, facts)| facts.name == name);
+    match (named.next(), named.next()) {
+        (Some((position, _)), None) => Ok(number(position)),
+        _ => Err(unknown()),
+    }
+}
+
+fn values_rows(values: &Values, place: &Place<'_>) -> Result<Vec<Vec<Scalar>>, Reason> {
+    let Values {
+        explicit_row: false,
+        value_keyword: false,
+        rows,
+    } = values
+    else {
+        return Err(Reason::new(Code::SetOperation, quoted(values)));
+    };
+    let scope = Scope::default();
+    let resolver = Resolver::new(&scope, place, Aggregates::Refused);
+    let row = |row: &ast::Parens<Vec<Expr>>| {
+        let values = row.content.iter().map(|value| resolver.scalar(value));
+        values.collect::<Result<Vec<_>, _>>()
+    };
+    let rows = rows.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+    if rows.iter().flatten().any(|value| !value.is_constant()) {
+        return Err(Reason::new(Code::SetOperation, quoted(values)));
+    }
+    Ok(rows)
+}
+
+/// A SELECT, and the WITH items of sub-selects that were merged into it.
+fn block(
+    select: &PlainSelect<'_>,
+    tail: Tail<'_>,
+    place: &Place<'_>,
+) -> Result<(Block, Vec<CommonTable>), Reason> {
+    let mut from = FromBuilder::new(place.names.catalog);
+    let scope = from.read(select, place)?;
+    let reader = Reader {
+        select,
+        scope: &scope,
+        place,
+    };
+    let outputs = reader.outputs()?;
+    let Grouping {
+        keys: group_by,
+        sets: grouping_sets,
+    } = reader.group_by(&outputs)?;
+    let having = reader.having()?;
+    let order_by = reader.order_by(tail, &outputs)?;
+    let distinct = reader.distinct(&outputs)?;
     let has_aggregate = outputs
         .iter()
         .map(|output| &output.value)
         .chain(order_by.iter().map(|item| &item.value))
+        .chain(distinct.on())
         .any(Scalar::has_aggregate);
-    let is_grouped = !group_by.is_empty() || select.having.is_some() || has_aggregate;
+    let is_aggregated = !select.group_by.is_empty() || select.having.is_some() || has_aggregate;
+    let FromBuilder {
+        occurrences,
+        predicates,
+        mentioned,
+        views,
+        with,
+        ..
+    } = from;
     let block = Block {
         occurrences,
         predicates,
         group_by,
-        is_aggregated: is_grouped,
+        grouping_sets,
+        is_aggregated,
         having,
         outputs,
-        distinct: select.distinct,
+        distinct,
         order_by,
-        limit,
-        offset,
+        limit: limit(tail)?,
         mentioned,
+        views,
     };
-    let block = with_total_joins_inner(block, names.catalog);
-    if is_grouped {
-        Ok(block)
-    } else {
-        distinct_as_groups(block)
-    }
+    let block = with_total_joins_inner(block, place.names.catalog);
+    Ok((distinct_as_groups(block), with))
 }
 
 /// `SELECT DISTINCT a, b` is `SELECT a, b GROUP BY a, b`.
-fn distinct_as_groups(block: Block) -> Result<Block, Reason> {
-    if !block.distinct {
-        return Err(Reason::new(Code::NotAggregate, ""));
+fn distinct_as_groups(block: Block) -> Block {
+    let is_of_columns = |output: &Output| !output.value.is_constant() && !output.value.has_window();
+    let is_list = block.distinct == Distinct::Yes
+        && !block.is_aggregated
+        && !block.occurrences.is_empty()
+        && block.outputs.iter().all(is_of_columns);
+    if !is_list {
+        return block;
     }
-    let group_by: Vec<Scalar> = block
-        .outputs
-        .iter()
-        .map(|output| output.value.clone())
-        .collect();
-    refuse_constant_keys(&group_by)?;
-    Ok(Block {
-        group_by,
+    let outputs = block.outputs.iter();
+    Block {
+        group_by: outputs.map(|output| output.value.clone()).collect(),
         is_aggregated: true,
-        distinct: false,
+        distinct: Distinct::No,
         ..block
-    })
+    }
 }
 
-struct Clauses<'a, 'b> {
-    from: &'a FromBuilder<'b>,
+/// Reads the clauses behind FROM and WHERE.
+struct Reader<'a, 'q> {
+    select: &'a PlainSelect<'q>,
     scope: &'a Scope,
+    place: &'a Place<'q>,
 }
 
-impl Clauses<'_, '_> {
-    fn outputs(&self, select: &PlainSelect<'_>) -> Result<Vec<Output>, Reason> {
-        let columns = self
-            .from
-            .projection(select.projection, self.scope, Aggregates::Allowed)?;
+impl<'a> Reader<'a, '_> {
+    fn resolver(&self, aggregates: Aggregates) -> Resolver<'a> {
+        Resolver {
+            windows: match aggregates {
+                Aggregates::Allowed => self.select.windows,
+                Aggregates::Refused => &[],
+            },
+            ..Resolver::new(self.scope, self.place, aggregates)
+        }
+    }
+
+    fn outputs(&self) -> Result<Vec<Output>, Reason> {
+        let columns = projection(self.select.projection, &self.resolver(Aggregates::Allowed))?;
         Ok(columns
             .into_iter()
             .map(|(name, value)| Output { name, value })
             .collect())
     }
 
-    fn group_by(
-        &self,
-        select: &PlainSelect<'_>,
-        outputs: &[Output],
-    ) -> Result<Vec<Scalar>, Reason> {
-        let keys = select
-            .group_by
-            .iter()
-            .map(|expr| self.group_key(expr, outputs))
-            .collect::<Result<Vec<_>, _>>()?;
-        if keys.iter().any(Scalar::has_aggregate) {
+    fn distinct(&self, outputs: &[Output]) -> Result<Distinct, Reason> {
+        Ok(match self.select.distinct {
+            None | Some(ast::Distinct::All) => Distinct::No,
+            Some(ast::Distinct::Distinct) => Distinct::Yes,
+            Some(ast::Distinct::On(keys)) => {
+                let keys = keys.iter().map(|key| self.order_value(key, outputs));
+                Distinct::On(keys.collect::<Result<_, _>>()?)
+            }
+        })
+    }
+
+    fn group_by(&self, outputs: &[Output]) -> Result<Grouping, Reason> {
+        let grouping = grouping(self.select.group_by, &|expr| self.group_key(expr, outputs))?;
+        let is_of_rows = |key: &Scalar| key.has_aggregate() || key.has_window();
+        if grouping.keys.iter().any(is_of_rows) {
             return Err(Reason::new(
                 Code::UnsupportedExpression,
                 "an aggregate in GROUP BY",
             ));
         }
-        refuse_constant_keys(&keys)?;
-        Ok(keys)
+        // It would be printed as a position, or change the number of groups.
+        if grouping.keys.iter().any(Scalar::is_constant) {
+            return Err(Reason::new(
+                Code::UnsupportedExpression,
+                "a constant in GROUP BY",
+            ));
+        }
+        Ok(grouping)
     }
 
     /// An item of GROUP BY: a position, else an input column, else an output's name, else an expression.
@@ -130,57 +402,27 @@ impl Clauses<'_, '_> {
                     .ok_or_else(|| Reason::new(Code::UnknownColumn, format!("\"{name}\"")));
             }
         }
-        self.from
-            .resolver(self.scope, Aggregates::Refused)
-            .scalar(expr)
+        self.resolver(Aggregates::Refused).scalar(expr)
     }
 
-    fn having(&self, select: &PlainSelect<'_>) -> Result<Vec<Scalar>, Reason> {
-        let Some(having) = select.having else {
+    fn having(&self) -> Result<Vec<Scalar>, Reason> {
+        let Some(having) = self.select.having else {
             return Ok(vec![]);
         };
-        Ok(self
-            .from
-            .resolver(self.scope, Aggregates::Allowed)
-            .scalar(having)?
-            .into_conjuncts())
+        let condition = self.resolver(Aggregates::Allowed).scalar(having)?;
+        if condition.has_window() {
+            return Err(Reason::new(Code::WindowFunction, quoted(having)));
+        }
+        Ok(condition.into_conjuncts())
     }
 
-    fn order_by(
-        &self,
-        select: &PlainSelect<'_>,
-        outputs: &[Output],
-    ) -> Result<Vec<OrderItem>, Reason> {
-        select
-            .order_by
+    fn order_by(&self, tail: Tail<'_>, outputs: &[Output]) -> Result<Vec<OrderItem>, Reason> {
+        tail.order_by
             .iter()
-            .map(|item| self.order_item(item, outputs))
+            .map(|item| order_item(item, &|expr| self.order_value(expr, outputs)))
             // A constant orders nothing, and printed again it would be read as a position.
             .filter(|item| !item.as_ref().is_ok_and(|item| item.value.is_constant()))
             .collect()
-    }
-
-    fn order_item(&self, item: &OrderByExpr, outputs: &[Output]) -> Result<OrderItem, Reason> {
-        let OrderByExpr {
-            expr,
-            options: OrderByOptions { sort, nulls_first },
-            with_fill,
-        } = item;
-        if with_fill.is_some() {
-            return Err(Reason::new(Code::UnsupportedClause, quoted(item)));
-        }
-        let descending = match sort {
-            None | Some(OrderBySort::Asc) => false,
-            Some(OrderBySort::Desc) => true,
-            Some(OrderBySort::Using(_)) => {
-                return Err(Reason::new(Code::UnsupportedClause, quoted(item)));
-            }
-        };
-        Ok(OrderItem {
-            value: self.order_value(expr, outputs)?,
-            descending,
-            nulls_first: *nulls_first,
-        })
     }
 
     /// An item of ORDER BY: a position, else an output's name, else an expression over input columns.
@@ -200,16 +442,40 @@ impl Clauses<'_, '_> {
         {
             return Ok(value);
         }
-        let value = self
-            .from
-            .resolver(self.scope, Aggregates::Allowed)
-            .scalar(expr)?;
+        let value = self.resolver(Aggregates::Allowed).scalar(expr)?;
         if value.is_constant() {
             let detail = format!("ORDER BY {}", quoted(expr));
             return Err(Reason::new(Code::UnsupportedClause, detail));
         }
         Ok(value)
     }
+}
+
+/// An item of ORDER BY whose value `value` knows.
+pub(crate) fn order_item(
+    item: &OrderByExpr,
+    value: &dyn Fn(&Expr) -> Result<Scalar, Reason>,
+) -> Result<OrderItem, Reason> {
+    let OrderByExpr {
+        expr,
+        options: OrderByOptions { sort, nulls_first },
+        with_fill,
+    } = item;
+    if with_fill.is_some() {
+        return Err(Reason::new(Code::UnsupportedClause, quoted(item)));
+    }
+    let descending = match sort {
+        None | Some(OrderBySort::Asc) => false,
+        Some(OrderBySort::Desc) => true,
+        Some(OrderBySort::Using(_)) => {
+            return Err(Reason::new(Code::UnsupportedClause, quoted(item)));
+        }
+    };
+    Ok(OrderItem {
+        value: value(expr)?,
+        descending,
+        nulls_first: *nulls_first,
+    })
 }
 
 fn output_at(outputs: &[Output], position: usize) -> Result<Scalar, Reason> {
@@ -237,15 +503,12 @@ fn output_named(outputs: &[Output], name: &str) -> Result<Option<Scalar>, Reason
     Ok(Some(first.clone()))
 }
 
-/// A constant in GROUP BY would be printed as a position or change the number of groups.
-fn refuse_constant_keys(keys: &[Scalar]) -> Result<(), Reason> {
-    if keys.iter().any(Scalar::is_constant) {
-        return Err(Reason::new(
-            Code::UnsupportedExpression,
-            "a constant in GROUP BY",
-        ));
-    }
-    Ok(())
+fn limit(tail: Tail<'_>) -> Result<Limit, Reason> {
+    Ok(Limit {
+        count: tail.limit.map(count).transpose()?,
+        with_ties: tail.with_ties,
+        offset: tail.offset.map(count).transpose()?,
+    })
 }
 
 /// The argument of LIMIT or OFFSET: a constant or a parameter.
@@ -256,17 +519,15 @@ fn count(expr: &Expr) -> Result<Scalar, Reason> {
             format!("LIMIT or OFFSET {}", quoted(expr)),
         )
     };
-    let Expr::Value(value) = expr else {
+    let Expr::Value(value) = without_parentheses(expr) else {
         return Err(refusal());
     };
     match &value.value {
-        sqlparser::ast::Value::Number(digits, false)
-            if digits.chars().all(|c| c.is_ascii_digit()) =>
-        {
+        ast::Value::Number(digits, false) if digits.chars().all(|c| c.is_ascii_digit()) => {
             Ok(Scalar::Literal(Literal::Number(digits.clone())))
         }
-        sqlparser::ast::Value::Null => Ok(Scalar::Literal(Literal::Null)),
-        sqlparser::ast::Value::Placeholder(name) => name
+        ast::Value::Null => Ok(Scalar::Literal(Literal::Null)),
+        ast::Value::Placeholder(name) => name
             .strip_prefix('$')
             .and_then(|digits| digits.parse().ok())
             .map(Scalar::Parameter)

@@ -2,11 +2,39 @@
 //!
 //! Every compound operand is put in parentheses, so no precedence is relied on.
 
-use crate::expr::{Aggregate, ColumnRef, Literal, OrderItem, Scalar, Truth};
+use crate::expr::{
+    Aggregate, AggregateFunction, ColumnRef, Literal, OrderItem, Scalar, SubQuery, SubQueryKind,
+    Truth, Window, WindowFunction,
+};
 use crate::functions::has_no_parentheses;
+use crate::query::Query;
 
-/// How a column is written where the expression is used.
-pub(crate) type ColumnPrinter<'a> = &'a dyn Fn(ColumnRef) -> String;
+/// How columns and queries are written where the expression is used.
+pub(crate) trait Place {
+    /// A column.
+    fn column(&self, column: ColumnRef) -> String;
+    /// A query, without parentheses around it, and what it reads of the query that is printed.
+    fn query(&self, query: &Query, outer: &[Scalar]) -> String;
+    /// What the query that is printed reads of the query around it.
+    fn outer(&self, position: usize) -> String;
+}
+
+/// For people, who need not read a whole query again.
+impl<F: Fn(ColumnRef) -> String> Place for F {
+    fn column(&self, column: ColumnRef) -> String {
+        self(column)
+    }
+
+    fn query(&self, _: &Query, _: &[Scalar]) -> String {
+        "SELECT …".to_owned()
+    }
+
+    fn outer(&self, _: usize) -> String {
+        "outer".to_owned()
+    }
+}
+
+pub(crate) type ColumnPrinter<'a> = &'a dyn Place;
 
 /// A name as SQL: bare when it cannot be misread, quoted otherwise.
 pub fn quote_identifier(name: &str) -> String {
@@ -48,9 +76,12 @@ pub(crate) fn operand(scalar: &Scalar, column: ColumnPrinter<'_>) -> String {
     let text = expression(scalar, column);
     match scalar {
         Scalar::Column(_) | Scalar::Literal(_) | Scalar::Parameter(_) | Scalar::Call { .. } => text,
+        Scalar::Outer(_) => text,
         Scalar::Cast { .. }
         | Scalar::Extract { .. }
         | Scalar::Aggregate(_)
+        | Scalar::Window(_)
+        | Scalar::Grouping(_)
         | Scalar::Case { .. } => text,
         _ => format!("({text})"),
     }
@@ -60,7 +91,7 @@ pub(crate) fn operand(scalar: &Scalar, column: ColumnPrinter<'_>) -> String {
 pub(crate) fn expression(scalar: &Scalar, column: ColumnPrinter<'_>) -> String {
     let inner = |scalar: &Scalar| operand(scalar, column);
     match scalar {
-        Scalar::Column(reference) => column(*reference),
+        Scalar::Column(reference) => column.column(*reference),
         Scalar::Literal(literal) => print_literal(literal),
         Scalar::Parameter(number) => format!("${number}"),
         Scalar::Call { name, arguments: _ } if has_no_parentheses(name) => (*name).to_owned(),
@@ -136,14 +167,68 @@ pub(crate) fn expression(scalar: &Scalar, column: ColumnPrinter<'_>) -> String {
             format!("EXTRACT({field} FROM {})", expression(operand, column))
         }
         Scalar::Aggregate(aggregate) => print_aggregate(aggregate, column),
+        Scalar::Window(window) => print_window(window, column),
+        Scalar::Grouping(keys) => format!("GROUPING({})", list(keys, column)),
+        Scalar::SubQuery(sub_query) => print_sub_query(sub_query, column),
+        Scalar::Outer(position) => column.outer(*position),
     }
+}
+
+fn print_sub_query(sub_query: &SubQuery, place: ColumnPrinter<'_>) -> String {
+    let query = place.query(&sub_query.query, &sub_query.outer);
+    match &sub_query.kind {
+        SubQueryKind::Value => format!("({query})"),
+        SubQueryKind::Exists => format!("EXISTS ({query})"),
+        SubQueryKind::In {
+            operand: sought,
+            negated,
+        } => format!("{} {}IN ({query})", operand(sought, place), not(*negated)),
+    }
+}
+
+fn print_window(window: &Window, place: ColumnPrinter<'_>) -> String {
+    let Window {
+        function,
+        arguments,
+        filter,
+        partition_by,
+        order_by,
+        frame,
+    } = window;
+    let is_count = *function == WindowFunction::Aggregate(AggregateFunction::Count);
+    let arguments = match arguments.is_empty() && is_count {
+        true => "*".to_owned(),
+        false => list(arguments, place),
+    };
+    let filter = filter.as_ref().map_or_else(String::new, |filter| {
+        format!(" FILTER (WHERE {})", expression(filter, place))
+    });
+    let mut over = vec![];
+    if !partition_by.is_empty() {
+        over.push(format!("PARTITION BY {}", list(partition_by, place)));
+    }
+    if !order_by.is_empty() {
+        over.push(print_order(order_by, place));
+    }
+    over.extend(frame.clone());
+    format!(
+        "{}({arguments}){filter} OVER ({})",
+        function.as_str(),
+        over.join(" ")
+    )
+}
+
+/// `ORDER BY …`.
+pub(crate) fn print_order(items: &[OrderItem], place: ColumnPrinter<'_>) -> String {
+    let items: Vec<String> = items.iter().map(|item| order_item(item, place)).collect();
+    format!("ORDER BY {}", items.join(", "))
 }
 
 fn not(negated: bool) -> &'static str {
     if negated { "NOT " } else { "" }
 }
 
-fn list(scalars: &[Scalar], column: ColumnPrinter<'_>) -> String {
+pub(crate) fn list(scalars: &[Scalar], column: ColumnPrinter<'_>) -> String {
     scalars
         .iter()
         .map(|scalar| expression(scalar, column))
@@ -220,14 +305,9 @@ fn print_aggregate(aggregate: &Aggregate, column: ColumnPrinter<'_>) -> String {
         [] if !function.is_ordered_set() => "*".to_owned(),
         arguments => format!("{distinct}{}", arguments.join(", ")),
     };
-    let order: Vec<String> = order_by
-        .iter()
-        .map(|item| order_item(item, column))
-        .collect();
-    let order = if order.is_empty() {
-        String::new()
-    } else {
-        format!("ORDER BY {}", order.join(", "))
+    let order = match order_by.is_empty() {
+        true => String::new(),
+        false => print_order(order_by, column),
     };
     let filter = filter
         .as_ref()
@@ -244,7 +324,7 @@ fn print_aggregate(aggregate: &Aggregate, column: ColumnPrinter<'_>) -> String {
 }
 
 /// An item of ORDER BY.
-pub(crate) fn order_item(item: &OrderItem, column: ColumnPrinter<'_>) -> String {
+fn order_item(item: &OrderItem, column: ColumnPrinter<'_>) -> String {
     let OrderItem {
         value,
         descending,

@@ -39,25 +39,25 @@ codes! {
     NotASelect => "not-a-select",
     /// The SELECT uses a clause that is not analysed.
     UnsupportedClause => "unsupported-clause",
-    /// UNION, INTERSECT, EXCEPT and VALUES are not analysed.
+    /// A UNION, INTERSECT, EXCEPT or VALUES that is not analysed, or that removes all but one of rows that are equal but print differently.
     SetOperation => "set-operation",
     /// Rows are locked (FOR UPDATE, FOR SHARE), so the base tables must be read.
     Locking => "locking",
     /// The statement computes no aggregate and no distinct list.
     NotAggregate => "not-aggregate",
-    /// A sub-select aggregates, limits or removes duplicates, so it cannot be merged into the outer query.
+    /// A rollup is one aggregation of tables: a sub-select in it may not aggregate, limit or remove duplicates.
     NestedBlock => "nested-block",
-    /// An expression contains a sub-query.
+    /// A sub-query that is not analysed: one of several columns, or one in a rollup.
     SubQuery => "sub-query",
-    /// Window functions are not analysed.
+    /// A window function in a form, or at a place, that is not analysed.
     WindowFunction => "window-function",
-    /// GROUPING SETS, ROLLUP and CUBE are not analysed.
+    /// A form of GROUPING SETS, ROLLUP or CUBE that is not analysed, or whose keys the rollup does not tell apart.
     GroupingSets => "grouping-sets",
     /// A name is not a relation that the session can see.
     UnknownRelation => "unknown-relation",
-    /// The relation is a view, a foreign table or a system table.
+    /// The relation is a materialized view, a foreign table or a system table. (A plain view is what it shows.)
     NotATable => "not-a-table",
-    /// Row-level security or a rewrite rule decides which rows are seen.
+    /// Row-level security, a security-barrier view or a rewrite rule decides which rows are seen.
     RowSecurity => "row-security",
     /// A name is not a column, or not of one relation only.
     UnknownColumn => "unknown-column",

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use crate::block::{Attachment, Block, Occurrence, Tables};
+use crate::block::{Attachment, Block, Distinct, Occurrence, Tables};
 use crate::bucket::{Grain, as_bucket};
 use crate::catalog::{AttNum, Catalog, ColumnType, Oid};
 use crate::equivalence::Equivalence;
 use crate::expr::{Aggregate, ColumnRef, OccurrenceId, Scalar};
-use crate::from::Names;
 use crate::functions::Volatility;
 use crate::normalize::normalize;
 use crate::parse::parse_query;
-use crate::print::{conjunction, expression, quote_identifier, quote_qualified};
+use crate::place::Names;
+use crate::print::{ColumnPrinter, conjunction, expression, quote_identifier, quote_qualified};
+use crate::query::{Body, Query};
 use crate::reason::{Code, Reason};
 use crate::scalar::quoted;
 use crate::stored::stored_columns;
@@ -99,13 +100,11 @@ impl RollupDefinition {
         search_path: &[String],
     ) -> Result<Self, Reason> {
         let query = parse_query(sql)?;
-        let block = normalize(
-            &query,
-            Names {
-                catalog,
-                search_path,
-            },
-        )?;
+        let names = Names {
+            catalog,
+            search_path,
+        };
+        let block = only_block(normalize(&query, names)?)?;
         let tables = Tables {
             occurrences: &block.occurrences,
             catalog,
@@ -127,7 +126,7 @@ impl RollupDefinition {
         let mut base_relations: Vec<Oid> = block
             .occurrences
             .iter()
-            .map(|occurrence| occurrence.relation)
+            .filter_map(Occurrence::relation)
             .collect();
         base_relations.sort();
         base_relations.dedup();
@@ -231,10 +230,38 @@ fn base_identity(block: &Block, tables: Tables<'_>) -> String {
     let table = |(position, occurrence): (usize, &Occurrence)| {
         let of_table = used.iter().filter(|(id, _)| *id == OccurrenceId(position));
         let columns: String = of_table.filter_map(column).collect();
-        format!("{}{columns}", occurrence.relation.0)
+        let relation = occurrence.relation().map_or(0, |oid| oid.0);
+        format!("{relation}{columns}")
     };
     let all: Vec<String> = block.occurrences.iter().enumerate().map(table).collect();
     all.join(" ")
+}
+
+/// A rollup is one block over base tables.
+fn only_block(query: Query) -> Result<Block, Reason> {
+    let Query { with, body } = query;
+    let block = match body {
+        Body::Block(block) if with.is_empty() => *block,
+        Body::Block(_) => return Err(Reason::new(Code::NestedBlock, "WITH")),
+        Body::SetOperation(_) | Body::Values(_) => return Err(Reason::new(Code::SetOperation, "")),
+    };
+    if let Some(select) = block.sub_selects().next() {
+        return Err(Reason::new(Code::NestedBlock, &select.name));
+    }
+    let scalars = block.scalars().chain(block.left_conditions());
+    if scalars.into_iter().any(Scalar::has_sub_query) {
+        return Err(Reason::new(Code::SubQuery, ""));
+    }
+    if block.scalars().any(Scalar::has_window) {
+        return Err(Reason::new(Code::WindowFunction, ""));
+    }
+    if block.grouping_sets.is_some() {
+        return Err(Reason::new(Code::GroupingSets, ""));
+    }
+    if !block.is_aggregated || block.occurrences.is_empty() {
+        return Err(Reason::new(Code::NotAggregate, ""));
+    }
+    Ok(block)
 }
 
 fn refuse_clauses(block: &Block) -> Result<(), Reason> {
@@ -247,8 +274,8 @@ fn refuse_clauses(block: &Block) -> Result<(), Reason> {
     match block {
         _ if !block.having.is_empty() => refuse("HAVING"),
         _ if !block.order_by.is_empty() => refuse("ORDER BY"),
-        _ if block.limit.is_some() || block.offset.is_some() => refuse("LIMIT and OFFSET"),
-        _ if block.distinct => refuse("DISTINCT beside GROUP BY"),
+        _ if !block.limit.is_none() => refuse("LIMIT and OFFSET"),
+        _ if block.distinct != Distinct::No => refuse("DISTINCT beside GROUP BY"),
         _ => Ok(()),
     }
 }
@@ -291,7 +318,9 @@ fn refuse_raising_filters(block: &Block, tables: Tables<'_>) -> Result<(), Reaso
 }
 
 pub(crate) fn label(scalar: &Scalar, tables: Tables<'_>) -> String {
-    quoted(&expression(scalar, &|column| tables.column_label(column)))
+    quoted(&expression(scalar, &|column: ColumnRef| {
+        tables.column_label(column)
+    }))
 }
 
 /// The SELECT that fills the table, every name qualified.
@@ -333,11 +362,7 @@ fn build_select(block: &Block, columns: &[StoredColumn], tables: Tables<'_>) -> 
     }
 }
 
-fn print_from(
-    tables: Tables<'_>,
-    aliases: &[String],
-    print: &dyn Fn(ColumnRef) -> String,
-) -> String {
+fn print_from(tables: Tables<'_>, aliases: &[String], print: ColumnPrinter<'_>) -> String {
     let mention = |position: usize| {
         let relation = tables.relation(crate::expr::OccurrenceId(position));
         let name = relation

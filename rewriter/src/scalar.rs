@@ -6,18 +6,18 @@
 use sqlparser::ast::{
     BinaryOperator, CaseWhen, CastKind, CeilFloorKind, CharacterLength, DataType, DateTimeField,
     DuplicateTreatment, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName,
-    ObjectNamePart, OrderByExpr, OrderByOptions, OrderBySort, TimezoneInfo, TypedString,
+    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, Interval,
+    NamedWindowDefinition, ObjectName, ObjectNamePart, OrderByExpr, TimezoneInfo, TypedString,
     UnaryOperator, Value, ValueWithSpan,
 };
 
 use crate::catalog::UserNames;
-use crate::expr::{
-    Aggregate, AggregateFunction, BinaryOp, Literal, OrderItem, Scalar, Truth, TypeName,
-};
+use crate::expr::{Aggregate, AggregateFunction, BinaryOp, Literal, Scalar, Truth, TypeName};
 use crate::functions;
+use crate::normalize::order_item;
+use crate::place::Place;
 use crate::reason::{Code, Reason};
-use crate::scope::{Scope, fold};
+use crate::scope::{Scope, fold, unknown};
 use crate::types;
 
 /// Longest piece of SQL that a refusal quotes, in characters.
@@ -34,20 +34,45 @@ pub(crate) enum Aggregates {
 #[derive(Clone, Copy)]
 pub(crate) struct Resolver<'a> {
     pub(crate) scope: &'a Scope,
-    pub(crate) user_names: &'a UserNames,
+    pub(crate) place: &'a Place<'a>,
     pub(crate) aggregates: Aggregates,
+    /// The WINDOW clause; where window functions are not allowed it is empty.
+    pub(crate) windows: &'a [NamedWindowDefinition],
 }
 
-type Resolved = Result<Scalar, Reason>;
+pub(crate) type Resolved = Result<Scalar, Reason>;
 
-impl Resolver<'_> {
+impl<'a> Resolver<'a> {
+    /// A resolver where no windows are named.
+    pub(crate) fn new(scope: &'a Scope, place: &'a Place<'a>, aggregates: Aggregates) -> Self {
+        Resolver {
+            scope,
+            place,
+            aggregates,
+            windows: &[],
+        }
+    }
+
+    pub(crate) fn user_names(&self) -> &'a UserNames {
+        self.place.names.catalog.user_names()
+    }
+
+    fn column(&self, parts: &[Ident]) -> Resolved {
+        let names = parts.iter().map(fold).collect::<Result<Vec<_>, _>>()?;
+        match (self.scope.column(&names)?, &self.place.around) {
+            (Some(value), _) => Ok(value),
+            (None, Some(around)) => around.capture(&names),
+            (None, None) => Err(unknown(&names)),
+        }
+    }
+
     /// The expression with names resolved.
     pub(crate) fn scalar(&self, expr: &Expr) -> Resolved {
         let unsupported = || Err(unsupported(expr));
         match expr {
             Expr::Identifier(ident) if is_special_name(ident) => unsupported(),
-            Expr::Identifier(ident) => self.scope.column(std::slice::from_ref(ident)),
-            Expr::CompoundIdentifier(parts) => self.scope.column(parts),
+            Expr::Identifier(ident) => self.column(std::slice::from_ref(ident)),
+            Expr::CompoundIdentifier(parts) => self.column(parts),
             Expr::Nested(inner) => self.scalar(inner),
             Expr::Value(ValueWithSpan { value, span: _ }) => self.value(value),
             Expr::TypedString(TypedString {
@@ -185,9 +210,13 @@ impl Resolver<'_> {
                 _ => unsupported(),
             },
             Expr::Function(function) => self.function(function),
-            Expr::Exists { .. } | Expr::InSubquery { .. } | Expr::Subquery(_) => {
-                Err(Reason::new(Code::SubQuery, quoted(expr)))
-            }
+            Expr::Exists { subquery, negated } => self.exists(subquery, *negated),
+            Expr::InSubquery {
+                expr: operand,
+                subquery,
+                negated,
+            } => self.in_query(operand, subquery, *negated),
+            Expr::Subquery(query) => self.value_of(query),
             Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) => {
                 Err(Reason::new(Code::GroupingSets, quoted(expr)))
             }
@@ -300,7 +329,7 @@ impl Resolver<'_> {
 
     /// An operand of a comparison, LIKE, IN or IS. Where another such operator stands there without
     /// parentheses, PostgreSQL and sqlparser need not agree on what binds tighter.
-    fn operand(&self, expr: &Expr) -> Resolved {
+    pub(crate) fn operand(&self, expr: &Expr) -> Resolved {
         if is_boolean_operator(expr) {
             Err(unsupported(expr))
         } else {
@@ -429,13 +458,16 @@ impl Resolver<'_> {
             over,
         } = function;
         let unsupported = |code| Err(Reason::new(code, quoted(function)));
-        if over.is_some() {
-            return unsupported(Code::WindowFunction);
+        if let Some(over) = over {
+            return self.window(function, over);
         }
         if *uses_odbc_syntax || *parameters != FunctionArguments::None || null_treatment.is_some() {
             return unsupported(Code::UnsupportedExpression);
         }
         let name = self.resolve_function_name(name)?;
+        if name == "grouping" {
+            return self.grouping(function);
+        }
         if let Some(aggregate) = aggregate_function(&name) {
             return self.aggregate(aggregate, args, within_group, filter.as_deref(), function);
         }
@@ -448,7 +480,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn resolve_function_name(&self, name: &ObjectName) -> Result<String, Reason> {
+    pub(crate) fn resolve_function_name(&self, name: &ObjectName) -> Result<String, Reason> {
         let identifier = |part: &ObjectNamePart| match part {
             ObjectNamePart::Identifier(ident) => fold(ident),
             ObjectNamePart::Function(_) => {
@@ -523,39 +555,39 @@ impl Resolver<'_> {
             .into_iter();
         let order_by = order_by
             .iter()
-            .map(|item| inside.order_item(item))
+            .map(|item| order_item(item, &|expr| inside.scalar(expr)))
             .collect::<Result<_, _>>()?;
-        Ok(Scalar::Aggregate(Box::new(Aggregate {
+        let aggregate = Scalar::Aggregate(Box::new(Aggregate {
             function,
             argument: operands.next(),
             more_arguments: operands.collect(),
             distinct: distinct == Some(DuplicateTreatment::Distinct),
             order_by,
             filter: filter.map(|filter| inside.scalar(filter)).transpose()?,
-        })))
+        }));
+        // It may be one of the query around this one.
+        match aggregate.has_outer() {
+            true => Err(unsupported()),
+            false => Ok(aggregate),
+        }
     }
 
-    fn order_item(&self, item: &OrderByExpr) -> Result<OrderItem, Reason> {
-        let OrderByExpr {
-            expr,
-            options: OrderByOptions { sort, nulls_first },
-            with_fill: None,
-        } = item
-        else {
-            return Err(Reason::new(Code::UnsupportedAggregate, quoted(item)));
-        };
-        let descending = match sort {
-            None | Some(OrderBySort::Asc) => false,
-            Some(OrderBySort::Desc) => true,
-            Some(OrderBySort::Using(_)) => {
-                return Err(Reason::new(Code::UnsupportedAggregate, quoted(item)));
+    /// `GROUPING(key, …)`.
+    fn grouping(&self, whole: &Function) -> Resolved {
+        let refusal = || Reason::new(Code::GroupingSets, quoted(whole));
+        let arguments = match plain_arguments(&whole.args) {
+            Some(arguments) if self.aggregates == Aggregates::Allowed && whole.filter.is_none() => {
+                arguments
             }
+            _ => return Err(refusal()),
         };
-        Ok(OrderItem {
-            value: self.scalar(expr)?,
-            descending,
-            nulls_first: *nulls_first,
-        })
+        let inside = Resolver {
+            aggregates: Aggregates::Refused,
+            windows: &[],
+            ..*self
+        };
+        let keys = arguments.iter().map(|key| inside.scalar(key));
+        Ok(Scalar::Grouping(keys.collect::<Result<_, _>>()?))
     }
 
     fn call(&self, name: &str, arguments: &[&Expr]) -> Resolved {
@@ -582,7 +614,7 @@ impl Resolver<'_> {
     }
 
     fn function_name(&self, name: &str) -> Result<(), Reason> {
-        let shadowed = self.user_names.functions.contains(name);
+        let shadowed = self.user_names().functions.contains(name);
         if shadowed {
             Err(Reason::new(
                 Code::ShadowedName,
@@ -593,10 +625,10 @@ impl Resolver<'_> {
         }
     }
 
-    fn operators(&self, names: &[&str]) -> Result<(), Reason> {
+    pub(crate) fn operators(&self, names: &[&str]) -> Result<(), Reason> {
         match names
             .iter()
-            .find(|name| self.user_names.operators.contains(**name))
+            .find(|name| self.user_names().operators.contains(**name))
         {
             Some(name) => Err(Reason::new(Code::ShadowedName, format!("operator {name}"))),
             None => Ok(()),
@@ -686,7 +718,7 @@ fn is_arithmetic(expr: &Expr) -> bool {
         || matches!(expr, Expr::UnaryOp { .. })
 }
 
-fn aggregate_function(name: &str) -> Option<AggregateFunction> {
+pub(crate) fn aggregate_function(name: &str) -> Option<AggregateFunction> {
     Some(match name {
         "count" => AggregateFunction::Count,
         "sum" => AggregateFunction::Sum,
@@ -747,7 +779,7 @@ fn positional(argument: &FunctionArg) -> Option<&Expr> {
 }
 
 /// The positional arguments of a plain function, when there is nothing else in the parentheses.
-fn plain_arguments(args: &FunctionArguments) -> Option<Vec<&Expr>> {
+pub(crate) fn plain_arguments(args: &FunctionArguments) -> Option<Vec<&Expr>> {
     match arguments(args)? {
         Arguments {
             distinct: None,
@@ -758,7 +790,7 @@ fn plain_arguments(args: &FunctionArguments) -> Option<Vec<&Expr>> {
     }
 }
 
-fn is_star(args: &FunctionArguments) -> bool {
+pub(crate) fn is_star(args: &FunctionArguments) -> bool {
     match args {
         FunctionArguments::List(FunctionArgumentList {
             duplicate_treatment: None,

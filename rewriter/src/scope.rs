@@ -56,50 +56,46 @@ pub(crate) struct Entry {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Scope {
     pub(crate) entries: Vec<Entry>,
-    /// Columns merged by JOIN … USING: the name means this one value.
-    merged: Vec<(String, Scalar)>,
+    /// What `*` means, and what names without a table are looked up in: each column once, those
+    /// that JOIN … USING merged before the others of that join.
+    pub(crate) columns: Vec<(String, Scalar)>,
 }
 
 impl Scope {
-    /// Adds an entry, unless its name is taken.
-    pub(crate) fn add(&mut self, entry: Entry) -> Result<(), Reason> {
-        if self.entries.iter().any(|known| known.name == entry.name) {
+    /// A scope of one entry.
+    pub(crate) fn of(entry: Entry) -> Scope {
+        Scope {
+            columns: entry.columns.clone(),
+            entries: vec![entry],
+        }
+    }
+
+    /// Adds everything that another scope makes visible.
+    pub(crate) fn absorb(&mut self, other: Scope) -> Result<(), Reason> {
+        let is_taken = |entry: &Entry| self.entries.iter().any(|known| known.name == entry.name);
+        if let Some(entry) = other.entries.iter().find(|entry| is_taken(entry)) {
             return Err(Reason::new(
                 Code::UnsupportedClause,
                 format!("table name \"{}\" is used twice", entry.name),
             ));
         }
-        self.entries.push(entry);
+        self.entries.extend(other.entries);
+        self.columns.extend(other.columns);
         Ok(())
     }
 
-    /// Adds everything that another scope makes visible.
-    pub(crate) fn absorb(&mut self, other: Scope) -> Result<(), Reason> {
-        let Scope { entries, merged } = other;
-        self.merged.extend(merged);
-        entries.into_iter().try_for_each(|entry| self.add(entry))
-    }
-
-    /// From here on `name` alone means `value`.
-    pub(crate) fn merge(&mut self, name: String, value: Scalar) {
-        self.merged.push((name, value));
-    }
-
-    /// Whether USING merged columns, so that `*` has an order of its own.
-    pub(crate) fn has_merged_columns(&self) -> bool {
-        !self.merged.is_empty()
+    /// Makes one column of those that both sides of a join have: the left one's.
+    pub(crate) fn merge(&mut self, names: &[String]) {
+        let is_merged = |(name, _): &(String, Scalar)| names.contains(name);
+        let (both, others): (Vec<_>, Vec<_>) = self.columns.drain(..).partition(is_merged);
+        let first = |name: &String| both.iter().find(|(merged, _)| merged == name).cloned();
+        self.columns = names.iter().filter_map(first).collect();
+        self.columns.extend(others);
     }
 
     /// The value of an unqualified name; `None` when nothing has the name.
     pub(crate) fn unqualified(&self, name: &str) -> Result<Option<Scalar>, Reason> {
-        if let Some((_, value)) = self.merged.iter().rev().find(|(merged, _)| merged == name) {
-            return Ok(Some(value.clone()));
-        }
-        let mut found = self
-            .entries
-            .iter()
-            .flat_map(|entry| &entry.columns)
-            .filter(|(column, _)| column == name);
+        let mut found = self.columns.iter().filter(|(column, _)| column == name);
         match (found.next(), found.next()) {
             (Some(_), Some(_)) => Err(Reason::new(
                 Code::UnknownColumn,
@@ -119,23 +115,27 @@ impl Scope {
         self.entries.iter().find(named).ok_or_else(missing)
     }
 
-    /// The value of a possibly qualified name.
-    pub(crate) fn column(&self, parts: &[Ident]) -> Result<Scalar, Reason> {
-        let names = parts.iter().map(fold).collect::<Result<Vec<_>, _>>()?;
-        let (entry, column) = match names.as_slice() {
-            [column] => return self.unqualified(column)?.ok_or_else(|| unknown(column)),
-            [table, column] => (self.entry(None, table)?, column),
-            [schema, table, column] => (self.entry(Some(schema), table)?, column),
-            _ => return Err(unknown(&names.join("."))),
+    /// The value of a possibly qualified name; `None` when nothing here has the name, so that it may
+    /// be one of the queries around this one.
+    pub(crate) fn column(&self, names: &[String]) -> Result<Option<Scalar>, Reason> {
+        let (entry, column) = match names {
+            [column] => return self.unqualified(column),
+            [table, column] => (self.entry(None, table), column),
+            [schema, table, column] => (self.entry(Some(schema), table), column),
+            _ => return Err(unknown(names)),
+        };
+        let Ok(entry) = entry else {
+            return Ok(None);
         };
         let mut found = entry.columns.iter().filter(|(name, _)| name == column);
         match (found.next(), found.next()) {
-            (Some((_, value)), None) => Ok(value.clone()),
-            _ => Err(unknown(&names.join("."))),
+            (Some((_, value)), None) => Ok(Some(value.clone())),
+            _ => Err(unknown(names)),
         }
     }
 }
 
-fn unknown(name: &str) -> Reason {
-    Reason::new(Code::UnknownColumn, format!("\"{name}\""))
+/// No column has the name.
+pub(crate) fn unknown(names: &[String]) -> Reason {
+    Reason::new(Code::UnknownColumn, format!("\"{}\"", names.join(".")))
 }

@@ -1,28 +1,48 @@
 //! A SELECT reduced to the clauses that a block understands; every other clause refuses.
 
 use sqlparser::ast::{
-    Distinct, Expr, Fetch, GroupByExpr, LimitClause, Offset, OrderBy, OrderByExpr, OrderByKind,
-    Query, Select, SelectFlavor, SelectItem, SetExpr, TableWithJoins, With,
+    Distinct, Expr, Fetch, GroupByExpr, LimitClause, NamedWindowDefinition, Offset, OrderBy,
+    OrderByExpr, OrderByKind, Query, Select, SelectFlavor, SelectItem, SetExpr, TableWithJoins,
+    With,
 };
 
 use crate::reason::{Code, Reason};
 
+/// A query taken apart; every clause that is not analysed refuses.
+pub(crate) struct Clauses<'a> {
+    pub(crate) with: Option<&'a With>,
+    pub(crate) body: &'a SetExpr,
+    pub(crate) tail: Tail<'a>,
+}
+
+/// ORDER BY, LIMIT and OFFSET.
+#[derive(Clone, Copy)]
+pub(crate) struct Tail<'a> {
+    pub(crate) order_by: &'a [OrderByExpr],
+    pub(crate) limit: Option<&'a Expr>,
+    pub(crate) with_ties: bool,
+    pub(crate) offset: Option<&'a Expr>,
+}
+
+impl Tail<'_> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.order_by.is_empty() && self.limit.is_none() && self.offset.is_none()
+    }
+}
+
 /// The clauses of a plain SELECT, by reference into the parsed statement.
 pub(crate) struct PlainSelect<'a> {
-    pub(crate) with: Option<&'a With>,
-    pub(crate) distinct: bool,
+    pub(crate) distinct: Option<&'a Distinct>,
     pub(crate) projection: &'a [SelectItem],
     pub(crate) from: &'a [TableWithJoins],
     pub(crate) selection: Option<&'a Expr>,
     pub(crate) group_by: &'a [Expr],
     pub(crate) having: Option<&'a Expr>,
-    pub(crate) order_by: &'a [OrderByExpr],
-    pub(crate) limit: Option<&'a Expr>,
-    pub(crate) offset: Option<&'a Expr>,
+    pub(crate) windows: &'a [NamedWindowDefinition],
 }
 
-impl<'a> PlainSelect<'a> {
-    /// The query's clauses, if it is a plain SELECT.
+impl<'a> Clauses<'a> {
+    /// The query's clauses.
     pub(crate) fn of(query: &'a Query) -> Result<Self, Reason> {
         let Query {
             with,
@@ -46,32 +66,29 @@ impl<'a> PlainSelect<'a> {
         if is_foreign_dialect {
             return Err(unsupported("a clause that PostgreSQL does not have"));
         }
-        let select = match &**body {
-            SetExpr::Select(select) => select,
-            SetExpr::SetOperation { .. } | SetExpr::Values(_) => {
-                return Err(Reason::new(Code::SetOperation, ""));
-            }
-            // Parentheses around the whole SELECT, possibly with clauses of their own.
-            SetExpr::Query(_) => return Err(unsupported("a SELECT in parentheses")),
-            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
-                return Err(Reason::new(Code::NotASelect, "the statement writes"));
-            }
-            SetExpr::Table(_) => return Err(unsupported("TABLE")),
-        };
-        let (limit, offset) = limits(limit_clause.as_ref(), fetch.as_ref())?;
-        let plain = PlainSelect {
-            order_by: order_items(order_by.as_ref())?,
-            limit,
-            offset,
-            ..Self::of_select(select)?
-        };
-        Ok(PlainSelect {
+        let limits = limits(limit_clause.as_ref(), fetch.as_ref())?;
+        Ok(Clauses {
             with: with.as_ref(),
-            ..plain
+            body,
+            tail: Tail {
+                order_by: order_items(order_by.as_ref())?,
+                ..limits
+            },
         })
     }
 
-    fn of_select(select: &'a Select) -> Result<Self, Reason> {
+    /// The SELECT, if the body is one.
+    pub(crate) fn select(&self) -> Option<&'a Select> {
+        match self.body {
+            SetExpr::Select(select) => Some(select),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> PlainSelect<'a> {
+    /// The SELECT's clauses.
+    pub(crate) fn of(select: &'a Select) -> Result<Self, Reason> {
         let Select {
             select_token: _,
             optimizer_hints: _, // A comment to PostgreSQL.
@@ -101,9 +118,6 @@ impl<'a> PlainSelect<'a> {
         if into.is_some() {
             return Err(Reason::new(Code::NotASelect, "SELECT INTO writes"));
         }
-        if !named_window.is_empty() {
-            return Err(Reason::new(Code::WindowFunction, "WINDOW"));
-        }
         let is_foreign_dialect = select_modifiers.is_some()
             || top.is_some()
             || exclude.is_some()
@@ -119,28 +133,23 @@ impl<'a> PlainSelect<'a> {
         if is_foreign_dialect {
             return Err(unsupported("a clause that PostgreSQL does not have"));
         }
-        let distinct = match distinct {
-            None | Some(Distinct::All) => false,
-            Some(Distinct::Distinct) => true,
-            Some(Distinct::On(_)) => return Err(unsupported("DISTINCT ON")),
-        };
         let group_by = match group_by {
             GroupByExpr::Expressions(expressions, modifiers) if modifiers.is_empty() => expressions,
             GroupByExpr::Expressions(..) | GroupByExpr::All(_) => {
-                return Err(Reason::new(Code::GroupingSets, ""));
+                return Err(Reason::new(
+                    Code::GroupingSets,
+                    "a form that PostgreSQL does not have",
+                ));
             }
         };
         Ok(PlainSelect {
-            with: None,
-            distinct,
+            distinct: distinct.as_ref(),
             projection,
             from,
             selection: selection.as_ref(),
             group_by,
             having: having.as_ref(),
-            order_by: &[],
-            limit: None,
-            offset: None,
+            windows: named_window,
         })
     }
 }
@@ -160,12 +169,10 @@ fn order_items(order_by: Option<&OrderBy>) -> Result<&[OrderByExpr], Reason> {
     }
 }
 
-type Limits<'a> = (Option<&'a Expr>, Option<&'a Expr>);
-
 fn limits<'a>(
     clause: Option<&'a LimitClause>,
     fetch: Option<&'a Fetch>,
-) -> Result<Limits<'a>, Reason> {
+) -> Result<Tail<'a>, Reason> {
     let (limit, offset) = match clause {
         None => (None, None),
         Some(LimitClause::LimitOffset {
@@ -180,16 +187,22 @@ fn limits<'a>(
             return Err(unsupported("a LIMIT that PostgreSQL does not have"));
         }
     };
-    match (limit, fetch) {
-        (_, None) => Ok((limit, offset)),
+    let (limit, with_ties) = match (limit, fetch) {
+        (_, None) => (limit, false),
         (
             None,
             Some(Fetch {
-                with_ties: false,
+                with_ties,
                 percent: false,
                 quantity: Some(quantity),
             }),
-        ) => Ok((Some(quantity), offset)),
-        (_, Some(_)) => Err(unsupported("this form of FETCH")),
-    }
+        ) => (Some(quantity), *with_ties),
+        (_, Some(_)) => return Err(unsupported("this form of FETCH")),
+    };
+    Ok(Tail {
+        order_by: &[],
+        limit,
+        with_ties,
+        offset,
+    })
 }

@@ -4,7 +4,10 @@
 //! a belief alone: PostgreSQL describes every rewritten statement before it is first used.
 
 use crate::catalog::{ColumnType, Oid, UserNames};
-use crate::expr::{Aggregate, AggregateFunction, BinaryOp, ColumnTypes, Literal, Scalar};
+use crate::expr::{
+    Aggregate, AggregateFunction, BinaryOp, ColumnTypes, Literal, Scalar, SubQueryKind, Window,
+    WindowFunction,
+};
 use crate::functions;
 
 pub(crate) const BOOL: u32 = 16;
@@ -103,6 +106,29 @@ pub(crate) fn type_of(scalar: &Scalar, columns: &dyn ColumnTypes) -> Option<Colu
         Scalar::Aggregate(aggregate) => {
             aggregate_type(aggregate.function, type_of(subject(aggregate)?, columns)?)
         }
+        Scalar::Window(window) => window_type(window, columns),
+        Scalar::Grouping(_) => Some(plain(INT4)),
+        Scalar::Outer(_) => None,
+        Scalar::SubQuery(sub_query) => match sub_query.kind {
+            SubQueryKind::Value => sub_query.ty,
+            SubQueryKind::Exists | SubQueryKind::In { .. } => Some(plain(BOOL)),
+        },
+    }
+}
+
+fn window_type(window: &Window, columns: &dyn ColumnTypes) -> Option<ColumnType> {
+    let argument = window.arguments.first();
+    match window.function {
+        WindowFunction::Aggregate(AggregateFunction::Count) => Some(plain(INT8)),
+        WindowFunction::Aggregate(function) => {
+            aggregate_type(function, type_of(argument?, columns)?)
+        }
+        WindowFunction::Own("row_number" | "rank" | "dense_rank") => Some(plain(INT8)),
+        WindowFunction::Own("percent_rank" | "cume_dist") => Some(plain(FLOAT8)),
+        WindowFunction::Own("ntile") => Some(plain(INT4)),
+        // With a default value both are given one type.
+        WindowFunction::Own(_) if window.arguments.len() <= 2 => type_of(argument?, columns),
+        WindowFunction::Own(_) => None,
     }
 }
 
@@ -220,7 +246,7 @@ fn call_type(name: &str, arguments: &[Scalar], columns: &dyn ColumnTypes) -> Opt
 
 /// The type of alternatives that all have one type or are numbers; anything else that PostgreSQL
 /// would have to coerce is unknown here.
-fn common_type<'a>(
+pub(crate) fn common_type<'a>(
     of: impl Iterator<Item = &'a Scalar>,
     columns: &dyn ColumnTypes,
 ) -> Option<ColumnType> {

@@ -97,6 +97,8 @@ fn own_volatility(scalar: &Scalar, columns: &dyn ColumnTypes) -> Volatility {
                 .max(of_comparisons(results.chain(otherwise.as_deref()), columns))
         }
         Scalar::Literal(Literal::Interval(text)) => stable_if(!is_plain_interval(text)),
+        // It depends on the rows of its tables.
+        Scalar::SubQuery(_) | Scalar::Outer(_) => Volatility::Stable,
         _ => Volatility::Immutable,
     }
 }
@@ -281,6 +283,7 @@ pub(crate) fn may_raise(scalar: &Scalar, columns: &dyn ColumnTypes) -> bool {
         Scalar::Cast { operand, to } => {
             cast_may_raise(types::type_of(operand, columns).map(|ty| ty.oid.0), to)
         }
+        Scalar::SubQuery(sub_query) => sub_query.raises,
         _ => false,
     };
     own || scalar

@@ -121,6 +121,7 @@ fn table(oid: u32, name: &str, columns: &[(&str, u32, bool)]) -> Relation {
         foreign_keys: vec![],
         row_security: false,
         has_rules: false,
+        view: None,
     }
 }
 
@@ -171,7 +172,7 @@ fn catalog() -> Catalog {
         ..table(4, "payroll", &[("salary", NUMERIC, true)])
     };
     let open_orders = Relation {
-        kind: RelationKind::View,
+        kind: RelationKind::MaterializedView,
         ..table(
             5,
             "open_orders",
@@ -240,6 +241,15 @@ fn every_example_is_refused_for_its_reason() {
                 codes.contains(&code),
                 "{code}: refused for {codes:?}: {sql}"
             );
+            shown += 1;
+        }
+        for (_, sql) in blocks(text)
+            .into_iter()
+            .filter(|(info, _)| *info == "sql refused-rollup")
+        {
+            let reason =
+                RollupDefinition::parse("r", sql, &catalog(), &["public".to_owned()]).unwrap_err();
+            assert_eq!(reason.code.as_str(), code, "{sql}");
             shown += 1;
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use pgstar_rewriter::catalog::{AttNum, Column, ColumnType, Oid, Relation, RelationKind};
+use pgstar_rewriter::catalog::{AttNum, Column, ColumnType, Oid, Relation, RelationKind, View};
 use tokio_postgres::{Client, Row};
 
 use super::ServerVersion;
@@ -27,7 +27,10 @@ pub(super) const UNCOVERED: &str = "
 const RELATIONS: &str = "
   SELECT c.oid, n.nspname::text, c.relname::text, c.relkind, c.relrowsecurity,
          EXISTS (SELECT FROM pg_rewrite r
-                  WHERE r.ev_class = c.oid AND (r.ev_type <> '1' OR r.rulename <> '_RETURN'))
+                  WHERE r.ev_class = c.oid AND (r.ev_type <> '1' OR r.rulename <> '_RETURN')),
+         CASE WHEN c.relkind = 'v' AND n.nspname <> 'pg_catalog' THEN pg_get_viewdef(c.oid) END,
+         EXISTS (SELECT FROM pg_options_to_table(c.reloptions) o
+                  WHERE o.option_name = 'security_barrier' AND o.option_value::boolean)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
    WHERE c.relkind <> 't' AND c.relpersistence <> 't'
      AND n.nspname NOT IN ('pg_toast', 'information_schema')";
@@ -125,7 +128,17 @@ fn relation_of(row: &Row, columns: &mut HashMap<Oid, Vec<Column>>) -> Result<Rel
         foreign_keys: Vec::new(),
         row_security: row.try_get(4)?,
         has_rules: row.try_get(5)?,
+        view: view_of(row)?,
     })
+}
+
+fn view_of(row: &Row) -> Result<Option<View>, Error> {
+    let definition: Option<String> = row.try_get(6)?;
+    let is_barrier = row.try_get(7)?;
+    Ok(definition.map(|definition| View {
+        definition,
+        is_barrier,
+    }))
 }
 
 /// Every relation has a place in the search path, also one that is no table.

@@ -34,16 +34,18 @@ static OWN_NAME: LazyLock<Words> = LazyLock::new(|| Words::of(["pgstar"]));
 
 pub(super) fn look(sql: &[u8], snapshot: &Snapshot) -> Candidate {
     let is_ours = || first_word_is(sql, &[b"explain", b"show"]) && OWN_NAME.are_in(sql);
-    let may_be_answered = || {
-        first_word_is(sql, &[b"select", b"with"])
-            && snapshot.base_tables.are_in(sql)
-            && AGGREGATE_WORDS.are_in(sql)
-    };
+    let may_be_answered =
+        || may_hold_query(sql) && snapshot.base_tables.are_in(sql) && AGGREGATE_WORDS.are_in(sql);
     if is_ours() || may_be_answered() {
         Candidate::Yes
     } else {
         Candidate::No
     }
+}
+
+fn may_hold_query(sql: &[u8]) -> bool {
+    let words: [&[u8]; 5] = [b"select", b"with", b"explain", b"declare", b"copy"];
+    first_word_is(sql, &words) || skip_blank(sql).starts_with(b"(")
 }
 
 /// Whether the first word after white space and comments is one of these (in lower case).
@@ -99,6 +101,10 @@ mod tests {
             "-- a comment\nWITH x AS (SELECT DISTINCT c FROM LineOrder) SELECT * FROM x",
             "EXPLAIN (PGSTAR) SELECT 1",
             "show pgstar.rollups;",
+            "EXPLAIN SELECT sum(a) FROM lineorder",
+            "declare c cursor for select max(a) from lineorder",
+            "COPY (SELECT max(a) FROM lineorder) TO STDOUT",
+            "(SELECT max(a) FROM lineorder)",
         ] {
             assert_eq!(look(sql.as_bytes(), &snapshot()), Candidate::Yes, "{sql}");
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pgstar_postgres::connect::Connection;
 use pgstar_postgres::describe::{DescribeError, Description, describe};
-use pgstar_rewriter::{Code, Reason};
+use pgstar_rewriter::{Code, Match, Reason, Wrapping};
 use tokio::sync::Semaphore;
 
 use super::decisions::{Decided, Parity};
@@ -47,11 +47,37 @@ impl Describer {
         ) else {
             return Err(Reason::new(Code::NotBuilt, ""));
         };
-        let ask = || self.compare(&decided.sql, &found.sql, facts, binding);
+        let ask = || self.compare_all(decided, found, facts, binding);
         match cell.get_or_try_init(ask).await {
             Ok(parity) => parity.clone(),
             Err(trouble) => Err(Reason::new(Code::DescribeMismatch, trouble.to_string())),
         }
+    }
+
+    /// Compares the statements, and where they only hold a query, those queries first.
+    async fn compare_all(
+        &self,
+        decided: &Decided,
+        found: &Match,
+        facts: &SessionFacts,
+        binding: Option<&Binding>,
+    ) -> Result<Parity, DescribeTrouble> {
+        if let (Some((wrapping, original)), Some(rewritten)) =
+            (&decided.decision.wrapping, &found.query)
+        {
+            let queries = self.compare(original, rewritten, facts, binding).await?;
+            match (queries, wrapping) {
+                (Ok(_), Wrapping::Explain) => {}
+                (Ok(_), Wrapping::Cursor | Wrapping::Copy) if binding.is_some() => {
+                    let detail = "DECLARE and COPY in the extended protocol";
+                    return Ok(Err(Reason::new(Code::UnsupportedClause, detail)));
+                }
+                // Neither is described by itself.
+                (Ok(_), Wrapping::Cursor | Wrapping::Copy) => return Ok(Ok([].into())),
+                (refused, _) => return Ok(refused),
+            }
+        }
+        self.compare(&decided.sql, &found.sql, facts, binding).await
     }
 
     async fn compare(

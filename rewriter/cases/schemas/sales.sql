@@ -161,7 +161,20 @@ CREATE TABLE ruled (
 
 CREATE RULE ruled_update AS ON UPDATE TO ruled DO INSTEAD NOTHING;
 
-CREATE VIEW order_view AS SELECT customer_id, amount FROM orders;
+CREATE VIEW order_view AS SELECT customer_id, amount FROM public.orders;
+
+-- A star as a view, and what may be shown of it.
+CREATE VIEW star AS SELECT o.id, o.ordered_on, o.quantity, o.cost, o.amount, c.year AS y, cu.segment, 100 / o.units AS part FROM public.orders o JOIN public.calendar c ON o.ordered_on = c.day LEFT JOIN public.customer cu ON o.customer_id = cu.id;
+
+CREATE VIEW recent AS SELECT star.quantity, star.cost, star.y AS year FROM public.star WHERE star.y >= 2024;
+
+CREATE VIEW by_quantity AS SELECT star.quantity, sum(star.cost) AS cost, count(*) AS n FROM public.star GROUP BY star.quantity;
+
+CREATE VIEW guarded WITH (security_barrier = true) AS SELECT o.quantity, o.cost FROM public.orders o WHERE o.quantity > 1;
+
+CREATE VIEW secrets AS SELECT s.customer_id, s.amount FROM public.secret s;
+
+CREATE MATERIALIZED VIEW stored AS SELECT o.quantity, o.cost FROM public.orders o;
 
 -- Names that must be quoted.
 CREATE TABLE "Odd ""Table""" (

@@ -22,7 +22,7 @@ use crate::catalog::{AttNum, Catalog, Oid};
 use crate::equivalence::column_equality;
 use crate::exact::{has_one_scale, prints_exactly};
 use crate::expr::{Aggregate, AggregateFunction, ColumnRef, OccurrenceId, Scalar};
-use crate::print::{conjunction, expression, quote_identifier, quote_qualified};
+use crate::print::{ColumnPrinter, conjunction, expression, quote_identifier, quote_qualified};
 use crate::rollup::{RollupDefinition, Stored, print_base_column, table_aliases};
 use crate::types;
 
@@ -189,7 +189,7 @@ impl FoldPlan {
 }
 
 /// The argument, evaluated only for rows that the filter lets through, as the aggregate itself does.
-fn guarded_argument(partial: &Aggregate, print: &dyn Fn(ColumnRef) -> String) -> String {
+fn guarded_argument(partial: &Aggregate, print: ColumnPrinter<'_>) -> String {
     let argument = partial
         .argument
         .as_ref()

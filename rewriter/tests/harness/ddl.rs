@@ -2,18 +2,44 @@
 //! for anything else. That it agrees with PostgreSQL's own catalog is tested in the postgres crate.
 
 use pgstar_rewriter::catalog::{
-    AttNum, Catalog, Column, ColumnType, ForeignKey, Oid, Relation, RelationKind, UserNames,
+    AttNum, Catalog, Column, ColumnType, ForeignKey, Oid, Relation, RelationKind, UserNames, View,
 };
 use sqlparser::ast::{
     AlterTableOperation, CharacterLength, ColumnDef, ColumnOption, CreateTable, DataType,
-    ExactNumberInfo, Expr, ForeignKeyConstraint, Ident, IndexColumn, ObjectName, Statement,
-    TableConstraint, TimezoneInfo,
+    ExactNumberInfo, Expr, ForeignKeyConstraint, Ident, IndexColumn, ObjectName, Query, SelectItem,
+    SetExpr, Statement, TableConstraint, TimezoneInfo,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
 const DEFAULT_COLLATION: u32 = 100;
 const C_COLLATION: u32 = 950;
+
+/// The columns of a view, of no known type: what they show is computed anew.
+fn view_columns(query: &Query) -> Vec<Column> {
+    let SetExpr::Select(select) = &*query.body else {
+        panic!("the cases' DDL does not understand the view {query}");
+    };
+    let name = |item: &SelectItem| match item {
+        SelectItem::ExprWithAlias { alias, .. } => alias.value.clone(),
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) => name.value.clone(),
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => {
+            parts.last().unwrap().value.clone()
+        }
+        other => panic!("a view's column needs a name: {other}"),
+    };
+    let column = |(position, item): (usize, &SelectItem)| Column {
+        attnum: AttNum(position as i16 + 1),
+        name: name(item),
+        ty: ColumnType {
+            oid: Oid(0),
+            typmod: -1,
+            collation: Oid(0),
+        },
+        not_null: false,
+    };
+    select.projection.iter().enumerate().map(column).collect()
+}
 
 #[derive(Default)]
 struct Builder {
@@ -75,7 +101,15 @@ impl Builder {
                 } else {
                     RelationKind::View
                 };
-                self.add_relation(&view.name, kind, vec![]);
+                let columns = view_columns(&view.query);
+                self.add_relation(&view.name, kind, columns);
+                if !view.materialized {
+                    let relation = self.relations.last_mut().unwrap();
+                    relation.view = Some(View {
+                        definition: view.query.to_string(),
+                        is_barrier: sql.contains("security_barrier"),
+                    });
+                }
             }
             Statement::CreateType { name, .. } => {
                 let oid = self.add_type(&name);
@@ -156,6 +190,7 @@ impl Builder {
             foreign_keys: vec![],
             row_security: false,
             has_rules: false,
+            view: None,
         });
         oid
     }

@@ -1,0 +1,214 @@
+//! Which blocks of a statement are answered from which rollups.
+//!
+//! Each block that aggregates base tables is matched by itself. Those that no rollup answers stay as
+//! they are, beside those that one answers.
+
+use std::cell::RefCell;
+
+use crate::block::{Block, Occurrence, Tables};
+use crate::catalog::Catalog;
+use crate::determinism::{block_in_any_order, reads_sub_selects, set_operation_in_any_order};
+use crate::emit::{Emitter, Replacement};
+use crate::functions::Volatility;
+use crate::joins::without_redundant_joins;
+use crate::matching::{Derived, Matcher, Step};
+use crate::outer::with_rejected_nulls_inner;
+use crate::query::{Body, Query};
+use crate::reason::{Code, Reason};
+use crate::volatility::volatility;
+use crate::{Context, Match, is_utc};
+
+/// Most statements that are offered when several blocks have several rollups each.
+const MATCHES_MAX: usize = 8;
+
+/// A block that aggregates base tables.
+struct Site<'q> {
+    block: &'q Block,
+    /// The rollups that answer it, the cheapest first.
+    alternatives: Vec<Alternative>,
+    /// Why the other rollups do not.
+    reasons: Vec<Reason>,
+}
+
+struct Alternative {
+    rollup: usize,
+    block: Block,
+    proof: Vec<Step>,
+}
+
+/// What can be said of a statement.
+pub(crate) struct Plan {
+    /// Every statement that may run instead, the cheapest first.
+    pub(crate) matches: Vec<Match>,
+    /// What is in the way, the nearest rollup first.
+    pub(crate) reasons: Vec<Reason>,
+}
+
+/// Matches every block of the statement with every rollup.
+pub(crate) fn plan(query: &Query, context: Context<'_>) -> Result<Plan, Reason> {
+    let blocks = query.blocks();
+    let mut sites: Vec<Site<'_>> = vec![];
+    for block in blocks.iter().copied().filter(|block| is_site(block)) {
+        if !sites.iter().any(|site| site.block == block) {
+            sites.push(site(block, context));
+        }
+    }
+    if sites.is_empty() {
+        let reads_nothing = blocks.iter().all(|block| block.occurrences.is_empty());
+        let detail = if reads_nothing { "no FROM" } else { "" };
+        return Err(Reason::new(Code::NotAggregate, detail));
+    }
+    if sites.iter().any(|site| !site.alternatives.is_empty()) {
+        in_any_order(query, &sites, context.catalog)?;
+    }
+    let matches = matches(query, &sites, context);
+    let mut reasons: Vec<Reason> = vec![];
+    for reason in sites.into_iter().flat_map(|site| site.reasons) {
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
+    }
+    reasons.sort_by_key(|reason| std::cmp::Reverse(reason.code.obligations_met()));
+    Ok(Plan { matches, reasons })
+}
+
+/// Whether rollups may answer the block.
+fn is_site(block: &Block) -> bool {
+    let mut relations = block.occurrences.iter().filter_map(Occurrence::relation);
+    block.is_aggregated && relations.next().is_some()
+}
+
+fn site<'q>(block: &'q Block, context: Context<'_>) -> Site<'q> {
+    let matcher = Matcher {
+        catalog: context.catalog,
+        is_utc: is_utc(context.time_zone),
+    };
+    let reduced = without_redundant_joins(block.clone(), context.catalog);
+    // A rollup may have the left join as written, or the inner join that it amounts to.
+    let with_inner_joins = with_rejected_nulls_inner(&reduced)
+        .map(|block| without_redundant_joins(block, context.catalog));
+    let mut site = Site {
+        block,
+        alternatives: vec![],
+        reasons: vec![],
+    };
+    for (rollup, candidate) in context.rollups.iter().enumerate() {
+        let definition = &candidate.definition;
+        let derived = matcher.derive(&reduced, definition);
+        let derived = match (derived, &with_inner_joins) {
+            (Err(reason), Some(block)) => matcher.derive(block, definition).map_err(|_| reason),
+            (derived, _) => derived,
+        };
+        match derived {
+            Ok(Derived { block, proof }) => site.alternatives.push(Alternative {
+                rollup,
+                block,
+                proof,
+            }),
+            Err(reason) => site.reasons.push(reason.of_rollup(&definition.name)),
+        }
+    }
+    let rows = |alternative: &Alternative| {
+        let rollup = context.rollups.get(alternative.rollup);
+        rollup.map_or(0, |rollup| rollup.rows)
+    };
+    site.alternatives.sort_by_key(rows);
+    site
+}
+
+/// Whether what is computed from answers of rollups comes out the same.
+fn in_any_order(query: &Query, sites: &[Site<'_>], catalog: &Catalog) -> Result<(), Reason> {
+    let mut refusal = None;
+    query.walk(&mut |query| {
+        let checked = match &query.body {
+            Body::Block(block) if reads_sub_selects(block) => {
+                let is_answered = sites
+                    .iter()
+                    .any(|site| site.block == &**block && !site.alternatives.is_empty());
+                match is_answered {
+                    true => Ok(()),
+                    false => block_in_any_order(block, catalog),
+                }
+            }
+            Body::SetOperation(operation) => set_operation_in_any_order(operation, catalog),
+            Body::Block(_) | Body::Values(_) => Ok(()),
+        };
+        if let Err(reason) = checked {
+            refusal.get_or_insert(reason);
+        }
+    });
+    refusal.map_or(Ok(()), Err)
+}
+
+/// The statement with each block's cheapest rollup, then with the next ones.
+fn matches(query: &Query, sites: &[Site<'_>], context: Context<'_>) -> Vec<Match> {
+    let most = sites
+        .iter()
+        .map(|site| site.alternatives.len())
+        .max()
+        .unwrap_or(0);
+    let most = match sites {
+        [_] => most,
+        _ => most.min(MATCHES_MAX),
+    };
+    let mut matches: Vec<Match> = vec![];
+    for number in 0..most {
+        let chosen: Vec<(&Block, &Alternative)> = sites
+            .iter()
+            .filter_map(|site| {
+                let last = site.alternatives.len().checked_sub(1)?;
+                Some((site.block, site.alternatives.get(number.min(last))?))
+            })
+            .collect();
+        let found = statement(query, &chosen, context);
+        if !matches.iter().any(|known| known.sql == found.sql) {
+            matches.push(found);
+        }
+    }
+    matches
+}
+
+fn statement(query: &Query, chosen: &[(&Block, &Alternative)], context: Context<'_>) -> Match {
+    let replacement = |block: &Block| {
+        let (_, alternative) = chosen.iter().find(|(site, _)| *site == block)?;
+        Some(Replacement {
+            rollup: context.rollups.get(alternative.rollup)?,
+            block: &alternative.block,
+        })
+    };
+    let emitter = Emitter {
+        catalog: context.catalog,
+        replacement: &replacement,
+        reads: RefCell::default(),
+        around: RefCell::default(),
+    };
+    let sql = emitter.query(query);
+    let mut rollups: Vec<usize> = vec![];
+    for (_, alternative) in chosen {
+        if !rollups.contains(&alternative.rollup) {
+            rollups.push(alternative.rollup);
+        }
+    }
+    Match {
+        rollups,
+        base_reads: emitter.reads.into_inner().into_iter().collect(),
+        sql,
+        query: None,
+        proof: chosen
+            .iter()
+            .flat_map(|(_, alternative)| alternative.proof.clone())
+            .collect(),
+    }
+}
+
+/// Whether some expression of the statement depends on the current time.
+pub(crate) fn depends_on_clock(query: &Query, catalog: &Catalog) -> bool {
+    query.blocks().into_iter().any(|block| {
+        let tables = Tables {
+            occurrences: &block.occurrences,
+            catalog,
+        };
+        let mut scalars = block.scalars().chain(block.left_conditions());
+        scalars.any(|scalar| volatility(scalar, &tables) == Volatility::Clock)
+    })
+}
