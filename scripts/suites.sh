@@ -104,7 +104,7 @@ run_suite() {
     port=$2
     export PGHOST=127.0.0.1 PGPORT="$port" PGUSER=postgres PGDATABASE=suite
     case "$1" in
-        psycopg) cd "$kept/psycopg" && pytest -m 'not timing and not mypy' -p no:randomly --test-dsn "host=127.0.0.1 port=$port user=postgres dbname=suite" tests ;;
+        psycopg) cd "$kept/psycopg" && pytest -m 'not timing and not slow and not mypy' -p no:randomly --test-dsn "host=127.0.0.1 port=$port user=postgres dbname=suite" tests ;;
         psycopg2)
             export PSYCOPG2_TESTDB=suite PSYCOPG2_TEST_REPL_DSN=
             cd "$kept/psycopg2" && pytest tests

@@ -3,9 +3,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgstar_fuzz::wire::{Opening, opening};
+use pgstar_fuzz::wire::{Opening, opening, proxy_header};
 
 fuzz_target!(|bytes: &[u8]| {
+    if let Ok(Some((size, _))) = proxy_header(bytes) {
+        assert!(size <= bytes.len());
+    }
     let Ok(Some((size, opening))) = opening(bytes) else {
         return;
     };

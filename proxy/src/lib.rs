@@ -1,9 +1,11 @@
 //! The proxy: sessions between clients and PostgreSQL, and the one place that decides what serves a statement.
 pub mod admin;
+mod arrivals;
 pub mod check;
 pub mod cli;
 pub mod config;
 pub mod demo;
+mod descriptors;
 pub mod explain;
 pub mod failure;
 pub mod follower;

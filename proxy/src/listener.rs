@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::session::{Phase, Routing, Shared, run};
+use crate::arrivals::{Arrival, Arrivals};
+use crate::session::{Phase, Routing, Seats, Shared, run};
 use crate::workers::Workers;
 
-/// Connections beyond `connections_max` that may be open to be refused, or to forward a cancel request.
-/// Beyond them connections wait in the kernel's queue.
-const UNSEATED_CONNECTIONS_MAX: usize = 100;
+/// Connections beyond `connections_max` that may be open: those that have not said yet what they want, those that are
+/// being refused, and those that forward a cancel request. Beyond them connections wait in the kernel's queue.
+const UNSEATED_CONNECTIONS_MAX: usize = 1_500;
 /// How long to wait after accepting failed, most likely for want of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// How long sessions may take for their last words once the drain timeout has passed.
@@ -53,7 +54,9 @@ async fn accept_all<R: Routing>(
     workers: &Workers,
     sessions: &mut JoinSet<()>,
 ) {
-    let slots = Arc::new(Semaphore::new(shared.limits.connections_max));
+    let limits = &shared.limits;
+    let seats = Seats::new(limits.connections_max, limits.connections_per_user_max);
+    let mut arrivals = Arrivals::default();
     let tasks_max = shared.limits.connections_max + UNSEATED_CONNECTIONS_MAX;
     loop {
         tokio::select! {
@@ -61,8 +64,13 @@ async fn accept_all<R: Routing>(
             Some(over) = sessions.join_next() => note_panic(over),
             accepted = listener.accept(), if sessions.len() < tasks_max => match accepted.and_then(|(stream, _)| prepare(stream)) {
                 Ok(stream) => {
-                    let (shared, slots, phases) = (shared.clone(), slots.clone(), phases.clone());
-                    workers.spawn(sessions, stream, |stream| run(stream, shared, slots, phases));
+                    let (shared, seats, phases) = (shared.clone(), seats.clone(), phases.clone());
+                    let arrival = Arrival::default();
+                    let arriving = arrival.clone();
+                    let task = workers.spawn(sessions, stream, |stream| run(stream, shared, seats, arriving, phases));
+                    if let Some(task) = task {
+                        arrivals.add(arrival, task);
+                    }
                 }
                 Err(error) => {
                     warn!(%error, "Could not accept a connection.");
@@ -107,7 +115,9 @@ async fn all_over(sessions: &mut JoinSet<()>) {
 
 /// A session that panicked took nobody with it, but it is a bug.
 fn note_panic(over: Result<(), JoinError>) {
-    if let Err(error) = over {
+    if let Err(error) = over
+        && error.is_panic()
+    {
         error!(%error, "A session stopped on a bug of pgstar's; its client was disconnected.");
     }
 }

@@ -15,11 +15,12 @@ use tracing::{error, info, warn};
 
 use crate::admin::{Admin, Condition, Readiness};
 use crate::config::{Config, UpstreamAddress};
+use crate::descriptors;
 use crate::failure::{BindError, Failure};
 use crate::listener;
 use crate::misfit;
 use crate::route::Router;
-use crate::session::{Limits, Shared, Upstream};
+use crate::session::{Limits, ProxyHeader, Shared, Upstream};
 use crate::telemetry;
 use crate::warehouse::Warehouse;
 
@@ -43,6 +44,7 @@ pub struct Proxy {
 /// An address in use, a server that cannot be reached, or rollups that do not fit the database.
 pub async fn run(config: Config) -> Result<(), Failure> {
     let (mut terminate, mut interrupt, mut hangup) = signals()?;
+    descriptors::raise_limit(config.limits.connections);
     let proxy = Proxy::start(&config).await?;
     proxy.keep_rollups();
     loop {
@@ -177,6 +179,7 @@ impl Proxy {
             }
         };
         let needs_restart = reloaded.listen != running.listen
+            || reloaded.proxy_protocol != running.proxy_protocol
             || reloaded.upstream.to_string() != running.upstream.to_string()
             || reloaded.admin != running.admin
             || reloaded.cache != running.cache
@@ -240,6 +243,12 @@ fn upstream(config: &Config) -> Upstream {
 fn limits(config: &Config) -> Limits {
     Limits {
         connections_max: config.limits.connections,
+        connections_per_user_max: config.limits.connections_per_user,
+        proxy_header: match config.proxy_protocol {
+            true => ProxyHeader::Required,
+            false => ProxyHeader::Absent,
+        },
+        idle_max: config.limits.idle_timeout,
         statement_bytes_max: usize::try_from(config.limits.statement.bytes()).unwrap_or(usize::MAX),
         startup_timeout: config.limits.login_timeout,
         drain_timeout: config.limits.drain_timeout,

@@ -12,7 +12,7 @@ use std::thread;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tracing::warn;
 
 /// Deciding recurses over a statement's tree, whose depth is bounded for a stack of this size.
@@ -44,19 +44,18 @@ impl Workers {
         Ok(Workers { workers })
     }
 
-    /// Runs a session for this connection on the thread that has the fewest.
+    /// Runs a session for this connection on the thread that has the fewest; `None` when there is no thread.
     pub(crate) fn spawn<F>(
         &self,
         sessions: &mut JoinSet<()>,
         stream: StdStream,
         session: impl FnOnce(TcpStream) -> F + Send + 'static,
-    ) where
+    ) -> Option<AbortHandle>
+    where
         F: Future<Output = ()> + Send,
     {
         let least_busy = |worker: &&Worker| Arc::strong_count(&worker.seat);
-        let Some(worker) = self.workers.iter().min_by_key(least_busy) else {
-            return;
-        };
+        let worker = self.workers.iter().min_by_key(least_busy)?;
         let seat = Arc::clone(&worker.seat);
         let task = async move {
             let _seat = seat;
@@ -66,7 +65,7 @@ impl Workers {
                 Err(error) => warn!(%error, "Could not register a connection."),
             }
         };
-        sessions.spawn_on(task, &worker.runtime);
+        Some(sessions.spawn_on(task, &worker.runtime))
     }
 }
 

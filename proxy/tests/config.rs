@@ -94,7 +94,7 @@ fn the_documented_defaults_are_the_real_ones() {
             written_out += &format!("{}\n{}", section.header(), lines.concat());
         }
     }
-    assert_eq!(count, 10);
+    assert_eq!(count, 13);
     let (with, without) = (parse(&written_out).unwrap(), parse(URL).unwrap());
     assert_eq!(format!("{with:?}"), format!("{without:?}"));
 }
@@ -105,6 +105,7 @@ fn every_key_is_read() {
         r#"
 [listen]
 address = "0.0.0.0:7000"
+proxy_protocol = "on"
 [upstream]
 url = "host=/run/postgresql user=pgstar dbname=warehouse"
 [admin]
@@ -116,6 +117,8 @@ default = "5s"
 deadline = "1500ms"
 [limits]
 connections = 1_0
+connections_per_user = 3
+idle_timeout = "10m"
 statement = "16kB"
 login_timeout = "500ms"
 drain_timeout = "0s"
@@ -140,12 +143,15 @@ query = 'SELECT 2'
         ByteSize::mib(8),
         "the default is cut to the memory"
     );
+    assert!(config.proxy_protocol);
     assert_eq!(
         config.freshness.default,
         Freshness::Within(Duration::from_secs(5))
     );
     assert_eq!(config.freshness.deadline, Duration::from_millis(1500));
     assert_eq!(config.limits.connections, 10);
+    assert_eq!(config.limits.connections_per_user, Some(3));
+    assert_eq!(config.limits.idle_timeout, Some(Duration::from_secs(600)));
     assert_eq!(config.limits.statement, ByteSize::kib(16));
     assert_eq!(config.limits.login_timeout, Duration::from_millis(500));
     assert_eq!(config.limits.drain_timeout, Duration::ZERO);

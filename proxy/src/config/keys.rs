@@ -98,11 +98,18 @@ pub const SECTIONS: &[Section] = &[
     Section {
         name: "listen",
         repeated: false,
-        keys: &[text(
-            "address",
-            Means("\"127.0.0.1:6432\""),
-            "Where clients connect, as to PostgreSQL: an IP address and a port.",
-        )],
+        keys: &[
+            text(
+                "address",
+                Means("\"127.0.0.1:6432\""),
+                "Where clients connect, as to PostgreSQL: an IP address and a port.",
+            ),
+            text(
+                "proxy_protocol",
+                Means("\"off\""),
+                "\"on\" when a load balancer puts a header of the PROXY protocol (version 1 or 2) before every connection.",
+            ),
+        ],
     },
     Section {
         name: "upstream",
@@ -166,6 +173,11 @@ pub const SECTIONS: &[Section] = &[
                 Means("1000"),
                 "The most client sessions at a time.",
             ),
+            count(
+                "connections_per_user",
+                Means("0"),
+                "The most sessions of one user at a time; 0 sets no bound of its own.",
+            ),
             text(
                 "statement",
                 Means("\"1MiB\""),
@@ -176,6 +188,12 @@ pub const SECTIONS: &[Section] = &[
                 "login_timeout",
                 Means("\"30s\""),
                 "How long a client may take from connecting until it is logged in.",
+            ),
+            text(
+                "idle_timeout",
+                Means("\"off\""),
+                "How long a session may be idle outside a transaction until it is ended, at the latest a quarter of \
+                 that later; \"off\" lets it be.",
             ),
             text(
                 "drain_timeout",

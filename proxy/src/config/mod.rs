@@ -28,7 +28,7 @@ pub use upstream::{Upstream, UpstreamAddress};
 pub use value::{ByteSize, Freshness, Timespan};
 
 use shape::{Document, Findings, Table};
-use value::{AdminAddress, ListenAddress};
+use value::{AdminAddress, IdleTimeout, ListenAddress, Switch};
 
 /// The largest file that is read: room for some ten thousand rollups.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -40,6 +40,8 @@ pub struct Config {
     pub file: PathBuf,
     /// `[listen] address`: where clients connect.
     pub listen: SocketAddr,
+    /// `[listen] proxy_protocol`: whether a load balancer's header begins every connection.
+    pub proxy_protocol: bool,
     /// `[upstream] url`: the server behind pgstar.
     pub upstream: Upstream,
     /// `[admin] address`: where metrics and health are served; `None` for nowhere.
@@ -77,10 +79,14 @@ pub struct FreshnessConfig {
 pub struct Limits {
     /// The most client sessions at a time, at least 1.
     pub connections: usize,
+    /// The most sessions of one user at a time; `None` for no bound of its own.
+    pub connections_per_user: Option<usize>,
     /// The longest statement that is considered for a rollup or the cache.
     pub statement: ByteSize,
     /// From a client's connection until it is logged in; longer than zero.
     pub login_timeout: Duration,
+    /// How long a session may be idle outside a transaction, longer than zero; `None` for ever.
+    pub idle_timeout: Option<Duration>,
     /// How long sessions may finish after SIGTERM; may be zero.
     pub drain_timeout: Duration,
 }
@@ -141,6 +147,12 @@ fn read_bounded(file: &Path) -> Result<String, String> {
 fn checked(file: &Path, document: &Document<'_>, findings: &mut Findings<'_>) -> Option<Config> {
     let upstream = upstream(&document.table("upstream"), findings);
     let (listen, admin) = addresses(document, findings);
+    let Switch(proxy_protocol) = read(
+        &document.table("listen"),
+        "proxy_protocol",
+        Switch(false),
+        findings,
+    );
     let cache = cache(&document.table("cache"), findings);
     let freshness = freshness(&document.table("freshness"), findings);
     let limits = limits(&document.table("limits"), findings);
@@ -149,6 +161,7 @@ fn checked(file: &Path, document: &Document<'_>, findings: &mut Findings<'_>) ->
     Some(Config {
         file,
         listen,
+        proxy_protocol,
         upstream: upstream?,
         admin,
         cache,
@@ -223,6 +236,7 @@ fn limits(table: &Table<'_, '_>, findings: &mut Findings<'_>) -> Limits {
     let thirty = Timespan::seconds(30);
     Limits {
         connections: connections(table, findings),
+        connections_per_user: connections_per_user(table, findings),
         statement: read_within(
             table,
             "statement",
@@ -231,20 +245,34 @@ fn limits(table: &Table<'_, '_>, findings: &mut Findings<'_>) -> Limits {
             findings,
         ),
         login_timeout: read_within(table, "login_timeout", thirty, LOGIN_RANGE, findings).0,
+        idle_timeout: read(table, "idle_timeout", IdleTimeout(None), findings).0,
         drain_timeout: read_within(table, "drain_timeout", thirty, DRAIN_RANGE, findings).0,
     }
 }
 
 fn connections(table: &Table<'_, '_>, findings: &mut Findings<'_>) -> usize {
-    const DEFAULT: usize = 1000;
-    const RANGE: RangeInclusive<u32> = 1..=1_000_000;
-    match table.count("connections") {
-        None => DEFAULT,
-        Some((Some(count), _)) if RANGE.contains(&count) => count as usize,
+    read_count(table, "connections", 1000, 1..=1_000_000, findings)
+}
+
+fn connections_per_user(table: &Table<'_, '_>, findings: &mut Findings<'_>) -> Option<usize> {
+    let count = read_count(table, "connections_per_user", 0, 0..=1_000_000, findings);
+    (count > 0).then_some(count)
+}
+
+/// The value of a key that is a number, or the default where it is absent or wrong; wrong ones are reported.
+fn read_count(
+    table: &Table<'_, '_>,
+    key: &str,
+    default: u32,
+    range: RangeInclusive<u32>,
+    findings: &mut Findings<'_>,
+) -> usize {
+    match table.count(key) {
+        None => default as usize,
+        Some((Some(count), _)) if range.contains(&count) => count as usize,
         Some((_, span)) => {
-            let path = table.path("connections");
-            findings.report(span.start, out_of_range(&path, &RANGE));
-            DEFAULT
+            findings.report(span.start, out_of_range(&table.path(key), &range));
+            default as usize
         }
     }
 }

@@ -91,6 +91,46 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// A choice, written as `on` or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Switch(pub(super) bool);
+
+impl FromStr for Switch {
+    type Err = Complaint;
+
+    fn from_str(text: &str) -> Result<Self, Complaint> {
+        match text {
+            "on" => Ok(Switch(true)),
+            "off" => Ok(Switch(false)),
+            _ => Err(Complaint::new(
+                format!("invalid choice {}", quoted(text)),
+                "Write \"on\" or \"off\".",
+            )),
+        }
+    }
+}
+
+/// A bound in time that there may be none of, written as `10m` or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct IdleTimeout(pub(super) Option<Duration>);
+
+impl FromStr for IdleTimeout {
+    type Err = Complaint;
+
+    fn from_str(text: &str) -> Result<Self, Complaint> {
+        match text {
+            "off" => Ok(IdleTimeout(None)),
+            _ => match text.parse()? {
+                Timespan(Duration::ZERO) => Err(Complaint::new(
+                    format!("invalid duration {}", quoted(text)),
+                    "Write a duration longer than zero, or \"off\".",
+                )),
+                Timespan(duration) => Ok(IdleTimeout(Some(duration))),
+            },
+        }
+    }
+}
+
 /// A length of time, written as `30s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timespan(pub Duration);

@@ -18,7 +18,7 @@ pub(super) struct Buffer {
 impl Buffer {
     pub(super) fn new() -> Self {
         Buffer {
-            bytes: vec![0; RESTING_BYTES],
+            bytes: Vec::new(),
             start: 0,
             end: 0,
         }
@@ -52,6 +52,9 @@ impl Buffer {
     /// Where the next read goes; empty when nothing more fits.
     #[inline]
     pub(super) fn room(&mut self) -> &mut [u8] {
+        if self.bytes.is_empty() {
+            self.bytes.resize(RESTING_BYTES, 0);
+        }
         if self.end == self.bytes.len() && self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.len());

@@ -7,17 +7,20 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::leg::Leg;
+use super::patience::Patience;
 use super::relay::Pause;
+use super::seats::{Full, Seats};
 use super::shared::Shared;
 use super::socket::Socket;
 use super::startup::{Begun, begin, send_fatal};
 use super::upstream::cancel_request;
 use super::{Ended, Routing, Session};
+use crate::arrivals::Arrival;
 use crate::telemetry;
 use crate::wire::{self, Startup};
 
@@ -31,39 +34,50 @@ pub(crate) enum Phase {
     Expired,
 }
 
-/// Sessions that may still begin.
-pub(crate) type Slots = Semaphore;
-
 /// Serves one accepted connection until it is over.
 pub(crate) async fn run<R: Routing>(
     stream: TcpStream,
     shared: Arc<Shared<R>>,
-    slots: Arc<Slots>,
+    seats: Arc<Seats>,
+    arrival: Arrival,
     mut phase: watch::Receiver<Phase>,
 ) {
+    let logged_in_by = Instant::now() + shared.limits.startup_timeout;
+    // A connection that says nothing takes no buffers.
+    let Ok(Ok(())) = timeout_at(logged_in_by, stream.readable()).await else {
+        return;
+    };
     let mut client = Leg::new(Socket::Tcp(stream));
+    let beginning = begin(&mut client, shared.limits.proxy_header);
     let begun = tokio::select! {
-        begun = timeout(shared.limits.startup_timeout, begin(&mut client)) => begun.unwrap_or(Begun::Over),
+        begun = timeout_at(logged_in_by, beginning) => begun.unwrap_or(Begun::Over),
         _ = phase.wait_for(|phase| *phase != Phase::Running) => Begun::Over,
     };
+    arrival.is_over();
     match begun {
         Begun::Over => {}
         Begun::Cancel(request) => forward_cancel(&shared, &request).await,
-        Begun::Session(startup) => match slots.try_acquire() {
-            Ok(_slot) => run_session(client, shared, startup, &mut phase).await,
-            Err(_) => {
-                shared.counters.refused.add_one();
-                send_fatal(
-                    &mut client,
-                    "53300",
-                    "sorry, too many clients already",
-                    None,
-                    None,
-                )
-                .await;
+        Begun::Session(startup) => {
+            match seats.take(startup.parameter("user").unwrap_or_default()) {
+                Ok(_seat) => run_session(client, shared, startup, logged_in_by, &mut phase).await,
+                Err(full) => refuse(client, &shared, &startup, full).await,
             }
-        },
+        }
     }
+}
+
+/// Says what PostgreSQL says when it has no place for another session.
+async fn refuse<R>(mut client: Leg, shared: &Shared<R>, startup: &Startup, full: Full) {
+    shared.counters.refused.add_one();
+    let message = match full {
+        Full::ForAll => "sorry, too many clients already".to_owned(),
+        Full::ForUser => {
+            let user = startup.parameter("user").unwrap_or_default();
+            let user = String::from_utf8_lossy(user);
+            format!("too many connections for role \"{user}\"")
+        }
+    };
+    send_fatal(&mut client, "53300", &message, None, None).await;
 }
 
 async fn forward_cancel<R>(shared: &Shared<R>, request: &Bytes) {
@@ -81,6 +95,7 @@ async fn run_session<R: Routing>(
     mut client: Leg,
     shared: Arc<Shared<R>>,
     startup: Startup,
+    logged_in_by: Instant,
     phase: &mut watch::Receiver<Phase>,
 ) {
     let mut server = match shared.upstream.connect(shared.limits.connect_timeout).await {
@@ -104,7 +119,8 @@ async fn run_session<R: Routing>(
     }
     let mut session = Session::new(shared, client, server);
     session.is_raw = !startup.opens_a_session();
-    let ended = session.live(phase).await;
+    let patience = Patience::new(logged_in_by, session.shared.limits.idle_max);
+    let ended = session.live(patience, phase).await;
     debug!(%ended, "Session over.");
     let farewell_max = session.shared.limits.cancel_timeout;
     if timeout(farewell_max, session.say_goodbye(ended))
@@ -117,7 +133,7 @@ async fn run_session<R: Routing>(
 }
 
 impl<R: Routing> Session<R> {
-    async fn live(&mut self, phase: &mut watch::Receiver<Phase>) -> Ended {
+    async fn live(&mut self, mut patience: Patience, phase: &mut watch::Receiver<Phase>) -> Ended {
         loop {
             let pause = tokio::select! {
                 biased;
@@ -129,6 +145,10 @@ impl<R: Routing> Session<R> {
                     }
                     continue;
                 }
+                () = patience.look_due() => match patience.look(self) {
+                    Some(ended) => return ended,
+                    None => continue,
+                },
             };
             let outcome = tokio::select! {
                 biased;
@@ -161,23 +181,33 @@ impl<R: Routing> Session<R> {
                 let last_word = self.swallowed_error.take().unwrap_or_default();
                 self.outgoing.extend_from_slice(&last_word);
             }
-            Ended::Drained => self.write_shutdown_notice(),
+            Ended::Drained => self.write_notice(
+                "57P01",
+                "terminating connection due to administrator command",
+            ),
+            Ended::LoginTooSlow => {
+                self.write_notice("57014", "canceling authentication due to timeout")
+            }
+            Ended::IdleTooLong => self.write_notice(
+                "57P05",
+                "terminating connection due to idle-session timeout",
+            ),
         }
         if ended != Ended::ClientLeft && self.flush_outgoing().await.is_ok() {
             let _gone = self.client.socket.shutdown().await;
         }
     }
 
-    /// The client learns of the shutdown as PostgreSQL would tell it, unless it is amid a frame.
-    fn write_shutdown_notice(&mut self) {
+    /// The client learns of the end as PostgreSQL would tell it, unless it is amid a frame.
+    fn write_notice(&mut self, sqlstate: &'static str, message: &'static str) {
         let is_amid_frame = self.is_raw || self.server.released > 0 || self.server.frame_left > 0;
         if is_amid_frame || !self.outgoing.is_empty() {
             return;
         }
         let report = wire::ErrorReport {
             severity: wire::Severity::Fatal,
-            sqlstate: "57P01",
-            message: "terminating connection due to administrator command",
+            sqlstate,
+            message,
             detail: None,
             hint: None,
         };

@@ -25,10 +25,12 @@ mod life;
 mod model;
 mod observe;
 mod own;
+mod patience;
 mod prepared;
 mod relay;
 mod rewrite;
 mod routing;
+mod seats;
 mod serve_answer;
 mod shared;
 mod socket;
@@ -41,7 +43,8 @@ mod verify;
 pub(crate) use facts::{facts_of, probe_sql};
 pub(crate) use life::{Phase, run};
 pub use routing::Routing;
-pub use shared::{Count, Counters, Limits, Shared};
+pub(crate) use seats::Seats;
+pub use shared::{Count, Counters, Limits, ProxyHeader, Shared};
 pub use socket::Socket;
 pub use upstream::Upstream;
 
@@ -89,6 +92,10 @@ enum Ended {
     ServerMisbehaved,
     #[error("the proxy shuts down")]
     Drained,
+    #[error("the client took too long to log in")]
+    LoginTooSlow,
+    #[error("the session was idle for too long")]
+    IdleTooLong,
 }
 
 impl<R> Session<R> {

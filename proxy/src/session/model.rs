@@ -12,6 +12,10 @@ pub(super) struct Model {
     sent: u64,
     came: u64,
     pipeline: Pipeline,
+    /// What was sent last that a ReadyForQuery answers was a Sync.
+    ends_with_sync: bool,
+    /// The server takes the rows of a COPY: it ignores Sync and Flush until they have ended.
+    copies_in: bool,
     status: TransactionStatus,
     terminated: bool,
     /// The first ReadyForQuery has come: authentication is over.
@@ -45,6 +49,8 @@ impl Model {
             sent: 1,
             came: 0,
             pipeline: Pipeline::Nothing,
+            ends_with_sync: false,
+            copies_in: false,
             status: TransactionStatus::Idle,
             terminated: false,
             started: false,
@@ -56,8 +62,11 @@ impl Model {
     pub(super) fn client_sent(&mut self, tag: u8) {
         use client_tag::*;
         match tag {
+            SYNC | FLUSH if self.copies_in => {}
+            COPY_DONE | COPY_FAIL => self.copies_in = false,
             QUERY | FUNCTION_CALL => {
                 self.sent += 1;
+                self.ends_with_sync = false;
                 self.mix_pipeline();
             }
             SYNC => self.sync_sent(),
@@ -82,6 +91,7 @@ impl Model {
 
     fn sync_sent(&mut self) {
         self.sent += 1;
+        self.ends_with_sync = true;
         self.pipeline = Pipeline::Nothing;
     }
 
@@ -98,9 +108,21 @@ impl Model {
         }
     }
 
+    /// The server asks for the rows of a COPY. A Sync that the client sent after the COPY, before it knew, is lost.
+    pub(super) fn server_copies_in(&mut self) {
+        self.copies_in = true;
+        let has_lost_sync =
+            self.ends_with_sync && self.sent == self.came + 1 && self.pipeline == Pipeline::Nothing;
+        if has_lost_sync {
+            self.sent -= 1;
+            self.pipeline = Pipeline::Anything;
+        }
+    }
+
     /// An error came: the server skips what follows, up to Sync.
     #[inline]
     pub(super) fn server_erred(&mut self) {
+        self.copies_in = false;
         self.mix_pipeline();
     }
 
@@ -232,6 +254,43 @@ mod tests {
         model.client_sent(b'P');
         model.server_answered();
         assert!(!model.has_prepared());
+        model.client_sent(b'S');
+        model.server_ready(READY).unwrap();
+        assert!(model.is_quiet());
+    }
+
+    #[test]
+    fn a_sync_amid_a_copy_is_answered_by_nobody() {
+        let mut model = started();
+        for tag in [b'P', b'B', b'E', b'S'] {
+            model.client_sent(tag);
+        }
+        model.server_copies_in();
+        for tag in [b'd', b'H', b'S', b'd', b'c'] {
+            model.client_sent(tag);
+            assert!(!model.is_quiet());
+        }
+        model.client_sent(b'S');
+        model.server_ready(READY).unwrap();
+        assert!(model.is_quiet());
+        assert_eq!(model.server_ready(READY), Err(Surprise::NothingOwed));
+    }
+
+    #[test]
+    fn a_copy_of_a_query_or_one_that_fails_is_answered_once() {
+        let mut model = started();
+        model.client_sent(b'Q');
+        model.server_copies_in();
+        model.client_sent(b'd');
+        model.server_erred();
+        model.client_sent(b'c');
+        model.server_ready(READY).unwrap();
+        assert!(model.is_quiet());
+        for tag in [b'P', b'B', b'E', b'S'] {
+            model.client_sent(tag);
+        }
+        model.server_copies_in();
+        model.server_erred();
         model.client_sent(b'S');
         model.server_ready(READY).unwrap();
         assert!(model.is_quiet());

@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use tokio::task::yield_now;
 use tracing::warn;
 
 use super::batch::{Statement, Text, Verdict, examine};
@@ -24,6 +25,14 @@ const KEY_DATA_FRAME_BYTES_MAX: usize = HEADER_BYTES + 4 + 256;
 /// The largest Parse or Close that is looked at: longer ones are rare, and what they name is forgotten.
 const NAMING_FRAME_BYTES_MAX: usize = 64 * 1024;
 
+/// How often bytes are moved before the other sessions of the thread have their turn. Sockets are looked at only
+/// between turns: without an end to this one, an error of the server's would wait until a client that sends much
+/// has sent it all.
+const MOVES_MAX: u32 = 4;
+
+/// There may be more to move.
+struct TurnIsOver;
+
 /// Why the relay stopped.
 #[derive(Debug)]
 pub(super) enum Pause {
@@ -37,29 +46,37 @@ pub(super) enum Pause {
 impl<R: Routing> Session<R> {
     /// Relays until there is something else to do. May be dropped at any await and called again.
     pub(super) async fn relay(&mut self) -> Pause {
-        poll_fn(|cx| self.poll_relay(cx)).await
-    }
-
-    fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<Pause> {
-        match self.move_bytes(cx) {
-            Ok(()) => Poll::Pending,
-            Err(pause) => Poll::Ready(pause),
+        loop {
+            match poll_fn(|cx| self.poll_relay(cx)).await {
+                Ok(pause) => return pause,
+                Err(TurnIsOver) => yield_now().await,
+            }
         }
     }
 
-    /// Moves what can be moved now.
-    fn move_bytes(&mut self, cx: &mut Context<'_>) -> Result<(), Pause> {
-        loop {
-            let from_client = self.move_client_bytes(cx)?;
-            let from_server = self.move_server_bytes(cx)?;
-            if !from_client && !from_server {
-                self.rest_if_idle();
-                return if self.can_say_goodbye() {
-                    Err(Pause::Ended(Ended::Drained))
-                } else {
-                    Ok(())
-                };
+    /// Moves what can be moved now, but no more than a turn's worth.
+    fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<Result<Pause, TurnIsOver>> {
+        for _ in 0..MOVES_MAX {
+            match self.move_bytes(cx) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(pause) => return Poll::Ready(Ok(pause)),
             }
+        }
+        Poll::Ready(Err(TurnIsOver))
+    }
+
+    /// Moves bytes in both directions once; whether there may be more.
+    fn move_bytes(&mut self, cx: &mut Context<'_>) -> Result<bool, Pause> {
+        let from_client = self.move_client_bytes(cx)?;
+        let from_server = self.move_server_bytes(cx)?;
+        if from_client || from_server {
+            return Ok(true);
+        }
+        self.rest_if_idle();
+        match self.can_say_goodbye() {
+            true => Err(Pause::Ended(Ended::Drained)),
+            false => Ok(false),
         }
     }
 
@@ -294,6 +311,7 @@ impl<R: Routing> Session<R> {
             }
             server_tag::ROW_DESCRIPTION | server_tag::NO_DATA => self.model.server_answered(),
             server_tag::ERROR_RESPONSE => self.model.server_erred(),
+            server_tag::COPY_IN_RESPONSE => self.model.server_copies_in(),
             server_tag::BACKEND_KEY_DATA if self.captures_key(header) => {
                 let Some(frame) = self.server.unreleased().get(..header.total) else {
                     return false;

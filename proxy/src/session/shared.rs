@@ -29,14 +29,28 @@ impl<R> Shared<R> {
     }
 }
 
+/// Whether a load balancer says who the client is, before the client's first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyHeader {
+    Absent,
+    /// A connection that begins otherwise is closed.
+    Required,
+}
+
 /// The bounds of sessions.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Sessions at a time; the next is refused with 53300.
     pub connections_max: usize,
+    /// Sessions of one user at a time; `None` for no bound of its own.
+    pub connections_per_user_max: Option<usize>,
+    /// Whether every connection begins with a header of the PROXY protocol.
+    pub proxy_header: ProxyHeader,
+    /// How long a session may be idle outside a transaction; `None` for ever.
+    pub idle_max: Option<Duration>,
     /// The largest statement or batch that is held to be looked at; larger ones are streamed through.
     pub statement_bytes_max: usize,
-    /// How long a client may take to send its start-up packet.
+    /// How long a client may take from connecting until it is logged in.
     pub startup_timeout: Duration,
     /// How long connecting to PostgreSQL may take.
     pub connect_timeout: Duration,
@@ -53,6 +67,9 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections_max: 1_000,
+            connections_per_user_max: None,
+            proxy_header: ProxyHeader::Absent,
+            idle_max: None,
             statement_bytes_max: 1024 * 1024,
             startup_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),

@@ -7,9 +7,11 @@ use std::future::poll_fn;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
+use tracing::debug;
 
 use super::leg::Leg;
-use crate::wire::{ErrorReport, Opening, Severity, Startup, opening};
+use super::shared::ProxyHeader;
+use crate::wire::{ErrorReport, Opening, Severity, Startup, opening, proxy_header};
 
 /// What a connection turned out to be.
 #[derive(Debug)]
@@ -28,7 +30,10 @@ struct Asked {
 }
 
 /// Reads packets until the connection says what it is.
-pub(super) async fn begin(client: &mut Leg) -> Begun {
+pub(super) async fn begin(client: &mut Leg, header: ProxyHeader) -> Begun {
+    if header == ProxyHeader::Required && !take_proxy_header(client).await {
+        return Begun::Over;
+    }
     let mut asked = Asked::default();
     loop {
         match opening(client.inbound.filled()) {
@@ -58,6 +63,28 @@ pub(super) async fn begin(client: &mut Leg) -> Begun {
             }
             // PostgreSQL closes without a word on a bad length, too: this may be any protocol.
             Err(_) => return Begun::Over,
+        }
+    }
+}
+
+/// Takes the load balancer's header off; whether there was one.
+async fn take_proxy_header(client: &mut Leg) -> bool {
+    loop {
+        match proxy_header(client.inbound.filled()) {
+            Ok(Some((size, address))) => {
+                client.consume(size);
+                debug!(?address, "A load balancer names its client.");
+                return true;
+            }
+            Ok(None) => {
+                if poll_fn(|cx| client.poll_fill(cx)).await == 0 {
+                    return false;
+                }
+            }
+            Err(error) => {
+                debug!(%error, "A connection did not begin with a PROXY header.");
+                return false;
+            }
         }
     }
 }

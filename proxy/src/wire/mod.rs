@@ -6,6 +6,7 @@
 mod client;
 mod fields;
 mod header;
+mod proxy_header;
 mod server;
 mod startup;
 
@@ -15,6 +16,7 @@ pub use client::{
 };
 pub use fields::Malformed;
 pub use header::{HEADER_BYTES, Header, LENGTH_BYTES, body, header};
+pub use proxy_header::proxy_header;
 pub use server::{
     ColumnOrigin, ErrorReport, Severity, TransactionStatus, bind_complete, command_complete,
     data_row, data_row_values, parameter_description, parse_complete, patch_origins,
@@ -37,6 +39,8 @@ pub mod read {
 pub mod client_tag {
     pub const BIND: u8 = b'B';
     pub const CLOSE: u8 = b'C';
+    pub const COPY_DONE: u8 = b'c';
+    pub const COPY_FAIL: u8 = b'f';
     pub const DESCRIBE: u8 = b'D';
     pub const EXECUTE: u8 = b'E';
     pub const FLUSH: u8 = b'H';
@@ -53,6 +57,7 @@ pub mod server_tag {
     pub const BIND_COMPLETE: u8 = b'2';
     pub const CLOSE_COMPLETE: u8 = b'3';
     pub const COMMAND_COMPLETE: u8 = b'C';
+    pub const COPY_IN_RESPONSE: u8 = b'G';
     pub const DATA_ROW: u8 = b'D';
     pub const ERROR_RESPONSE: u8 = b'E';
     pub const NO_DATA: u8 = b'n';
