@@ -53,6 +53,19 @@ impl Equivalence {
         }
     }
 
+    /// The columns that equal this one, itself included.
+    pub(crate) fn members(&self, column: ColumnRef) -> Vec<ColumnRef> {
+        let representative = self.representative(column);
+        let known = self.parents.keys().copied();
+        let mut members: Vec<ColumnRef> = known
+            .filter(|other| self.representative(*other) == representative)
+            .collect();
+        if !members.contains(&column) {
+            members.push(column);
+        }
+        members
+    }
+
     /// The expression with every column replaced by its representative, in canonical form: equal
     /// results mean equal values in every row.
     pub(crate) fn canonical(&self, scalar: &Scalar) -> Scalar {

@@ -21,6 +21,7 @@
 mod aggregate;
 pub mod block;
 mod bucket;
+mod candidates;
 pub mod catalog;
 mod derive;
 mod determinism;

@@ -4,8 +4,10 @@
 //! they are, beside those that one answers.
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 
 use crate::block::{Block, Occurrence, Tables};
+use crate::candidates::{Candidates, MATCHES_MAX, REASONS_MAX};
 use crate::catalog::Catalog;
 use crate::determinism::{block_in_any_order, reads_sub_selects, set_operation_in_any_order};
 use crate::emit::{Emitter, Replacement};
@@ -17,9 +19,6 @@ use crate::query::{Body, Query};
 use crate::reason::{Code, Reason};
 use crate::volatility::volatility;
 use crate::{Context, Match, is_utc};
-
-/// Most statements that are offered when several blocks have several rollups each.
-const MATCHES_MAX: usize = 8;
 
 /// A block that aggregates base tables.
 struct Site<'q> {
@@ -68,7 +67,7 @@ pub(crate) fn plan(query: &Query, context: Context<'_>) -> Result<Plan, Reason> 
             reasons.push(reason);
         }
     }
-    reasons.sort_by_key(|reason| std::cmp::Reverse(reason.code.obligations_met()));
+    reasons.sort_by_key(|reason| Reverse(reason.code.obligations_met()));
     Ok(Plan { matches, reasons })
 }
 
@@ -87,27 +86,51 @@ fn site<'q>(block: &'q Block, context: Context<'_>) -> Site<'q> {
     // A rollup may have the left join as written, or the inner join that it amounts to.
     let with_inner_joins = with_rejected_nulls_inner(&reduced)
         .map(|block| without_redundant_joins(block, context.catalog));
-    let mut site = Site {
-        block,
-        alternatives: vec![],
-        reasons: vec![],
-    };
-    for (rollup, candidate) in context.rollups.iter().enumerate() {
-        let definition = &candidate.definition;
+    let attempt = |rollup: usize| {
+        let definition = &context.rollups.get(rollup)?.definition;
         let derived = matcher.derive(&reduced, definition);
         let derived = match (derived, &with_inner_joins) {
             (Err(reason), Some(block)) => matcher.derive(block, definition).map_err(|_| reason),
             (derived, _) => derived,
         };
-        match derived {
-            Ok(Derived { block, proof }) => site.alternatives.push(Alternative {
-                rollup,
-                block,
-                proof,
-            }),
-            Err(reason) => site.reasons.push(reason.of_rollup(&definition.name)),
+        let found = derived.map(|Derived { block, proof }| Alternative {
+            rollup,
+            block,
+            proof,
+        });
+        Some(found.map_err(|reason| reason.of_rollup(&definition.name)))
+    };
+    let forms: Vec<&Block> = std::iter::once(&reduced).chain(&with_inner_joins).collect();
+    let Candidates { likely, nearest } = Candidates::of(&forms, context.rollups, context.catalog);
+    let mut alternatives: Vec<Alternative> = vec![];
+    let mut refusals: Vec<(usize, Reason)> = vec![];
+    for rollup in likely {
+        match attempt(rollup) {
+            Some(Ok(found)) => alternatives.push(found),
+            Some(Err(reason)) => refusals.push((rollup, reason)),
+            None => {}
+        }
+        if alternatives.len() == MATCHES_MAX {
+            break;
         }
     }
+    if alternatives.is_empty() {
+        for rollup in nearest {
+            let found = attempt(rollup);
+            debug_assert!(
+                !matches!(found, Some(Ok(_))),
+                "a rollup that cannot match does"
+            );
+            refusals.extend(found.and_then(Result::err).map(|reason| (rollup, reason)));
+        }
+    }
+    refusals.sort_by_key(|(rollup, reason)| (Reverse(reason.code.obligations_met()), *rollup));
+    let reasons = refusals.into_iter().map(|(_, reason)| reason);
+    let mut site = Site {
+        block,
+        alternatives,
+        reasons: reasons.take(REASONS_MAX).collect(),
+    };
     let rows = |alternative: &Alternative| {
         let rollup = context.rollups.get(alternative.rollup);
         rollup.map_or(0, |rollup| rollup.rows)

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::block::{Attachment, Block, Distinct, Occurrence, Tables};
 use crate::bucket::{Grain, as_bucket};
+use crate::candidates::Offer;
 use crate::catalog::{AttNum, Catalog, ColumnType, Oid};
 use crate::equivalence::Equivalence;
 use crate::expr::{Aggregate, ColumnRef, OccurrenceId, Scalar};
@@ -62,6 +63,8 @@ pub struct RollupDefinition {
     pub(crate) canonical_predicates: Vec<Scalar>,
     /// The keys that are buckets of time.
     pub(crate) time_keys: Vec<TimeKey>,
+    /// What it has, in short.
+    pub(crate) offer: Offer,
 }
 
 /// A key that gives the beginning of a bucket of time.
@@ -136,6 +139,7 @@ impl RollupDefinition {
             .map(|column| column.stored.canonical(&classes))
             .collect();
         let time_keys = time_keys(&canonical_columns, tables);
+        let offer = Offer::of(&block, &canonical_columns, &classes, tables);
         let canonical_predicates = block
             .predicates
             .iter()
@@ -152,6 +156,7 @@ impl RollupDefinition {
             canonical_columns,
             canonical_predicates,
             time_keys,
+            offer,
         })
     }
 
