@@ -41,6 +41,8 @@ impl Sketch {
 pub(crate) struct Offer {
     /// The tables that cannot be left out of the rollup.
     needed: Vec<Oid>,
+    /// Which mentions of tables cannot be left out.
+    needed_occurrences: Vec<OccurrenceId>,
     /// The columns in its keys and conditions, and those that equal them.
     dimensions: Sketch,
     /// The columns in anything.
@@ -54,8 +56,17 @@ impl Offer {
         classes: &Equivalence,
         tables: Tables<'_>,
     ) -> Self {
+        let all = (0..block.occurrences.len()).map(OccurrenceId);
+        let needed_occurrences: Vec<OccurrenceId> = all
+            .filter(|occurrence| !is_removable(*occurrence, block, tables))
+            .collect();
+        let needed = needed_occurrences
+            .iter()
+            .filter_map(|occurrence| Some(tables.relation(*occurrence)?.oid))
+            .collect();
         let mut offer = Offer {
-            needed: needed_tables(block, tables),
+            needed,
+            needed_occurrences,
             ..Offer::default()
         };
         let mut dimensions: Vec<ColumnRef> = vec![];
@@ -78,6 +89,11 @@ impl Offer {
             insert(&mut offer.columns, column, tables);
         }
         offer
+    }
+
+    /// Whether the mention of a table cannot be left out of the rollup.
+    pub(crate) fn needs(&self, occurrence: OccurrenceId) -> bool {
+        self.needed_occurrences.contains(&occurrence)
     }
 
     /// How much of what the block needs is certainly missing; 0 if it may match.
@@ -117,14 +133,6 @@ fn with_equals(columns: &[ColumnRef], classes: &Equivalence) -> Vec<ColumnRef> {
     all.sort();
     all.dedup();
     all
-}
-
-/// The tables that stay whichever others are left out.
-fn needed_tables(block: &Block, tables: Tables<'_>) -> Vec<Oid> {
-    let all = (0..block.occurrences.len()).map(OccurrenceId);
-    all.filter(|occurrence| !is_removable(*occurrence, block, tables))
-        .filter_map(|occurrence| Some(tables.relation(occurrence)?.oid))
-        .collect()
 }
 
 /// Whether the table can be left out after as many others as possible.

@@ -37,6 +37,7 @@ mod grouping;
 mod implication;
 mod joins;
 mod left_joins;
+mod mapping;
 mod matching;
 mod names;
 mod normalize;

@@ -6,7 +6,7 @@
 use crate::aggregate::AggregateDeriver;
 use crate::block::{Attachment, Block, Distinct, Occurrence, OrderItem, Output, Source, Tables};
 use crate::catalog::{AttNum, Catalog};
-use crate::derive::Deriver;
+use crate::derive::{Deriver, ROLLUP_OCCURRENCE};
 use crate::determinism::windows_in_order;
 use crate::equivalence::{Equivalence, column_equality};
 use crate::exact::prints_exactly;
@@ -15,13 +15,11 @@ use crate::grain::is_same_grain;
 use crate::implication::{as_bound, implies, is_made_equal};
 use crate::joins::{Joins, Removal};
 use crate::left_joins::{FoundRows, LeftJoins};
+use crate::mapping::{Mapping, joined_back, mappings};
 use crate::reason::{Code, Reason};
 use crate::rollup::RollupDefinition;
 use crate::time;
 use crate::volatility::may_raise;
-
-/// Most ways to map a query's tables to a rollup's that are tried; more arise only from many self-joins.
-const MAPPINGS_MAX: usize = 24;
 
 /// One obligation and what discharged it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,12 +52,22 @@ impl Matcher<'_> {
         rollup: &RollupDefinition,
     ) -> Result<Derived, Reason> {
         let mut refusal = Reason::new(Code::JoinDiffers, "");
-        for mapping in mappings(query, &rollup.block, self.catalog)? {
-            match self.derive_mapped(query, rollup, &mapping) {
+        let mappings = mappings(query, &rollup.block, self.catalog)?;
+        for mapping in &mappings {
+            match self.derive_mapped(query, rollup, mapping) {
                 Ok(derived) => return Ok(derived),
                 // The mapping that came furthest says what is really missing.
                 Err(reason) if refusal.code == Code::JoinDiffers => refusal = reason,
                 Err(_) => {}
+            }
+        }
+        if may_be_joined_back(refusal.code) {
+            let again = mappings
+                .iter()
+                .flat_map(|mapping| joined_back(query, rollup, mapping, refusal.code));
+            let found = again.map(|mapping| self.derive_mapped(query, rollup, &mapping));
+            if let Some(derived) = found.into_iter().find_map(Result::ok) {
+                return Ok(derived);
             }
         }
         Err(refusal)
@@ -69,19 +77,19 @@ impl Matcher<'_> {
         &self,
         query: &Block,
         rollup: &RollupDefinition,
-        mapping: &[OccurrenceId],
+        mapping: &Mapping,
     ) -> Result<Derived, Reason> {
         let replace = |column: ColumnRef| ColumnRef {
             occurrence: mapping
+                .targets
                 .get(column.occurrence.0)
                 .copied()
                 .unwrap_or(column.occurrence),
             ..column
         };
         let query = query.map_columns(&replace);
-        let kept = query.occurrences.iter().filter(|kept| is_kept(kept));
         let base = rollup.block.occurrences.iter();
-        let occurrences: Vec<Occurrence> = base.chain(kept).cloned().collect();
+        let occurrences: Vec<Occurrence> = base.chain(mapping.kept(&query)).cloned().collect();
         let tables = Tables {
             occurrences: &occurrences,
             catalog: self.catalog,
@@ -103,54 +111,12 @@ impl Matcher<'_> {
     }
 }
 
-/// Whether the item of FROM stays in the rewritten statement, beside the rollup's table.
-fn is_kept(occurrence: &Occurrence) -> bool {
-    match &occurrence.source {
-        Source::Select(_) => true,
-        Source::Table(_) | Source::Rollup => false,
-    }
-}
-
-/// Maps each of the query's base tables to one of the rollup's, and what is kept behind those.
-fn mappings(
-    query: &Block,
-    rollup: &Block,
-    catalog: &Catalog,
-) -> Result<Vec<Vec<OccurrenceId>>, Reason> {
-    let mut mappings: Vec<Vec<OccurrenceId>> = vec![vec![]];
-    let mut kept = rollup.occurrences.len()..;
-    for occurrence in &query.occurrences {
-        if is_kept(occurrence) {
-            let id = OccurrenceId(kept.next().unwrap_or_default());
-            mappings.iter_mut().for_each(|mapping| mapping.push(id));
-            continue;
-        }
-        let same_table = |position: &usize| {
-            rollup
-                .occurrences
-                .get(*position)
-                .is_some_and(|other| other.source == occurrence.source)
-        };
-        let candidates: Vec<OccurrenceId> = (0..rollup.occurrences.len())
-            .filter(same_table)
-            .map(OccurrenceId)
-            .collect();
-        let extended = mappings.iter().flat_map(|mapping| {
-            candidates
-                .iter()
-                .filter(|candidate| !mapping.contains(candidate))
-                .map(|candidate| [mapping.as_slice(), &[*candidate]].concat())
-        });
-        mappings = extended.take(MAPPINGS_MAX).collect();
-        if mappings.is_empty() {
-            let relation = occurrence.relation();
-            let name = relation
-                .and_then(|oid| catalog.relation_by_oid(oid))
-                .map_or("a table", |relation| &relation.name);
-            return Err(Reason::new(Code::TableMissing, name));
-        }
-    }
-    Ok(mappings)
+/// Whether what is missing may be found in a table beside the rollup.
+fn may_be_joined_back(code: Code) -> bool {
+    matches!(
+        code,
+        Code::DimensionMissing | Code::BucketUnaligned | Code::MeasureMissing | Code::JoinDiffers
+    )
 }
 
 /// What the predicates bound by constants on both sides: it is neither infinite nor NULL.
@@ -177,7 +143,7 @@ fn finite_times(predicates: &[Scalar], classes: &Equivalence) -> Vec<Scalar> {
 /// One mapping being tried; the query speaks of the rollup's occurrences.
 struct Attempt<'q> {
     query: &'q Block,
-    mapping: &'q [OccurrenceId],
+    mapping: &'q Mapping,
     rollup: &'q RollupDefinition,
     tables: Tables<'q>,
     deriver: Deriver<'q>,
@@ -187,7 +153,7 @@ impl Attempt<'_> {
     fn derive(&self) -> Result<Derived, Reason> {
         let left_joins = LeftJoins {
             query: self.query,
-            mapping: self.mapping,
+            mapping: &self.mapping.targets,
             rollup: self.rollup,
             tables: self.tables,
         };
@@ -197,6 +163,13 @@ impl Attempt<'_> {
         proof.extend(removals.iter().map(|removal| Step {
             rule: "join removed",
             detail: removal.proof.clone(),
+        }));
+        proof.extend(self.mapping.kept(self.query).filter_map(|kept| {
+            let relation = self.tables.catalog.relation_by_oid(kept.relation()?)?;
+            Some(Step {
+                rule: "joined back by keys",
+                detail: relation.name.clone(),
+            })
         }));
         self.keeps_every_row(&removals)?;
         let predicates = self.compensation(found, &mut proof)?;
@@ -210,9 +183,9 @@ impl Attempt<'_> {
 
     /// The rollup's tables that the query does not read must each be removable.
     fn remove_extra_joins(&self) -> Result<Vec<Removal>, Reason> {
-        let all = (0..self.tables.occurrences.len()).map(OccurrenceId);
+        let all = (0..self.mapping.base).map(OccurrenceId);
         let mut extra: Vec<OccurrenceId> = all
-            .filter(|occurrence| !self.mapping.contains(occurrence))
+            .filter(|occurrence| !self.mapping.targets.contains(occurrence))
             .collect();
         let mut removals: Vec<Removal> = vec![];
         while !extra.is_empty() {
@@ -346,7 +319,7 @@ impl Attempt<'_> {
         self.refuse_raising_having()?;
         let mut projection = Projection {
             attempt: self,
-            is_same_grain: is_same_grain(self.query, self.rollup, self.tables),
+            is_same_grain: self.is_same_grain(),
             group_by,
         };
         let outputs = self
@@ -390,6 +363,13 @@ impl Attempt<'_> {
         })
     }
 
+    /// A row beside the rollup's may repeat it, and a grouping set may leave out keys.
+    fn is_same_grain(&self) -> bool {
+        self.query.grouping_sets.is_none()
+            && self.mapping.kept(self.query).next().is_none()
+            && is_same_grain(self.query, self.rollup, self.tables)
+    }
+
     fn group_by(&self) -> Result<Vec<Scalar>, Reason> {
         let mut group_by = vec![];
         for key in &self.query.group_by {
@@ -411,7 +391,7 @@ impl Attempt<'_> {
             source: Source::Rollup,
             attachment: Attachment::Inner,
         }];
-        for kept in self.query.occurrences.iter().filter(|kept| is_kept(kept)) {
+        for kept in self.mapping.kept(self.query) {
             let attachment = match &kept.attachment {
                 Attachment::Inner => Attachment::Inner,
                 Attachment::Left(condition) => {
@@ -470,17 +450,28 @@ impl Attempt<'_> {
     }
 
     fn keys_used(&self, derived: &Block) -> String {
-        let names = derived
-            .group_by
-            .iter()
-            .flat_map(Scalar::columns)
-            .filter_map(|column| self.rollup.columns.get(column.attnum.0 as usize));
-        let names: Vec<&str> = names.map(|column| column.name.as_str()).collect();
+        let columns = derived.group_by.iter().flat_map(Scalar::columns);
+        let names: Vec<String> = columns.filter_map(|column| self.name_of(column)).collect();
         if names.is_empty() {
             "nothing: one row".to_owned()
         } else {
             names.join(", ")
         }
+    }
+}
+
+impl Attempt<'_> {
+    /// What a column of the derived block is called.
+    fn name_of(&self, column: ColumnRef) -> Option<String> {
+        if column.occurrence == ROLLUP_OCCURRENCE {
+            let stored = self.rollup.columns.get(column.attnum.0 as usize)?;
+            return Some(stored.name.clone());
+        }
+        let kept = column.occurrence.0 - ROLLUP_OCCURRENCE.0 - 1;
+        Some(self.tables.column_label(ColumnRef {
+            occurrence: OccurrenceId(self.mapping.base + kept),
+            ..column
+        }))
     }
 }
 

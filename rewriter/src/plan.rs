@@ -131,11 +131,13 @@ fn site<'q>(block: &'q Block, context: Context<'_>) -> Site<'q> {
         alternatives,
         reasons: reasons.take(REASONS_MAX).collect(),
     };
-    let rows = |alternative: &Alternative| {
+    // Of two rollups that are alike, the one beside which fewer tables are read.
+    let cost = |alternative: &Alternative| {
         let rollup = context.rollups.get(alternative.rollup);
-        rollup.map_or(0, |rollup| rollup.rows)
+        let rows = rollup.map_or(0, |rollup| rollup.rows);
+        (rows, alternative.block.occurrences.len())
     };
-    site.alternatives.sort_by_key(rows);
+    site.alternatives.sort_by_key(cost);
     site
 }
 

@@ -77,7 +77,7 @@ codes! {
     MayRaise => "may-raise",
     /// No rollup is configured.
     NoRollups => "no-rollups",
-    /// The query reads a table that the rollup was not built from.
+    /// The query reads a table that the rollup was not built from and that cannot be joined back to it.
     TableMissing => "table-missing",
     /// The rollup joins a table that the query does not, and no enforced foreign key proves that the join keeps every row once.
     JoinNotRemovable => "join-not-removable",
