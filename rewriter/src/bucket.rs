@@ -1,11 +1,13 @@
 //! Time buckets: functions that take each point of time to the beginning of the bucket that it is in, and
 //! functions that give one value for all of a bucket.
 //!
-//! All of them are over timestamp without time zone, whose buckets depend on nothing else.
+//! Buckets of timestamp without time zone depend on nothing else. Those of instants are kept in UTC, and
+//! what the session's clocks show follows from them.
 
 use crate::expr::{BinaryOp, ColumnTypes, Literal, Scalar};
 use crate::time::{Civil, DAY, HOUR, MINUTE, SECOND};
 use crate::types;
+use crate::zone::Zone;
 
 /// A division of the time line into buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub(crate) enum Grain {
 
 impl Grain {
     const DAY: Grain = fixed(DAY);
+    /// The finest buckets that begin alike in all zones.
+    pub(crate) const QUARTER_HOUR: Grain = fixed(15 * MINUTE);
 
     /// The buckets of `date_trunc`.
     pub(crate) fn of_unit(unit: &str) -> Option<Grain> {
@@ -170,18 +174,78 @@ pub(crate) struct Bucket<'a> {
     pub(crate) loses_infinity: bool,
 }
 
-/// The bucket whose beginning the expression gives, if it is such a function.
+/// The bucket whose beginning the expression gives, if it is such a function of a timestamp.
 pub(crate) fn as_bucket<'a>(scalar: &'a Scalar, columns: &dyn ColumnTypes) -> Option<Bucket<'a>> {
+    bucket_of(scalar).filter(|bucket| has_type(bucket.operand, types::TIMESTAMP, columns))
+}
+
+/// `timezone('UTC', operand)`: the instant.
+pub(crate) fn as_utc<'a>(scalar: &'a Scalar, columns: &dyn ColumnTypes) -> Option<&'a Scalar> {
+    let (zone, operand) = as_local_time(scalar, columns)?;
+    (Zone::named(zone) == Zone::Utc).then_some(operand)
+}
+
+/// `timezone(zone, operand)` of an instant.
+pub(crate) fn as_local_time<'a>(
+    scalar: &'a Scalar,
+    columns: &dyn ColumnTypes,
+) -> Option<(&'a str, &'a Scalar)> {
+    let Scalar::Call {
+        name: "timezone",
+        arguments,
+    } = scalar
+    else {
+        return None;
+    };
+    let [Scalar::Literal(Literal::String(zone)), operand] = arguments.as_slice() else {
+        return None;
+    };
+    has_type(operand, types::TIMESTAMPTZ, columns).then_some((zone.as_str(), operand))
+}
+
+/// `date_bin(interval, operand, origin)` of an instant, the origin with its offset.
+pub(crate) fn as_bin_of_instants<'a>(
+    scalar: &'a Scalar,
+    columns: &dyn ColumnTypes,
+) -> Option<Bucket<'a>> {
+    let Scalar::Call {
+        name: "date_bin",
+        arguments,
+    } = scalar
+    else {
+        return None;
+    };
+    let [stride, operand, origin] = arguments.as_slice() else {
+        return None;
+    };
+    let origin = match origin {
+        Scalar::Cast { operand, to: _ } => operand,
+        other => other,
+    };
+    let Scalar::Literal(Literal::String(origin)) = origin else {
+        return None;
+    };
+    let grain = bins(stride, Civil::parse_utc(origin)?)?;
+    has_type(operand, types::TIMESTAMPTZ, columns).then_some(Bucket {
+        grain,
+        operand,
+        is_date: false,
+        loses_infinity: false,
+    })
+}
+
+fn has_type(scalar: &Scalar, oid: u32, columns: &dyn ColumnTypes) -> bool {
+    types::type_of(scalar, columns).is_some_and(|ty| ty.oid.0 == oid)
+}
+
+fn bucket_of(scalar: &Scalar) -> Option<Bucket<'_>> {
     let bucket = |(grain, operand)| Bucket {
         grain,
         operand,
         is_date: false,
         loses_infinity: false,
     };
-    let is_timestamp = |operand: &Scalar| {
-        types::type_of(operand, columns).is_some_and(|ty| ty.oid.0 == types::TIMESTAMP)
-    };
-    let found = match scalar {
+    Some(match scalar {
         Scalar::Call {
             name: "date_trunc",
             arguments,
@@ -218,8 +282,7 @@ pub(crate) fn as_bucket<'a>(scalar: &'a Scalar, columns: &dyn ColumnTypes) -> Op
             bucket((grain, operand)).filter(is_put_back)?
         }
         _ => return None,
-    };
-    is_timestamp(found.operand).then_some(found)
+    })
 }
 
 impl<'a> Bucket<'a> {
@@ -324,16 +387,21 @@ fn as_bin(arguments: &[Scalar]) -> Option<(Grain, &Scalar)> {
     let [stride, operand, origin] = arguments else {
         return None;
     };
+    Some((
+        bins(stride, crate::time::constant(origin, false)?)?,
+        operand,
+    ))
+}
+
+fn bins(stride: &Scalar, Civil(origin): Civil) -> Option<Grain> {
     let period = match stride {
         Scalar::Literal(Literal::String(text)) => interval_of(text)?,
         stride => interval(stride)?,
     };
-    let Civil(origin) = crate::time::constant(origin, false)?;
-    let grain = Grain::Fixed {
+    (period > 0).then(|| Grain::Fixed {
         period,
         phase: origin.rem_euclid(period),
-    };
-    (period > 0).then_some((grain, operand))
+    })
 }
 
 /// The microseconds of an interval that is as long whenever it begins.
@@ -380,22 +448,35 @@ pub(crate) fn as_coarse<'a>(
     columns: &dyn ColumnTypes,
 ) -> impl Iterator<Item = Coarse<'a>> {
     let moved = as_moved_bucket(scalar).map(|(grain, operand, _)| (operand, vec![grain]));
-    let is_timestamp = |operand: &Scalar| {
-        types::type_of(operand, columns).is_some_and(|ty| ty.oid.0 == types::TIMESTAMP)
+    let is_timestamp = |operand: &Scalar| has_type(operand, types::TIMESTAMP, columns);
+    // Of an instant, what the session's clocks show. A day later they may show another hour, and bins of
+    // instants are no bins of these.
+    let is_instant = |operand: &Scalar| {
+        let is_moved = matches!(
+            scalar,
+            Scalar::Binary {
+                op: BinaryOp::Minus,
+                ..
+            }
+        );
+        let is_bin = matches!(
+            scalar,
+            Scalar::Call {
+                name: "date_bin",
+                ..
+            }
+        );
+        has_type(operand, types::TIMESTAMPTZ, columns) && !is_moved && !is_bin
     };
-    let coarse = moved
-        .into_iter()
-        .chain(decided_by(scalar, columns))
-        .filter(|(operand, _)| is_timestamp(operand))
-        .map(|(operand, grains)| Coarse { operand, grains });
-    coarse.collect::<Vec<_>>().into_iter()
+    let moved = moved.filter(|(operand, _)| is_timestamp(operand));
+    let direct =
+        decided_by(scalar).filter(|(operand, _)| is_timestamp(operand) || is_instant(operand));
+    let coarse = moved.into_iter().chain(direct);
+    coarse.map(|(operand, grains)| Coarse { operand, grains })
 }
 
-fn decided_by<'a>(
-    scalar: &'a Scalar,
-    columns: &dyn ColumnTypes,
-) -> Option<(&'a Scalar, Vec<Grain>)> {
-    if let Some(Bucket { grain, operand, .. }) = as_bucket(scalar, columns) {
+fn decided_by(scalar: &Scalar) -> Option<(&Scalar, Vec<Grain>)> {
+    if let Some(Bucket { grain, operand, .. }) = bucket_of(scalar) {
         return Some((operand, vec![grain]));
     }
     Some(match scalar {

@@ -5,18 +5,19 @@
 //! beside it.
 
 use crate::block::Tables;
-use crate::bucket::{self, with_operand};
+use crate::bucket::{self, Grain, with_operand};
 use crate::catalog::AttNum;
 use crate::equivalence::Equivalence;
-use crate::expr::{BinaryOp, ColumnRef, OccurrenceId, Scalar, TypeName};
+use crate::expr::{BinaryOp, ColumnRef, Literal, OccurrenceId, Scalar, TypeName};
 use crate::implication::{Bound, as_bound};
 use crate::print::expression;
 use crate::reason::{Code, Reason};
-use crate::rollup::{RollupDefinition, TimeKey};
+use crate::rollup::{InstantForm, RollupDefinition, TimeKey};
 use crate::scalar::quoted;
 use crate::time::{self, Civil};
 use crate::types;
 use crate::volatility::may_raise;
+use crate::zone::Zone;
 
 /// The rollup's table in a rewritten statement: its only occurrence.
 pub(crate) const ROLLUP_OCCURRENCE: OccurrenceId = OccurrenceId(0);
@@ -35,10 +36,19 @@ pub(crate) struct Deriver<'a> {
     pub(crate) rollup: &'a RollupDefinition,
     /// The rollup's own base tables.
     pub(crate) tables: Tables<'a>,
-    /// Whether the session's TimeZone never differs from UTC.
-    pub(crate) is_utc: bool,
+    /// The session's.
+    pub(crate) zone: Zone,
     /// What the query bounds on both sides, in canonical form: times that are not infinite.
     pub(crate) finite: &'a [Scalar],
+    /// Instants that the query keeps to days in which all zones have whole quarters of an hour.
+    pub(crate) recent: &'a [Scalar],
+}
+
+/// A stored bucket of what a query names.
+struct StoredBucket<'a> {
+    key: &'a TimeKey,
+    /// Its beginning, of the type of what is named.
+    beginning: Scalar,
 }
 
 /// A compared time as a timestamp.
@@ -64,13 +74,24 @@ fn turning_point(op: BinaryOp, constant: Civil, resolution: i64) -> Option<Civil
 }
 
 impl TimeKey {
-    /// The beginning of the bucket as a timestamp.
+    /// The beginning of the bucket as a timestamp, or as an instant.
     fn beginning(&self) -> Scalar {
         let stored = stored_column(self.position);
-        match self.stored_as_date {
+        let beginning = match self.stored_as_date {
             true => stored.cast(TypeName::plain("timestamp", types::TIMESTAMP)),
             false => stored,
+        };
+        match self.instant {
+            Some(InstantForm::Utc) => at_time_zone("UTC", beginning),
+            Some(InstantForm::Instant) | None => beginning,
         }
+    }
+}
+
+fn at_time_zone(zone: &str, operand: Scalar) -> Scalar {
+    Scalar::Call {
+        name: "timezone",
+        arguments: vec![Scalar::Literal(Literal::String(zone.to_owned())), operand],
     }
 }
 
@@ -121,11 +142,48 @@ impl<'a> Deriver<'a> {
     /// Functions of time that a finer bucket decides: they give the same for the bucket's beginning.
     fn of_finer_bucket(&self, scalar: &Scalar) -> Option<Scalar> {
         bucket::as_coarse(scalar, &self.tables).find_map(|coarse| {
-            let key = self
-                .time_keys(coarse.operand)
-                .find(|key| coarse.is_decided_by(key.grain))?;
-            Some(with_operand(scalar, coarse.operand, &key.beginning()))
+            let buckets = self.buckets(coarse.operand);
+            let bucket = buckets
+                .iter()
+                .find(|bucket| coarse.is_decided_by(bucket.key.grain))?;
+            Some(with_operand(scalar, coarse.operand, &bucket.beginning))
         })
+    }
+
+    /// The stored buckets that the value lies in: of itself, or of the instant at which clocks show it.
+    fn buckets(&self, operand: &Scalar) -> Vec<StoredBucket<'a>> {
+        let direct = self
+            .time_keys(operand)
+            .filter(|key| key.instant.is_none())
+            .map(|key| StoredBucket {
+                key,
+                beginning: key.beginning(),
+            });
+        let (zone, instant, shown) = match bucket::as_local_time(operand, &self.tables) {
+            Some((zone, instant)) => (Zone::named(zone), instant, Some(zone)),
+            None => (self.zone, operand, None),
+        };
+        let instants = self.time_keys(instant).filter(|key| key.instant.is_some());
+        let instants = instants.filter(|key| self.is_alike_in(zone, key));
+        let instants = instants.map(|key| StoredBucket {
+            key,
+            beginning: match shown {
+                Some(zone) => at_time_zone(zone, key.beginning()),
+                None => key.beginning(),
+            },
+        });
+        direct.chain(instants).collect()
+    }
+
+    /// Whether the buckets, which are UTC's, begin where the zone's clocks begin such buckets.
+    fn is_alike_in(&self, zone: Zone, key: &TimeKey) -> bool {
+        match zone {
+            Zone::Utc => true,
+            Zone::QuarterHours => {
+                key.grain.nests_in(Grain::QUARTER_HOUR) && self.recent.contains(&key.operand)
+            }
+            Zone::Other => false,
+        }
     }
 
     fn time_keys(&self, operand: &Scalar) -> impl Iterator<Item = &'a TimeKey> {
@@ -165,34 +223,51 @@ impl<'a> Deriver<'a> {
             is_day,
             resolution,
         } = self.time_operand(operand)?;
-        let keys: Vec<&TimeKey> = self
-            .time_keys(&timestamp)
-            .filter(|key| !is_day || key.grain.keeps_midnights())
+        let buckets: Vec<StoredBucket<'_>> = self
+            .buckets(&timestamp)
+            .into_iter()
+            .filter(|bucket| !is_day || bucket.key.grain.keeps_midnights())
             .collect();
-        let coarsest = keys.first()?;
-        let point = time::constant(constant, self.is_utc).map(|point| match constant {
-            // A text takes the type of what it is compared with, and a date cuts off the time.
-            Scalar::Literal(_) if is_day => point.midnight(),
-            _ => point,
-        });
+        let coarsest = buckets.first()?;
+        let point = self
+            .point(constant, &timestamp)
+            .map(|point| match constant {
+                // A text takes the type of what it is compared with, and a date cuts off the time.
+                Scalar::Literal(_) if is_day => point.midnight(),
+                _ => point,
+            });
         let turn = point.and_then(|point| turning_point(op, point, resolution));
-        let aligned = keys
+        let aligned = buckets
             .iter()
-            .find(|key| turn.is_some_and(|turn| key.grain.begins_at(turn)));
-        let Some(key) = aligned else {
+            .find(|bucket| turn.is_some_and(|turn| bucket.key.grain.begins_at(turn)));
+        let Some(StoredBucket { key, beginning }) = aligned else {
             let detail = format!(
                 "{}: the rollup keeps {}",
                 self.label(conjunct),
-                coarsest.grain.name()
+                coarsest.key.grain.name()
             );
             return Some(Err(Reason::new(Code::BucketUnaligned, detail)));
         };
         let beginning = match (is_day, key.stored_as_date) {
             (true, true) => stored_column(key.position),
-            (true, false) => key.beginning().cast(TypeName::plain("date", types::DATE)),
-            (false, _) => key.beginning(),
+            (true, false) => beginning.clone().cast(TypeName::plain("date", types::DATE)),
+            (false, _) => beginning.clone(),
         };
         Some(Ok(Scalar::binary(op, beginning, constant.clone())))
+    }
+
+    /// What clocks show at the constant: those of the session when it is compared with an instant.
+    fn point(&self, constant: &Scalar, operand: &Scalar) -> Option<Civil> {
+        let is_instant =
+            types::type_of(operand, &self.tables).is_some_and(|ty| ty.oid.0 == types::TIMESTAMPTZ);
+        let point = time::constant(constant, is_instant || self.zone == Zone::Utc);
+        match constant {
+            // In UTC, where buckets begin alike.
+            Scalar::Literal(Literal::String(text)) if is_instant => {
+                point.or_else(|| Civil::parse_utc(text))
+            }
+            _ => point,
+        }
     }
 
     /// The timestamp that a compared value is a day of, or is itself.
@@ -214,7 +289,7 @@ impl<'a> Deriver<'a> {
                 is_day: true,
                 resolution: time::DAY,
             }),
-            (types::TIMESTAMP, _) => Some(TimeOperand {
+            (types::TIMESTAMP | types::TIMESTAMPTZ, _) => Some(TimeOperand {
                 timestamp: operand.clone(),
                 is_day: false,
                 resolution: time::resolution(ty.typmod),

@@ -60,6 +60,7 @@ mod types;
 mod volatility;
 mod window;
 mod wrapped;
+mod zone;
 
 pub use matching::Step;
 pub use parse::STATEMENT_BYTES_MAX;
@@ -171,21 +172,4 @@ fn decide_query(sql: &str, context: Context<'_>) -> Decision {
         reads: query.relations(),
         wrapping: None,
     }
-}
-
-/// Zones that have had no offset at any time.
-pub(crate) fn is_utc(time_zone: &str) -> bool {
-    matches!(
-        time_zone,
-        "UTC"
-            | "Etc/UTC"
-            | "GMT"
-            | "Etc/GMT"
-            | "UCT"
-            | "Etc/UCT"
-            | "Zulu"
-            | "Etc/Zulu"
-            | "Universal"
-            | "Etc/Universal"
-    )
 }

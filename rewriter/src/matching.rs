@@ -10,7 +10,7 @@ use crate::derive::{Deriver, ROLLUP_OCCURRENCE};
 use crate::determinism::windows_in_order;
 use crate::equivalence::{Equivalence, column_equality};
 use crate::exact::prints_exactly;
-use crate::expr::{BinaryOp, ColumnRef, OccurrenceId, Scalar};
+use crate::expr::{BinaryOp, ColumnRef, Literal, OccurrenceId, Scalar};
 use crate::grain::is_same_grain;
 use crate::implication::{as_bound, implies, is_made_equal};
 use crate::joins::{Joins, Removal};
@@ -18,8 +18,9 @@ use crate::left_joins::{FoundRows, LeftJoins};
 use crate::mapping::{Mapping, joined_back, mappings};
 use crate::reason::{Code, Reason};
 use crate::rollup::RollupDefinition;
-use crate::time;
+use crate::time::{self, Civil};
 use crate::volatility::may_raise;
+use crate::zone::{QUARTER_HOURS_SINCE, Zone};
 
 /// One obligation and what discharged it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +42,8 @@ pub(crate) struct Derived {
 #[derive(Clone, Copy)]
 pub(crate) struct Matcher<'a> {
     pub(crate) catalog: &'a Catalog,
-    pub(crate) is_utc: bool,
+    /// The session's.
+    pub(crate) zone: Zone,
 }
 
 impl Matcher<'_> {
@@ -95,6 +97,7 @@ impl Matcher<'_> {
             catalog: self.catalog,
         };
         let finite = finite_times(&query.predicates, &rollup.classes);
+        let recent = recent_times(&query.predicates, &rollup.classes);
         let attempt = Attempt {
             query: &query,
             mapping,
@@ -103,8 +106,9 @@ impl Matcher<'_> {
             deriver: Deriver {
                 rollup,
                 tables,
-                is_utc: self.is_utc,
+                zone: self.zone,
                 finite: &finite,
+                recent: &recent,
             },
         };
         attempt.derive()
@@ -117,6 +121,28 @@ fn may_be_joined_back(code: Code) -> bool {
         code,
         Code::DimensionMissing | Code::BucketUnaligned | Code::MeasureMissing | Code::JoinDiffers
     )
+}
+
+/// The instants that the predicates keep to the days in which every zone has whole quarters of an hour.
+fn recent_times(predicates: &[Scalar], classes: &Equivalence) -> Vec<Scalar> {
+    let since = Civil::parse(QUARTER_HOURS_SINCE);
+    let is_recent = |constant: &Scalar| match constant {
+        Scalar::Literal(Literal::String(text)) => {
+            Civil::parse_utc(text).or_else(|| Civil::parse(text)) >= since
+        }
+        other => time::constant(other, true) >= since,
+    };
+    let bounds = predicates.iter().filter_map(as_bound);
+    let recent = bounds.filter(|bound| {
+        let is_lower = matches!(
+            bound.op,
+            BinaryOp::Greater | BinaryOp::GreaterOrEqual | BinaryOp::Equal
+        );
+        is_lower && is_recent(bound.constant)
+    });
+    recent
+        .map(|bound| classes.canonical(bound.operand))
+        .collect()
 }
 
 /// What the predicates bound by constants on both sides: it is neither infinite nor NULL.

@@ -18,7 +18,8 @@ use crate::outer::with_rejected_nulls_inner;
 use crate::query::{Body, Query};
 use crate::reason::{Code, Reason};
 use crate::volatility::volatility;
-use crate::{Context, Match, is_utc};
+use crate::zone::Zone;
+use crate::{Context, Match};
 
 /// A block that aggregates base tables.
 struct Site<'q> {
@@ -80,7 +81,7 @@ fn is_site(block: &Block) -> bool {
 fn site<'q>(block: &'q Block, context: Context<'_>) -> Site<'q> {
     let matcher = Matcher {
         catalog: context.catalog,
-        is_utc: is_utc(context.time_zone),
+        zone: Zone::named(context.time_zone),
     };
     let reduced = without_redundant_joins(block.clone(), context.catalog);
     // A rollup may have the left join as written, or the inner join that it amounts to.

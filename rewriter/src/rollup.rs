@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::block::{Attachment, Block, Distinct, Occurrence, Tables};
-use crate::bucket::{Grain, as_bucket};
+use crate::bucket::{self, Bucket, Grain, as_bucket};
 use crate::candidates::Offer;
 use crate::catalog::{AttNum, Catalog, ColumnType, Oid};
 use crate::equivalence::Equivalence;
@@ -79,6 +79,17 @@ pub(crate) struct TimeKey {
     pub(crate) stored_as_date: bool,
     /// Infinite times are stored as NULL.
     pub(crate) loses_infinity: bool,
+    /// For buckets of instants, in UTC: how the beginning is stored.
+    pub(crate) instant: Option<InstantForm>,
+}
+
+/// How the beginning of a bucket of instants is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InstantForm {
+    /// As the instant.
+    Instant,
+    /// As a timestamp in UTC.
+    Utc,
 }
 
 /// A rollup whose table exists.
@@ -197,20 +208,35 @@ impl Stored {
 }
 
 fn time_keys(columns: &[Stored], tables: Tables<'_>) -> Vec<TimeKey> {
-    let bucket = |(position, stored): (usize, &Stored)| match stored {
-        Stored::Key(key) => {
-            let bucket = as_bucket(key, &tables)?;
-            Some(TimeKey {
+    let mut keys = vec![];
+    for (position, stored) in columns.iter().enumerate() {
+        let Stored::Key(key) = stored else {
+            continue;
+        };
+        let mut add = |bucket: Bucket<'_>, instant: Option<InstantForm>| {
+            keys.push(TimeKey {
                 position,
                 grain: bucket.grain,
                 operand: bucket.operand.clone(),
                 stored_as_date: bucket.is_date,
                 loses_infinity: bucket.loses_infinity,
-            })
+                instant,
+            });
+        };
+        if let Some(bucket) = as_bucket(key, &tables) {
+            if let Some(instant) = bucket::as_utc(bucket.operand, &tables) {
+                let of_instant = Bucket {
+                    operand: instant,
+                    ..bucket.clone()
+                };
+                add(of_instant, Some(InstantForm::Utc));
+            }
+            add(bucket, None);
+        } else if let Some(bucket) = bucket::as_bin_of_instants(key, &tables) {
+            add(bucket, Some(InstantForm::Instant));
         }
-        Stored::Partial(_) => None,
-    };
-    columns.iter().enumerate().filter_map(bucket).collect()
+    }
+    keys
 }
 
 /// Which tables and columns are read, whatever their names: one that was dropped and made again under its

@@ -134,12 +134,16 @@ pub(crate) fn resolution(typmod: i32) -> i64 {
 }
 
 /// The instant that a constant has when it is compared with a timestamp column, if that is certain
-/// without knowing session settings. `is_utc`: the session's TimeZone has no offset at any time.
-pub(crate) fn constant(scalar: &Scalar, is_utc: bool) -> Option<Civil> {
+/// without knowing session settings. `is_local`: it is compared as
+/// local time of the session's TimeZone, whatever that is.
+pub(crate) fn constant(scalar: &Scalar, is_local: bool) -> Option<Civil> {
     match scalar {
         Scalar::Literal(Literal::String(text)) => Civil::parse(text),
         Scalar::Cast { operand, to } => match (&**operand, to.oid) {
             (Scalar::Literal(Literal::String(text)), types::TIMESTAMP) => Civil::parse(text),
+            (Scalar::Literal(Literal::String(text)), types::TIMESTAMPTZ) if is_local => {
+                Civil::parse(text)
+            }
             (Scalar::Literal(Literal::String(text)), types::DATE) => {
                 // A date takes the day only: what stands behind it is cut off.
                 Civil::parse(text).map(Civil::midnight)
@@ -153,7 +157,7 @@ pub(crate) fn constant(scalar: &Scalar, is_utc: bool) -> Option<Civil> {
         Scalar::Call {
             name: "to_timestamp",
             arguments,
-        } if is_utc => formatted(
+        } if is_local => formatted(
             arguments,
             &[
                 "YYYY-MM-DD HH24:MI:SS.US",

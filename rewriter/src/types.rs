@@ -302,6 +302,8 @@ fn binary_type(
         (BinaryOp::Minus, DATE, DATE) => INT4,
         (BinaryOp::Plus | BinaryOp::Minus, TIMESTAMP | DATE, INTERVAL) => TIMESTAMP,
         (BinaryOp::Plus, INTERVAL, TIMESTAMP | DATE) => TIMESTAMP,
+        (BinaryOp::Plus | BinaryOp::Minus, TIMESTAMPTZ, INTERVAL) => TIMESTAMPTZ,
+        (BinaryOp::Plus, INTERVAL, TIMESTAMPTZ) => TIMESTAMPTZ,
         (BinaryOp::Multiply, INTERVAL, INT2 | INT4 | INT8 | NUMERIC | FLOAT8) => INTERVAL,
         (BinaryOp::Multiply, INT2 | INT4 | INT8 | NUMERIC | FLOAT8, INTERVAL) => INTERVAL,
         (

@@ -5,6 +5,7 @@ use crate::expr::{BinaryOp, ColumnTypes, Literal, Scalar, TypeName};
 use crate::functions::{self, Volatility};
 use crate::time::Civil;
 use crate::types;
+use crate::zone::Zone;
 
 /// The strongest dependence in the expression.
 pub(crate) fn volatility(scalar: &Scalar, columns: &dyn ColumnTypes) -> Volatility {
@@ -346,7 +347,7 @@ fn is_safe_call(name: &str, arguments: &[Scalar], columns: &dyn ColumnTypes) -> 
             is_whole && is_time(operand) && is_modern(origin)
         }
         ("timezone", [Scalar::Literal(Literal::String(zone)), operand]) => {
-            crate::is_utc(zone) && is_time(operand)
+            Zone::named(zone) == Zone::Utc && is_time(operand)
         }
         ("to_char", [operand, Scalar::Literal(Literal::String(_))]) => is_time(operand),
         ("substr" | "substring", [_, counts @ ..]) => counts.iter().all(is_count),
