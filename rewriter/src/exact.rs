@@ -85,8 +85,8 @@ pub(crate) fn scale(scalar: &Scalar, tables: &Tables<'_>) -> Option<i64> {
 
 fn scale_of_call(name: &str, arguments: &[Scalar], tables: &Tables<'_>) -> Option<i64> {
     match (name, arguments) {
-        ("ceil" | "ceiling" | "floor" | "round", [_]) => Some(0),
-        ("round", [_, Scalar::Literal(Literal::Number(digits))]) => digits.parse().ok(),
+        ("ceil" | "ceiling" | "floor" | "round" | "trunc", [_]) => Some(0),
+        ("round" | "trunc", [_, Scalar::Literal(Literal::Number(digits))]) => digits.parse().ok(),
         ("abs", [operand]) | ("nullif", [operand, _]) => scale(operand, tables),
         ("coalesce" | "greatest" | "least", [first, others @ ..]) => {
             let first = scale(first, tables)?;
@@ -113,7 +113,7 @@ fn is_whole_float(scalar: &Scalar, tables: &Tables<'_>) -> bool {
     let is_positive = |scalar: &Scalar| matches!(scalar, Scalar::Literal(Literal::Number(digits)) if digits.bytes().any(|byte| (b'1'..=b'9').contains(&byte)));
     match scalar {
         Scalar::Call {
-            name: "ceil" | "ceiling" | "floor" | "round",
+            name: "ceil" | "ceiling" | "floor" | "round" | "trunc",
             arguments,
         } => matches!(arguments.as_slice(), [operand] if is_integer(operand)),
         Scalar::Call {

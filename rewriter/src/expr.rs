@@ -407,6 +407,22 @@ pub enum Scalar {
         any_case: bool,
         negated: bool,
     },
+    /// `operand op ANY (array)`, or `ALL`.
+    Quantified {
+        operand: Box<Scalar>,
+        op: BinaryOp,
+        all: bool,
+        array: Box<Scalar>,
+    },
+    /// `ARRAY[…]`.
+    Array(Vec<Scalar>),
+    /// `operand ~ pattern`; the pattern is a literal.
+    Regex {
+        operand: Box<Scalar>,
+        pattern: Box<Scalar>,
+        any_case: bool,
+        negated: bool,
+    },
     Cast {
         operand: Box<Scalar>,
         to: TypeName,
@@ -513,6 +529,19 @@ impl Scalar {
                 list,
                 negated: _,
             } => std::iter::once(&**operand).chain(list).collect(),
+            Scalar::Regex {
+                operand,
+                pattern,
+                any_case: _,
+                negated: _,
+            } => vec![operand, pattern],
+            Scalar::Quantified {
+                operand,
+                op: _,
+                all: _,
+                array,
+            } => vec![operand, array],
+            Scalar::Array(elements) => elements.iter().collect(),
             Scalar::Like {
                 operand,
                 pattern,
@@ -617,6 +646,31 @@ impl Scalar {
                 list: list.iter().map(change).collect::<Result<_, E>>()?,
                 negated: *negated,
             },
+            Scalar::Regex {
+                operand,
+                pattern,
+                any_case,
+                negated,
+            } => Scalar::Regex {
+                operand: boxed(operand)?,
+                pattern: boxed(pattern)?,
+                any_case: *any_case,
+                negated: *negated,
+            },
+            Scalar::Quantified {
+                operand,
+                op,
+                all,
+                array,
+            } => Scalar::Quantified {
+                operand: boxed(operand)?,
+                op: *op,
+                all: *all,
+                array: boxed(array)?,
+            },
+            Scalar::Array(elements) => {
+                Scalar::Array(elements.iter().map(change).collect::<Result<_, E>>()?)
+            }
             Scalar::Like {
                 operand,
                 pattern,
@@ -747,7 +801,8 @@ impl Scalar {
             | Scalar::IsTruth { negated, .. }
             | Scalar::IsDistinct { negated, .. }
             | Scalar::In { negated, .. }
-            | Scalar::Like { negated, .. } => *negated = !*negated,
+            | Scalar::Like { negated, .. }
+            | Scalar::Regex { negated, .. } => *negated = !*negated,
             Scalar::Not(operand) => return Some((**operand).clone()),
             Scalar::Binary { op, .. } => *op = op.negated()?,
             Scalar::And(parts) => return Some(Scalar::Or(opposites(parts))),

@@ -75,6 +75,7 @@ const FUNCTIONS: &[Function] = &[
     function("round", Immutable, false, None),
     function("rtrim", Immutable, false, Some(types::TEXT)),
     function("split_part", Immutable, true, Some(types::TEXT)),
+    function("starts_with", Immutable, false, Some(types::BOOL)),
     function("strpos", Immutable, false, Some(types::INT4)),
     function("substr", Immutable, true, Some(types::TEXT)),
     function("substring", Immutable, true, Some(types::TEXT)),
@@ -82,6 +83,7 @@ const FUNCTIONS: &[Function] = &[
     function("to_char", Stable, true, Some(types::TEXT)),
     function("to_date", Stable, true, Some(types::DATE)),
     function("to_timestamp", Stable, true, Some(types::TIMESTAMPTZ)),
+    function("trunc", Immutable, false, None),
     function("upper", Immutable, false, Some(types::TEXT)),
 ];
 

@@ -165,6 +165,21 @@ fn points<'a>(
             list,
             negated: false,
         } => reads_items_alone(operand, list, columns).then(|| (&**operand, list.iter().collect())),
+        Scalar::Quantified {
+            operand,
+            op: BinaryOp::Equal,
+            all: false,
+            array,
+        } => match &**array {
+            Scalar::Array(list) => {
+                // The array's texts are texts, and blanks count in those.
+                let is_padded =
+                    types::type_of(operand, columns).is_none_or(|ty| ty.oid.0 == types::BPCHAR);
+                let is_alone = !is_padded && reads_items_alone(operand, list, columns);
+                is_alone.then(|| (&**operand, list.iter().collect()))
+            }
+            _ => None,
+        },
         _ => {
             let bound = as_bound(condition)?;
             (bound.op == BinaryOp::Equal).then(|| (bound.operand, vec![bound.constant]))

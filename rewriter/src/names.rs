@@ -44,6 +44,8 @@ fn figure(expr: &Expr) -> Result<Name, Reason> {
             let name = if *shorthand { "substr" } else { "substring" };
             Name::Strong(name.to_owned())
         }
+        Expr::Position { .. } => Name::Strong("position".to_owned()),
+        Expr::Array(_) => Name::Strong("array".to_owned()),
         Expr::AtTimeZone { .. } => Name::Strong("timezone".to_owned()),
         Expr::Trim { .. } => Name::Strong("btrim".to_owned()),
         Expr::Cast {

@@ -79,6 +79,7 @@ pub(crate) fn operand(scalar: &Scalar, column: ColumnPrinter<'_>) -> String {
         Scalar::Outer(_) => text,
         Scalar::Cast { .. }
         | Scalar::Extract { .. }
+        | Scalar::Array(_)
         | Scalar::Aggregate(_)
         | Scalar::Window(_)
         | Scalar::Grouping(_)
@@ -141,6 +142,31 @@ pub(crate) fn expression(scalar: &Scalar, column: ColumnPrinter<'_>) -> String {
                 list(values, column)
             )
         }
+        Scalar::Regex {
+            operand,
+            pattern,
+            any_case,
+            negated,
+        } => {
+            let not = if *negated { "!" } else { "" };
+            let any_case = if *any_case { "*" } else { "" };
+            format!("{} {not}~{any_case} {}", inner(operand), inner(pattern))
+        }
+        Scalar::Quantified {
+            operand,
+            op,
+            all,
+            array,
+        } => {
+            let which = if *all { "ALL" } else { "ANY" };
+            format!(
+                "{} {} {which} ({})",
+                inner(operand),
+                op.as_str(),
+                inner(array)
+            )
+        }
+        Scalar::Array(elements) => format!("ARRAY[{}]", list(elements, column)),
         Scalar::Like {
             operand,
             pattern,

@@ -171,6 +171,32 @@ impl Reason {
         }
     }
 
+    /// What to change in the rollup's query, or around it, so that it would match as far as this is concerned.
+    pub fn hint(&self) -> Option<String> {
+        self.rollup.as_ref()?;
+        let detail = &self.detail;
+        let hint = match self.code {
+            Code::TableMissing => format!("declare a rollup over {detail}"),
+            Code::JoinNotRemovable => format!(
+                "reference {detail} by a validated foreign key of NOT NULL columns, or leave it out of the rollup"
+            ),
+            Code::JoinDiffers => "join in the rollup as the statement does".to_owned(),
+            Code::PredicateMissing => {
+                "leave the condition out of the rollup, and group by its columns".to_owned()
+            }
+            Code::BucketUnaligned => "keep smaller buckets, or ask for whole ones".to_owned(),
+            Code::DimensionMissing => format!("add {detail} to the rollup's GROUP BY"),
+            Code::MeasureMissing => format!("add {detail} to the rollup's SELECT"),
+            Code::UnsupportedAggregate => {
+                "group the rollup by what is aggregated, or store the aggregate at the grain that is asked for"
+                    .to_owned()
+            }
+            Code::FloatAggregate => "keep the measure as numeric".to_owned(),
+            _ => return None,
+        };
+        Some(hint)
+    }
+
     /// The same refusal, said of one rollup.
     pub fn of_rollup(mut self, rollup: &str) -> Self {
         self.rollup = Some(rollup.to_owned());

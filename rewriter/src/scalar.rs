@@ -4,11 +4,11 @@
 //! wildcard arm here may only refuse.
 
 use sqlparser::ast::{
-    BinaryOperator, CaseWhen, CastKind, CeilFloorKind, CharacterLength, DataType, DateTimeField,
-    DuplicateTreatment, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, Interval,
-    NamedWindowDefinition, ObjectName, ObjectNamePart, OrderByExpr, TimezoneInfo, TypedString,
-    UnaryOperator, Value, ValueWithSpan,
+    Array, BinaryOperator, CaseWhen, CastKind, CeilFloorKind, CharacterLength, DataType,
+    DateTimeField, DuplicateTreatment, ExactNumberInfo, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident,
+    Interval, NamedWindowDefinition, ObjectName, ObjectNamePart, OrderByExpr, TimezoneInfo,
+    TypedString, UnaryOperator, Value, ValueWithSpan,
 };
 
 use crate::catalog::UserNames;
@@ -103,6 +103,23 @@ impl<'a> Resolver<'a> {
             } => self.primary(expr),
             Expr::IsNull(operand) => self.is_null(operand, false),
             Expr::IsNotNull(operand) => self.is_null(operand, true),
+            Expr::IsUnknown(operand) => self.is_null(operand, false),
+            Expr::IsNotUnknown(operand) => self.is_null(operand, true),
+            Expr::AnyOp {
+                left,
+                compare_op,
+                right,
+                is_some: _,
+            } => self.quantified(left, compare_op, right, false, expr),
+            Expr::AllOp {
+                left,
+                compare_op,
+                right,
+            } => self.quantified(left, compare_op, right, true, expr),
+            Expr::Position {
+                expr: searched,
+                r#in: text,
+            } => self.call("strpos", &[text, searched]),
             Expr::IsTrue(operand) => self.is_truth(operand, Truth::True, false),
             Expr::IsNotTrue(operand) => self.is_truth(operand, Truth::True, true),
             Expr::IsFalse(operand) => self.is_truth(operand, Truth::False, false),
@@ -290,6 +307,10 @@ impl<'a> Resolver<'a> {
             BinaryOperator::LtEq => BinaryOp::LessOrEqual,
             BinaryOperator::Gt => BinaryOp::Greater,
             BinaryOperator::GtEq => BinaryOp::GreaterOrEqual,
+            BinaryOperator::PGRegexMatch => return self.regex(left, right, false, false),
+            BinaryOperator::PGRegexIMatch => return self.regex(left, right, true, false),
+            BinaryOperator::PGRegexNotMatch => return self.regex(left, right, false, true),
+            BinaryOperator::PGRegexNotIMatch => return self.regex(left, right, true, true),
             _ => return Err(unsupported(whole)),
         };
         self.operators(&[op.as_str()])?;
@@ -397,6 +418,59 @@ impl<'a> Resolver<'a> {
             pattern,
             any_case,
             negated,
+        })
+    }
+
+    /// `operand ~ 'pattern'`. What stands around other operators of this kind is not split alike by all.
+    fn regex(&self, operand: &Expr, pattern: &Expr, any_case: bool, negated: bool) -> Resolved {
+        self.operators(&["~", "~*", "!~", "!~*"])?;
+        match pattern {
+            Expr::Value(_) => Ok(Scalar::Regex {
+                operand: Box::new(self.primary(operand)?),
+                pattern: Box::new(self.scalar(pattern)?),
+                any_case,
+                negated,
+            }),
+            _ => Err(unsupported(pattern)),
+        }
+    }
+
+    /// `operand = ANY (array)`, over an array of constants.
+    fn quantified(
+        &self,
+        operand: &Expr,
+        op: &BinaryOperator,
+        array: &Expr,
+        all: bool,
+        whole: &Expr,
+    ) -> Resolved {
+        let op = match op {
+            BinaryOperator::Eq => BinaryOp::Equal,
+            BinaryOperator::NotEq => BinaryOp::NotEqual,
+            BinaryOperator::Lt => BinaryOp::Less,
+            BinaryOperator::LtEq => BinaryOp::LessOrEqual,
+            BinaryOperator::Gt => BinaryOp::Greater,
+            BinaryOperator::GtEq => BinaryOp::GreaterOrEqual,
+            _ => return Err(unsupported(whole)),
+        };
+        self.operators(&[op.as_str()])?;
+        let array = match array {
+            Expr::Nested(inner) => inner,
+            other => other,
+        };
+        let array = match array {
+            Expr::Array(Array { elem, named: true }) if !elem.is_empty() => {
+                let elements = elem.iter().map(|element| self.scalar(element));
+                Scalar::Array(elements.collect::<Result<_, _>>()?)
+            }
+            Expr::Value(_) => self.scalar(array)?,
+            _ => return Err(unsupported(whole)),
+        };
+        Ok(Scalar::Quantified {
+            operand: Box::new(self.operand(operand)?),
+            op,
+            all,
+            array: Box::new(array),
         })
     }
 
@@ -708,6 +782,8 @@ fn is_boolean_operator(expr: &Expr) -> bool {
         | Expr::IsFalse(_)
         | Expr::IsNotFalse(_) => true,
         Expr::IsDistinctFrom(..) | Expr::IsNotDistinctFrom(..) => true,
+        Expr::IsUnknown(_) | Expr::IsNotUnknown(_) => true,
+        Expr::AnyOp { .. } | Expr::AllOp { .. } => true,
         Expr::InList { .. } | Expr::Between { .. } | Expr::Like { .. } | Expr::ILike { .. } => true,
         _ => false,
     }

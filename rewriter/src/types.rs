@@ -83,7 +83,10 @@ pub(crate) fn type_of(scalar: &Scalar, columns: &dyn ColumnTypes) -> Option<Colu
         Scalar::IsTruth { .. }
         | Scalar::IsDistinct { .. }
         | Scalar::In { .. }
-        | Scalar::Like { .. } => Some(plain(BOOL)),
+        | Scalar::Like { .. }
+        | Scalar::Regex { .. }
+        | Scalar::Quantified { .. } => Some(plain(BOOL)),
+        Scalar::Array(_) => None,
         Scalar::Cast { operand: _, to } => Some(ColumnType {
             typmod: to.typmod,
             ..plain(to.oid)
@@ -230,7 +233,7 @@ fn call_type(name: &str, arguments: &[Scalar], columns: &dyn ColumnTypes) -> Opt
         "coalesce" | "greatest" | "least" => common_type(arguments.iter(), columns),
         "nullif" => type_of(arguments.first()?, columns),
         "abs" => type_of(arguments.first()?, columns).map(|ty| plain(ty.oid.0)),
-        "ceil" | "ceiling" | "floor" | "round" => {
+        "ceil" | "ceiling" | "floor" | "round" | "trunc" => {
             match (type_of(arguments.first()?, columns)?.oid.0, arguments.len()) {
                 (NUMERIC, 1) | (INT2 | INT4 | INT8 | NUMERIC, 2) => Some(plain(NUMERIC)),
                 // There is none for integers: PostgreSQL prefers double precision.

@@ -97,6 +97,16 @@ fn own_volatility(scalar: &Scalar, columns: &dyn ColumnTypes) -> Volatility {
             of_comparisons(compared.into_iter(), columns)
                 .max(of_comparisons(results.chain(otherwise.as_deref()), columns))
         }
+        Scalar::Quantified { operand, array, .. } => match &**array {
+            Scalar::Array(elements) => {
+                let compared = std::iter::once(&**operand).chain(elements);
+                of_comparisons(compared, columns)
+            }
+            array => {
+                let is_read_alike = type_of(operand).is_some_and(is_plain);
+                stable_if(!(is_read_alike && array.is_constant()))
+            }
+        },
         Scalar::Literal(Literal::Interval(text)) => stable_if(!is_plain_interval(text)),
         // It depends on the rows of its tables.
         Scalar::SubQuery(_) | Scalar::Outer(_) => Volatility::Stable,
@@ -277,6 +287,7 @@ pub(crate) fn may_raise(scalar: &Scalar, columns: &dyn ColumnTypes) -> bool {
         }
         | Scalar::Negate(_) => !is_numeric(),
         Scalar::Like { pattern, .. } => !is_complete_pattern(pattern),
+        Scalar::Regex { pattern, .. } => !is_plain_regex(pattern),
         Scalar::Call { name, arguments } => {
             let raises = functions::lookup(name).is_none_or(|function| function.raises);
             raises && !is_safe_call(name, arguments, columns)
@@ -291,6 +302,29 @@ pub(crate) fn may_raise(scalar: &Scalar, columns: &dyn ColumnTypes) -> bool {
         .children()
         .into_iter()
         .any(|child| may_raise(child, columns))
+}
+
+/// A regular expression of letters, digits, anchors, points and repetitions, which cannot be wrong.
+fn is_plain_regex(pattern: &Scalar) -> bool {
+    let Scalar::Literal(Literal::String(text)) = pattern else {
+        return false;
+    };
+    let is_atom =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b' ' | b'_' | b'-' | b'.' | b'/');
+    let mut previous = None;
+    for byte in text.bytes() {
+        let is_valid = match byte {
+            b'*' | b'+' | b'?' => previous.is_some_and(is_atom),
+            b'^' => previous.is_none_or(|before| before == b'|'),
+            b'$' | b'|' => previous.is_some(),
+            byte => is_atom(byte),
+        };
+        if !is_valid {
+            return false;
+        }
+        previous = Some(byte);
+    }
+    !matches!(previous, Some(b'|'))
 }
 
 /// LIKE raises an error when it reaches an escape character at the pattern's end.

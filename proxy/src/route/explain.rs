@@ -24,6 +24,9 @@ struct ReasonLine {
     rollup: Option<String>,
     code: &'static str,
     detail: String,
+    /// What to change so that the rollup would match, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -127,6 +130,10 @@ impl Explanation {
                     .map(|reason| format!("    {}", reason.text())),
             );
         }
+        if self.sql.is_none() {
+            let hint = self.reasons.iter().find_map(|reason| reason.hint.as_ref());
+            lines.extend(hint.map(|hint| format!("  Hint: {hint}")));
+        }
         lines
     }
 
@@ -150,6 +157,7 @@ impl ReasonLine {
             rollup: reason.rollup.clone(),
             code: reason.code.as_str(),
             detail: reason.detail.clone(),
+            hint: reason.hint(),
         }
     }
 
