@@ -200,7 +200,7 @@ impl<'a> Deriver<'a> {
         if may_raise(conjunct, &self.tables) {
             return Err(Reason::new(Code::MayRaise, self.label(conjunct)));
         }
-        if !self.is_utc && equates_zones(conjunct, &self.tables) {
+        if self.zone != Zone::Utc && equates_zones(conjunct, &self.tables) {
             let detail = format!("{}: clocks may skip a time", self.label(conjunct));
             return Err(Reason::new(Code::UnsupportedExpression, detail));
         }

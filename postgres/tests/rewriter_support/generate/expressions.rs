@@ -263,6 +263,10 @@ pub(super) fn derived_key(key: &str, ty: Type, random: &mut Random) -> String {
             "EXTRACT(hour FROM @)",
             "EXTRACT(epoch FROM @)",
             "@::text",
+            "date_trunc('hour', @) + interval '30 minutes' * floor(extract(minute FROM @) / 30)",
+            "to_char(@, 'YYYY-MM-DD HH24:MI')",
+            "date_bin('15 minutes', @, '2000-01-01 00:00+00')",
+            "EXTRACT(isodow FROM @)",
         ],
         Type::Boolean => &["@", "@ IS NULL", "coalesce(@::text, '?')"],
         Type::Scaled => &["@", "@ * 2", "round(@)", "@ + 1.5", "@ / 3", "@::text"],
@@ -270,13 +274,46 @@ pub(super) fn derived_key(key: &str, ty: Type, random: &mut Random) -> String {
         Type::Enum => &["@", "@::text", "@ = 'ok'", "coalesce(@, 'sad')"],
         Type::Uuid => &["@", "@::text"],
     };
+    let key = if ty == Type::Instant {
+        column_of(key)
+    } else {
+        key
+    };
     random.pick::<&str>(forms).replace('@', key)
 }
 
-fn derived_bucket(key: &str, random: &mut Random) -> String {
+/// The column that a bucket is made of.
+pub(super) fn column_of(key: &str) -> &str {
     let column = key
-        .split_once(", ")
-        .map_or(key, |(_, rest)| rest.trim_end_matches(')'));
+        .find('{')
+        .and_then(|start| Some((start, start + key[start..].find('}')?)));
+    column.map_or(key, |(start, end)| &key[start..=end])
+}
+
+/// Buckets that a rollup may keep.
+pub(super) fn stored_bucket(column: &str, ty: Type, random: &mut Random) -> String {
+    let forms: &[&str] = match ty {
+        Type::Instant => &[
+            "date_bin('15 minutes', @, '2000-01-01 00:00+00')",
+            "date_bin('15 minutes', @, '2000-01-01 00:00+00')",
+            "date_trunc('minute', @ AT TIME ZONE 'UTC')",
+            "date_trunc('hour', @ AT TIME ZONE 'UTC')",
+            "(@ AT TIME ZONE 'UTC')::date",
+        ],
+        _ => &[
+            "date_bin('15 minutes', @, '2000-01-01')",
+            "date_trunc('hour', @) + interval '15 minutes' * floor(extract(minute FROM @) / 15)",
+            "@::date",
+            "date_trunc('week', @ + interval '1 day') - interval '1 day'",
+            "date_bin('10 days', @, timestamp '2024-01-01')",
+            "date_trunc('second', @)",
+        ],
+    };
+    random.pick::<&str>(forms).replace('@', column)
+}
+
+fn derived_bucket(key: &str, random: &mut Random) -> String {
+    let column = column_of(key);
     let forms: &[&str] = &[
         "date_trunc('hour', @)",
         "date_trunc('day', @)",
@@ -306,11 +343,10 @@ fn derived_bucket(key: &str, random: &mut Random) -> String {
 
 /// A condition on what a key stands for.
 pub(super) fn filter_on_key(key: &str, ty: Type, random: &mut Random) -> String {
-    let column = key
-        .split_once(", ")
-        .map_or(key, |(_, rest)| rest.trim_end_matches(')'));
     match ty {
-        Type::Timestamp if random.chance(80) => predicate(column, ty, random),
+        Type::Timestamp | Type::Instant if key != column_of(key) || random.chance(80) => {
+            predicate(column_of(key), ty, random)
+        }
         _ => predicate(key, ty, random),
     }
 }
@@ -341,6 +377,8 @@ pub(super) fn predicate(column: &str, ty: Type, random: &mut Random) -> String {
                     "@ NOT LIKE '_'",
                     "@ ~ '^a'",
                     "@ = ANY ('{a,b}')",
+                    "@ = ANY (ARRAY['b', 'a'])",
+                    "@ <> ALL (ARRAY['b', 'x'])",
                     "@ COLLATE \"C\" < 'b'",
                 ]))
                 .to_owned(),
@@ -385,7 +423,7 @@ pub(super) fn predicate(column: &str, ty: Type, random: &mut Random) -> String {
             ]);
             match random.below(4) {
                 0 => format!("@ >= TO_TIMESTAMP('{}', 'YYYY-MM-DD')", &moment[..10]),
-                1 => format!("@ BETWEEN '2024-01-01' AND '{moment}'"),
+                1 => format!("@ >= '2024-01-01' AND @ < '{moment}'"),
                 2 => format!("@ < DATE '{}'", &moment[..10]),
                 _ => format!("@ {comparison} '{moment}'"),
             }

@@ -1,7 +1,8 @@
 //! Statements before they are written down: rollups, queries that follow from them, and changes to either.
 
 use super::expressions::{
-    chain, derived_aggregate, derived_key, filter_on_key, over_key, predicate, stored_aggregate,
+    chain, column_of, derived_aggregate, derived_key, filter_on_key, over_key, predicate,
+    stored_aggregate, stored_bucket,
 };
 use super::star::Star;
 use super::{Type, push_new};
@@ -110,6 +111,9 @@ impl Star {
             let key = match ty {
                 Type::Float | Type::Numeric | Type::Loose | Type::Interval if random.chance(90) => {
                     continue;
+                }
+                Type::Timestamp | Type::Instant if random.chance(35) => {
+                    stored_bucket(&column, ty, random)
                 }
                 Type::Timestamp if random.chance(80) => {
                     let unit = random.pick(&[
@@ -220,11 +224,16 @@ impl Star {
     }
 
     fn key_type(&self, key: &str) -> Type {
-        if key.starts_with("date_trunc") {
-            return Type::Timestamp;
-        }
         if key.starts_with("upper") {
             return Type::Text;
+        }
+        let column = column_of(key);
+        if column != key {
+            let ty = self.key_type(column);
+            return match ty {
+                Type::Timestamp | Type::Instant => ty,
+                _ => Type::Boolean,
+            };
         }
         let known = key
             .strip_prefix('{')
