@@ -8,7 +8,7 @@ use crate::block::Tables;
 use crate::bucket::{self, Grain, with_operand};
 use crate::catalog::AttNum;
 use crate::equivalence::Equivalence;
-use crate::expr::{BinaryOp, ColumnRef, Literal, OccurrenceId, Scalar, TypeName};
+use crate::expr::{BinaryOp, ColumnRef, ColumnTypes, Literal, OccurrenceId, Scalar, TypeName};
 use crate::implication::{Bound, as_bound};
 use crate::print::expression;
 use crate::reason::{Code, Reason};
@@ -109,8 +109,11 @@ impl<'a> Deriver<'a> {
             return Ok(derived);
         }
         match scalar {
-            Scalar::Column(column) => match self.beside_rollup(*column) {
-                Some(kept) => Ok(kept),
+            Scalar::Column(column) => match self
+                .beside_rollup(*column)
+                .or_else(|| self.constant(*column))
+            {
+                Some(known) => Ok(known),
                 None => Err(self.missing(&self.tables.column_label(*column))),
             },
             Scalar::Aggregate(_) => {
@@ -128,6 +131,48 @@ impl<'a> Deriver<'a> {
             occurrence: OccurrenceId(ROLLUP_OCCURRENCE.0 + 1 + position),
             ..column
         }))
+    }
+
+    /// The value that a column has in all rows behind the rollup, because its own filter asks for it. Values
+    /// of these types that are equal to a constant are that constant, byte for byte.
+    fn constant(&self, column: ColumnRef) -> Option<Scalar> {
+        let ty = self.tables.column_type(column)?;
+        let target = match (ty.oid.0, ty.typmod) {
+            (types::TEXT, _) => TypeName::plain("text", types::TEXT),
+            (types::VARCHAR, -1) => TypeName::plain("varchar", types::VARCHAR),
+            (types::VARCHAR, typmod) => TypeName {
+                sql: format!("varchar({})", typmod - 4),
+                oid: types::VARCHAR,
+                typmod,
+            },
+            (types::INT2, _) => TypeName::plain("smallint", types::INT2),
+            (types::INT4, _) => TypeName::plain("integer", types::INT4),
+            (types::INT8, _) => TypeName::plain("bigint", types::INT8),
+            _ => return None,
+        };
+        let is_text = matches!(target.oid, types::TEXT | types::VARCHAR);
+        // A constant has the default collation.
+        let is_alike = ty.collation == types::plain(target.oid).collation;
+        if !is_alike || (is_text && !self.tables.is_deterministic(ty.collation)) {
+            return None;
+        }
+        let wanted = self.classes().canonical(&Scalar::Column(column));
+        let mut bounds = self
+            .rollup
+            .canonical_predicates
+            .iter()
+            .filter_map(as_bound)
+            .filter(|bound| bound.op == BinaryOp::Equal && *bound.operand == wanted);
+        bounds.find_map(|bound| match bound.constant {
+            Scalar::Literal(Literal::String(_)) if is_text => {
+                Some(bound.constant.clone().cast(target.clone()))
+            }
+            Scalar::Literal(Literal::Number(digits)) if !is_text => {
+                digits.parse::<i64>().ok()?;
+                Some(bound.constant.clone().cast(target.clone()))
+            }
+            _ => None,
+        })
     }
 
     /// The position of the key that equals the expression in every row.
