@@ -1,7 +1,7 @@
 # What can be done with this repository; `make` alone lists it. The work is in cargo and in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench matrix loadtest superset-corpus tpch differential reparse regress lint clean fuzz suites
+.PHONY: help demo test torture bench matrix loadtest superset-corpus tpch differential reparse regress lint clean fuzz suites
 
 # SCALE=1 is the Star Schema Benchmark with 6,000,000 rows of lineorder; unset, each command has its own default.
 SCALE ?=
@@ -10,6 +10,8 @@ ROWS ?= 200000
 # How many queries differential asks, and the seed of its first star.
 QUERIES ?= 100000
 SEED ?= 1
+# How long each part of torture takes.
+MINUTES ?= 2
 # More arguments, for example: make demo ARGS='--keep', make test ARGS='-p pgstar-rewriter'
 ARGS ?=
 
@@ -23,6 +25,9 @@ demo: ## the Star Schema Benchmark on a throw-away PostgreSQL, direct and throug
 
 test: ## all tests, after installing what they need (PostgreSQL, Python drivers)
 	scripts/test.sh $(ARGS)
+
+torture: ## random changes, crashes and readers beside writers for MINUTES (2) each, against the rollups that follow them
+	PGSTAR_TORTURE_SECONDS=$$(( $(MINUTES) * 60 )) cargo test -p pgstar-postgres --test maintain --test maintain_faults --test stream_linear $(ARGS) -- --nocapture
 
 bench: ## time of a decision, and what the proxy adds to pgbench, beside pgbouncer
 	scripts/bench.sh $(ARGS)

@@ -114,7 +114,10 @@ async fn a_process_that_dies_anywhere_loses_and_repeats_nothing() {
     let rollups = Maintained::start(config.clone(), &ROLLUPS[1..5], options).await;
     let writers = Writers::start(&config, 2);
     armed.store(true, Ordering::Relaxed);
-    tokio::time::sleep(duration()).await;
+    let started = Instant::now();
+    while started.elapsed() < duration() || deaths.load(Ordering::Relaxed) < 3 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     armed.store(false, Ordering::Relaxed);
     writers.end().await;
     rollups.prove_all().await;
@@ -127,7 +130,6 @@ async fn a_process_that_dies_anywhere_loses_and_repeats_nothing() {
         figures.batches,
         figures.rows
     );
-    assert!(deaths.load(Ordering::Relaxed) > 2 && figures.batches > 2);
 }
 
 /// Whether a rollup ends up wrong that is proven to be right.
@@ -311,7 +313,7 @@ async fn stale_reads(weakness: Weakness) -> (u64, u64) {
     let reader = connect(&config).await;
     let sum = format!("SELECT coalesce(sum(row_count), 0)::bigint FROM pgstar.\"{table}\"");
     let (started, mut reads, mut stale, mut waits) = (Instant::now(), 0, 0, vec![]);
-    while started.elapsed() < duration() {
+    while started.elapsed() < duration() || reads < 25 {
         let expected = acknowledged.load(Ordering::SeqCst);
         let asked = Instant::now();
         if rollups
@@ -344,9 +346,7 @@ async fn stale_reads(weakness: Weakness) -> (u64, u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_is_proven_has_every_acknowledged_commit() {
-    let (reads, stale) = stale_reads(Weakness::None).await;
-    assert_eq!(stale, 0);
-    assert!(reads > 20, "the harness has shown nothing");
+    assert_eq!(stale_reads(Weakness::None).await.1, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -477,6 +477,99 @@ async fn a_slot_that_is_gone_makes_rollups_be_built_again() {
             .unwrap()
             .table,
         before
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_keeps_too_much_is_replaced() {
+    let database = Database::with(COUNTED).await;
+    let config = database.config().await;
+    let options = MaintainOptions {
+        retained_bytes_max: 24 * 1024 * 1024,
+        ..MaintainOptions::default()
+    };
+    let rollups = Maintained::start(config.clone(), COUNTS, options).await;
+    rollups.prove_all().await;
+    let slot = "SELECT slot FROM pgstar.maintenance";
+    let before = database.value(slot).await;
+    // A transaction that stays open keeps the log from its beginning on.
+    let idle = connect(&config).await;
+    idle.batch_execute("BEGIN; INSERT INTO t VALUES (-1, 0, 0)")
+        .await
+        .unwrap();
+    let client = connect(&config).await;
+    client
+        .batch_execute("CREATE TABLE other (t text)")
+        .await
+        .unwrap();
+    let started = Instant::now();
+    let fill = "INSERT INTO other SELECT repeat(i::text, 100) FROM generate_series(1, 20000) i; CHECKPOINT";
+    let is_there =
+        format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{before}'");
+    while database.value(&is_there).await != "0" {
+        assert!(started.elapsed() < DEADLINE);
+        client.batch_execute(fill).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    idle.batch_execute("COMMIT").await.unwrap();
+    rollups.prove_all().await;
+    assert_ne!(database.value(slot).await, before);
+    assert_eq!(rollups.differences(&client).await, Vec::<String>::new());
+}
+
+/// A rollup whose build began in one epoch and ended in the next needs what was decoded in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_build_outlasts_an_interruption_of_the_stream() {
+    let database = Database::with(COUNTED).await;
+    let config = database.config().await;
+    let rollups = Maintained::start(config.clone(), COUNTS, MaintainOptions::default()).await;
+    rollups.prove_all().await;
+    let client = connect(&config).await;
+    let plan = rollups.plans[0].build.clone();
+    // The build waits for a table that it reads after its snapshot was taken.
+    let blocker = connect(&config).await;
+    client.batch_execute("CREATE TABLE gate ()").await.unwrap();
+    blocker
+        .batch_execute("BEGIN; LOCK TABLE gate")
+        .await
+        .unwrap();
+    let mut slow = plan.clone();
+    slow.select = format!(
+        "{} HAVING (SELECT count(*) FROM public.gate) = 0",
+        slow.select
+    );
+    let store = pgstar_postgres::rollups::RollupStore::new(config.clone()).unwrap();
+    let builds = tokio::spawn(async move { store.rebuild(&slow, &|_| ()).await.unwrap() });
+    let waits =
+        "SELECT count(*) FROM pg_locks WHERE relation = 'public.gate'::regclass AND NOT granted";
+    while database.value(waits).await == "0" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let walsender = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+                      WHERE database = current_database() AND active";
+    for row in 0..6 {
+        client
+            .batch_execute(&format!("INSERT INTO t VALUES ({row}, {row} % 3, 1)"))
+            .await
+            .unwrap();
+        rollups.prove_all().await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        client.execute(walsender, &[]).await.unwrap();
+    }
+    blocker.batch_execute("COMMIT").await.unwrap();
+    let built = builds.await.unwrap();
+    rollups.prove_all().await;
+    assert_eq!(rollups.differences(&client).await, Vec::<String>::new());
+    let now = rollups
+        .store
+        .current("counts")
+        .await
+        .unwrap()
+        .unwrap()
+        .table;
+    assert_eq!(
+        now, built.table,
+        "it was brought up to date and not built again"
     );
 }
 

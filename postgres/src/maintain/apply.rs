@@ -70,8 +70,10 @@ pub(super) struct Applier<'a> {
     pub(super) staging: Staging,
     /// What rollups have to contain to be brought forward: what went before is not in the stream.
     pub(super) since: HashMap<Oid, Snapshot>,
-    /// What was acknowledged is in the contents of the clock at that time.
+    /// The clock's floor as recorded.
     pub(super) floor: Snapshot,
+    /// What the next batch raises it to.
+    pub(super) next_floor: Snapshot,
     /// Rollups that have to be built again, by table.
     pub(super) aside: HashMap<String, Unfoldable>,
     pub(super) options: &'a MaintainOptions,
@@ -115,13 +117,16 @@ impl Applier<'_> {
                 keys: &self.keys,
                 questions: &self.questions,
                 since: &self.since,
-                floor: &self.floor,
+                next_floor: &self.next_floor,
                 options: self.options,
             };
             context
                 .run(transaction, &bases, &mut self.staging, &mut self.aside)
                 .await
         };
+        if matches!(outcome, Ok(Outcome::Advanced(_))) {
+            self.floor.clone_from(&self.next_floor);
+        }
         match outcome {
             Err(StreamError::Postgres(Error::Query(error))) if passes(&error) => {
                 warn!(error = %Reported(&error), "A batch has to be tried again.");
@@ -153,7 +158,7 @@ struct Context<'a> {
     keys: &'a EnforcedKeys,
     questions: &'a Questions,
     since: &'a HashMap<Oid, Snapshot>,
-    floor: &'a Snapshot,
+    next_floor: &'a Snapshot,
     options: &'a MaintainOptions,
 }
 
@@ -196,7 +201,7 @@ impl Context<'_> {
                 continue;
             };
             let rows = match self.options.weakness {
-                Weakness::NoSkipRule => self.intake.between(self.floor, &state.now),
+                Weakness::NoSkipRule => self.intake.between(&clock.floor, &state.now),
                 _ => self.intake.between(from, &state.now),
             };
             advance.rows += rows.values().map(|rows| rows.count).sum::<u64>();
@@ -260,7 +265,7 @@ impl Context<'_> {
             .collect();
         state::leave_behind(&transaction, &left, &clock.contents).await?;
         state::put_in_step(&transaction, &caught_up).await?;
-        if !state::advance(&transaction, &clock, &to).await? {
+        if !state::advance(&transaction, &clock, &to, self.next_floor).await? {
             return Ok(Outcome::Again("another process was first"));
         }
         let again = shape::look(self.looking, bases).await?;
@@ -319,7 +324,7 @@ impl Context<'_> {
                     .get(base)
                     .is_some_and(|since| from.snapshot.includes(since))
             };
-            let is_complete = recorded.own.is_none() || from.snapshot.includes(self.floor);
+            let is_complete = recorded.own.is_none() || from.snapshot.includes(&clock.floor);
             if !is_complete || !bases.iter().all(is_since) {
                 aside.insert(recorded.table.clone(), Unfoldable::Gap);
                 continue;

@@ -122,7 +122,7 @@ impl Purpose for Maintenance {
         let present = identity(asking).await?;
         let slot = match &recorded {
             Some(recorded) if recorded.system == present.system => {
-                slot_position(asking, &recorded.slot).await?
+                self.slot_position(asking, &recorded.slot).await?
             }
             Some(_) | None => None,
         };
@@ -200,6 +200,22 @@ impl Purpose for Maintenance {
 }
 
 impl Maintenance {
+    /// Where the slot begins, if it has everything from there on and does not keep too much.
+    async fn slot_position(&self, client: &Client, slot: &str) -> Result<Option<Lsn>, StreamError> {
+        let bytes_max = self.options.retained_bytes_max;
+        match retained_bytes(client, slot).await? {
+            Some(bytes) if bytes <= bytes_max => confirmed(client, slot).await,
+            Some(bytes) => {
+                warn!(
+                    slot,
+                    bytes, bytes_max, "The slot keeps too much; rollups are built again."
+                );
+                Ok(None)
+            }
+            None => Ok(None),
+        }
+    }
+
     /// Keeps the states at what the leader commits, and ends when there is none.
     async fn follow(&self, attached: &Attached<'_>) -> Result<Infallible, StreamError> {
         let client = connect(attached.connector).await?;
@@ -280,7 +296,8 @@ impl Maintenance {
             questions,
             staging: Staging::default(),
             since,
-            floor: clock.contents.snapshot,
+            next_floor: clock.floor.clone(),
+            floor: clock.floor,
             aside: HashMap::new(),
             options: &self.options,
         };
@@ -345,7 +362,10 @@ impl Maintenance {
             let is_due = tokio::select! {
                 () = self.intake.arrived.notified() => true,
                 () = self.states.wanted.notified() => self.is_behind(looking, attached.shared).await?,
-                _ = ticks.tick() => self.is_behind(looking, attached.shared).await?,
+                _ = ticks.tick() => {
+                    self.watch_retained(looking).await?;
+                    self.is_behind(looking, attached.shared).await?
+                }
                 _ = acknowledge.tick() => {
                     self.acknowledge(&mut applier, looking, attached).await?;
                     false
@@ -409,34 +429,46 @@ impl Maintenance {
         Ok(has_newcomer || known.clock.as_ref().is_none_or(has_moved))
     }
 
-    /// Lets the server forget what every rollup contains; not while one is being built, which may begin
-    /// with an older snapshot than the clock's.
+    /// Lets the server forget what every rollup contains. That has to be on record first, so it happens
+    /// in two steps: the next batch records the floor, and then what it saw is acknowledged. While a rollup
+    /// is being built, which may have begun with an older snapshot, the floor stays.
     async fn acknowledge(
         &self,
         applier: &mut Applier<'_>,
         looking: &Client,
         attached: &Attached<'_>,
     ) -> Result<(), StreamError> {
+        let position = self.intake.forget(&applier.floor);
+        self.options.pass(Failpoint::BeforeAcknowledge)?;
+        attached.acknowledged.advance(position);
         let known = self.states.known();
         let Some(clock) = &known.clock else {
             return Ok(());
         };
+        attached.shared.forget(&clock.snapshot);
         let has_newcomer = known
             .tables
             .values()
             .any(|state| matches!(state.standing, Standing::Behind(_)));
-        if has_newcomer || is_building(looking).await? {
-            return Ok(());
+        // Whoever begins to build after this question takes a later snapshot than the clock's.
+        if !has_newcomer && !is_building(looking).await? {
+            applier.next_floor.clone_from(&clock.snapshot);
         }
-        let position = self.intake.forget(&clock.snapshot);
-        applier.floor = clock.snapshot.clone();
-        attached.shared.forget(&clock.snapshot);
-        self.options.pass(Failpoint::BeforeAcknowledge)?;
-        attached.acknowledged.advance(position);
-        let end = shape::log_end(looking).await?;
-        let retained = end.parse().map_or(0, |end: Lsn| end.bytes_since(position));
-        self.states.retained(retained);
         Ok(())
+    }
+
+    /// The server must not fill its disk for us.
+    async fn watch_retained(&self, looking: &Client) -> Result<(), StreamError> {
+        let Some(lineage) = self.lineage() else {
+            return Ok(());
+        };
+        let retained = retained_bytes(looking, &lineage.slot).await?;
+        let retained = retained.ok_or(StreamError::OutOfOrder("its slot is gone"))?;
+        self.states.retained(retained);
+        match retained > self.options.retained_bytes_max {
+            true => Err(StreamError::RetainsTooMuch { bytes: retained }),
+            false => Ok(()),
+        }
     }
 
     /// Builds again what was stepped aside.
@@ -577,11 +609,20 @@ async fn identity(client: &Client) -> Result<Identity, Error> {
     })
 }
 
-/// Where the slot begins, if it still has everything from there on.
-async fn slot_position(client: &Client, slot: &str) -> Result<Option<Lsn>, StreamError> {
-    let sql = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots
+/// How much log the server keeps for the slot; none if it is not there, or has lost some of it.
+async fn retained_bytes(client: &Client, slot: &str) -> Result<Option<u64>, StreamError> {
+    let sql = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), restart_lsn)::bigint
+                 FROM pg_replication_slots
                 WHERE slot_name = $1 AND plugin = 'pgoutput' AND database = current_database()
                   AND wal_status IS DISTINCT FROM 'lost'";
+    let row = client.query_opt(sql, &[&slot]).await?;
+    let bytes: Option<Option<i64>> = row.map(|row| row.try_get(0)).transpose()?;
+    Ok(bytes.map(|bytes| bytes.unwrap_or(0).max(0).cast_unsigned()))
+}
+
+/// Up to where the slot was acknowledged.
+async fn confirmed(client: &Client, slot: &str) -> Result<Option<Lsn>, StreamError> {
+    let sql = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1";
     let row = client.query_opt(sql, &[&slot]).await?;
     let position: Option<Option<String>> = row.map(|row| row.try_get(0)).transpose()?;
     Ok(position

@@ -66,6 +66,9 @@ use crate::stream::{
 use leader::Maintenance;
 use status::States;
 
+/// See [`MaintainOptions::retained_bytes_max`].
+const RETAINED_BYTES_MAX: u64 = 32 * 1024 * 1024 * 1024;
+
 /// How often who waits for a rollup reminds who brings it up to date.
 const REMINDER_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -79,10 +82,14 @@ pub struct MaintainPlan {
 }
 
 /// How a maintainer behaves.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct MaintainOptions {
     /// Of the stream.
     pub stream: StreamOptions,
+    /// How many bytes of its log the server may keep for the slot. Beyond it the slot is dropped and the
+    /// rollups are built again, because a full disk would stop the server. Only a running pgstar can do
+    /// that: `max_slot_wal_keep_size` protects the server from one that is gone.
+    pub retained_bytes_max: u64,
     /// For the tests of the tests.
     #[doc(hidden)]
     pub weakness: Weakness,
@@ -91,10 +98,22 @@ pub struct MaintainOptions {
     pub dies_at: Option<Arc<dyn Fn(Failpoint) -> bool + Send + Sync>>,
 }
 
+impl Default for MaintainOptions {
+    fn default() -> Self {
+        MaintainOptions {
+            stream: StreamOptions::default(),
+            retained_bytes_max: RETAINED_BYTES_MAX,
+            weakness: Weakness::None,
+            dies_at: None,
+        }
+    }
+}
+
 impl fmt::Debug for MaintainOptions {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("MaintainOptions")
             .field("stream", &self.stream)
+            .field("retained_bytes_max", &self.retained_bytes_max)
             .field("weakness", &self.weakness)
             .finish_non_exhaustive()
     }

@@ -12,6 +12,9 @@ use crate::stream::{Contents, Snapshot, StreamError};
 pub(super) struct Clock {
     /// What all rollups contain that are in step.
     pub(super) contents: Contents,
+    /// What the server was allowed to forget is in what this saw. It lags behind the contents while a
+    /// rollup is being built, which will need what its own snapshot does not see.
+    pub(super) floor: Snapshot,
     /// Counts the transactions that moved it.
     pub(super) batch: i64,
 }
@@ -41,7 +44,7 @@ pub(super) struct State {
 
 const CLOCK: &str = "
   SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text,
-         m.snapshot, m.validated::text, m.batch
+         m.snapshot, m.validated::text, m.batch, m.floor
     FROM (SELECT) AS one LEFT JOIN pgstar.maintenance m ON true";
 
 const ROLLUPS: &str = "
@@ -80,6 +83,7 @@ impl Questions {
             Some(own) => Some(Clock {
                 contents: contents(&own, row.try_get(3)?)?,
                 batch: row.try_get(4)?,
+                floor: snapshot(row.try_get(5)?)?,
             }),
         };
         Ok(State {
@@ -120,17 +124,19 @@ fn position(text: &str) -> Result<Lsn, StreamError> {
     text.parse().map_err(|_| unreadable)
 }
 
-/// Moves the clock; false when somebody else has moved it.
+/// Moves the clock and its floor; false when somebody else has moved it.
 pub(super) async fn advance(
     client: &impl tokio_postgres::GenericClient,
     from: &Clock,
     to: &Contents,
+    floor: &Snapshot,
 ) -> Result<bool, StreamError> {
-    let sql = "UPDATE pgstar.maintenance SET snapshot = $1, validated = $2::text::pg_lsn, batch = batch + 1
+    let sql = "UPDATE pgstar.maintenance
+                  SET snapshot = $1, validated = $2::text::pg_lsn, floor = $4, batch = batch + 1
                 WHERE batch = $3";
     let (seen, validated) = (to.snapshot.to_string(), to.validated.to_string());
     let moved = client
-        .execute(sql, &[&seen, &validated, &from.batch])
+        .execute(sql, &[&seen, &validated, &from.batch, &floor.to_string()])
         .await?;
     Ok(moved == 1)
 }
@@ -255,12 +261,12 @@ async fn begin_lineage(
         .batch_execute("DELETE FROM pgstar.followed_table")
         .await?;
     let sql =
-        "INSERT INTO pgstar.maintenance (system, slot, publication, snapshot, validated, batch)
-               VALUES ($1, $2, $3, $4, $5::text::pg_lsn, 1)
+        "INSERT INTO pgstar.maintenance (system, slot, publication, snapshot, validated, floor, batch)
+               VALUES ($1, $2, $3, $4, $5::text::pg_lsn, $4, 1)
                ON CONFLICT (only_row) DO UPDATE
-                  SET (system, slot, publication, snapshot, validated, batch)
+                  SET (system, slot, publication, snapshot, validated, floor, batch)
                     = (excluded.system, excluded.slot, excluded.publication, excluded.snapshot,
-                       excluded.validated, pgstar.maintenance.batch + 1)";
+                       excluded.validated, excluded.floor, pgstar.maintenance.batch + 1)";
     let (seen, validated) = (since.snapshot.to_string(), since.validated.to_string());
     transaction
         .execute(sql, &[system, slot, publication, &seen, &validated])

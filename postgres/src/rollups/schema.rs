@@ -52,6 +52,7 @@ const CREATE_STATE: &str = "
       publication text NOT NULL,
       snapshot text NOT NULL,
       validated pg_lsn NOT NULL,
+      floor text NOT NULL,
       batch bigint NOT NULL) WITH (fillfactor = 20);
   COMMENT ON TABLE pgstar.maintenance IS 'how far pgstar has brought its rollups';
   CREATE TABLE IF NOT EXISTS pgstar.followed_table (

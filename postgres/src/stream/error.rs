@@ -44,6 +44,12 @@ pub enum StreamError {
     /// Somebody else altered the publication, or a table cannot be followed any more.
     #[error("what is published was changed")]
     PublicationChanged,
+    /// The server keeps more log for the slot than it may.
+    #[error("the server keeps {bytes} bytes of its log for pgstar's slot, which is dropped")]
+    RetainsTooMuch {
+        /// How much.
+        bytes: u64,
+    },
     /// Nobody brings the rollups up to date any more.
     #[error("this process takes over the upkeep of rollups")]
     TakeOver,

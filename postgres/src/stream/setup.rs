@@ -91,11 +91,14 @@ pub enum SetupProblem {
     PublicationOfAllTables,
 }
 
-/// The system views count slots and walsenders of everybody for everybody.
+/// The system views count slots and walsenders of everybody for everybody. A slot of this database's that
+/// nobody uses is there to be used again.
 const QUESTION: &str = "
   SELECT current_setting('wal_level'), pg_is_in_recovery(),
          current_setting('max_replication_slots')::int,
-         (SELECT count(*)::int FROM pg_replication_slots),
+         (SELECT count(*)::int FROM pg_replication_slots s
+           WHERE s.active OR NOT starts_with(s.slot_name,
+                 (SELECT 'pgstar_' || d.oid || '_' FROM pg_database d WHERE d.datname = current_database()))),
          current_setting('max_wal_senders')::int,
          (SELECT count(*)::int FROM pg_stat_activity WHERE backend_type = 'walsender'),
          r.rolreplication OR r.rolsuper, r.rolname::text, current_database()::text,

@@ -16,6 +16,10 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 pub async fn server() -> &'static Server {
     let options = ServerOptions {
         install: InstallPolicy::Never,
+        // Slots of rollups' upkeep stay when their test is over.
+        settings: ["max_replication_slots", "max_wal_senders"]
+            .map(|name| (name.to_owned(), "50".to_owned()))
+            .to_vec(),
         ..ServerOptions::default()
     };
     SERVER
