@@ -9,8 +9,9 @@
 //!    changes nothing (`from`), and stay blocks of their own where it would.
 //! 3. `plan` takes each block that aggregates tables by itself. `joins` leaves out joins that enforced
 //!    keys prove to change nothing.
-//! 4. `matching` maps the block's tables to a rollup's and discharges each obligation in turn;
-//!    `derive`, `aggregate` and `time` say how an expression follows from the rollup's columns.
+//! 4. `candidates` finds the rollups that may answer a block. `matching` maps the block's tables to such a
+//!    rollup's (`mapping`; others are joined back) and discharges each obligation in turn; `derive`,
+//!    `aggregate`, `bucket` and `zone` say how an expression follows from the rollup's columns.
 //!    `determinism` sees that what is computed from answers does not depend on their order.
 //! 5. `emit` prints the whole statement: answered blocks over the rollups' tables, others as they are.
 //!
