@@ -44,8 +44,8 @@ fetch_distribution() {
     quietly "$kept/venv/bin/pip" download --quiet --no-deps --no-binary "$2" --dest "$work/$1" "$2==$(version_of "$2")"
     mkdir "$work/$1.unpacked"
     tar -xzf "$work/$1"/*.tar.gz -C "$work/$1.unpacked" --strip-components 1
-    # The drivers themselves are those of the environment, not what lies beside their tests.
-    rm -rf "$work/$1.unpacked/asyncpg" "$work/$1.unpacked/lib"
+    # asyncpg itself is that of the environment, not the sources that lie beside its tests.
+    rm -rf "$work/$1.unpacked/asyncpg"
     mv "$work/$1.unpacked" "$kept/$1"
 }
 
@@ -96,7 +96,7 @@ fetch() {
 
 # Runs pytest in a suite's directory and prints each test with its verdict.
 pytest() {
-    timeout "$SECONDS_MAX" "$python" -m pytest -v --tb=short --timeout "$TEST_SECONDS_MAX" "$@" || true
+    timeout "$SECONDS_MAX" "$python" -m pytest -v --cache-clear --tb=short --timeout "$TEST_SECONDS_MAX" "$@" || true
 }
 
 # Runs a suite against the server or proxy on a port; its log goes to standard output.

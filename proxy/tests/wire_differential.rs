@@ -31,7 +31,7 @@ const TEXTS: [&str; 9] = [
     "BEGIN",
     "",
 ];
-const QUERIES: [&str; 20] = [
+const QUERIES: [&str; 21] = [
     REWRITTEN,
     ROWS,
     BROKEN,
@@ -52,7 +52,11 @@ const QUERIES: [&str; 20] = [
     "DO $$BEGIN EXECUTE 'DEALLOCATE b'; EXECUTE 'PREPARE b AS SELECT ''swapped'''; END$$",
     "SELECT name, statement, parameter_types, from_sql FROM pg_prepared_statements ORDER BY name",
     "SELECT name, statement FROM pg_cursors ORDER BY name",
+    "COPY (SELECT 1 UNION ALL SELECT 2) TO STDOUT",
 ];
+
+/// The body of a FunctionCall: `abs(int4)` (OID 1397) of -7, all in text.
+const CALL_OF_ABS: &[u8] = b"\0\0\x05\x75\0\0\0\x01\0\0\0\x02-7\0\0";
 
 /// A source of random sessions.
 struct Random {
@@ -102,12 +106,36 @@ impl Random {
         [bind("", name), description, execute("", 0), sync()].concat()
     }
 
+    /// A COPY with its rows, one of which may be wrong. Where the COPY itself fails they are ignored.
+    fn copy_in(&mut self) -> Vec<u8> {
+        let rows = frame('d', if self.chance(80) { b"1\n2\n" } else { b"x\n" });
+        let end = match self.chance(80) {
+            true => frame('c', b""),
+            false => frame('f', b"enough\0"),
+        };
+        const TABLE: &str = "CREATE TEMP TABLE IF NOT EXISTS copied (x int)";
+        let begin = match self.chance(50) {
+            true => query(&format!("{TABLE}; COPY copied FROM STDIN")),
+            false => {
+                // Under a name that no other step runs: the server would wait for rows that do not come.
+                let copy = [
+                    close('S', "copy"),
+                    parse("copy", "COPY copied FROM STDIN"),
+                    bind("copy", "copy"),
+                    execute("copy", 0),
+                ];
+                return [copy.concat(), rows, end, sync()].concat();
+            }
+        };
+        [begin, rows, end].concat()
+    }
+
     /// What a client says before it waits for ReadyForQuery: in two parts if it waits in between.
     fn step(&mut self) -> (Option<Vec<u8>>, Vec<u8>) {
         let name = self.of(&NAMES);
         let prepare = [parse(name, self.of(&TEXTS[..5]))].concat();
-        let kind = self.below(12);
-        self.has_portal &= kind > 2;
+        let kind = self.below(14);
+        self.has_portal &= (3..12).contains(&kind);
         match kind {
             0..=2 => (None, query(self.of(&QUERIES))),
             3 | 4 => (None, [prepare, sync()].concat()),
@@ -119,6 +147,8 @@ impl Random {
             }
             9 if self.has_portal => (None, [execute("", 0), sync()].concat()),
             10 if self.has_portal => (None, [describe('P', ""), execute("", 1), sync()].concat()),
+            12 => (None, self.copy_in()),
+            13 => (None, frame('F', CALL_OF_ABS)),
             _ => {
                 let count = 1 + self.below(6);
                 let messages: Vec<u8> = (0..count).flat_map(|_| self.message()).collect();

@@ -246,7 +246,7 @@ async fn a_client_that_does_not_read_holds_up_nobody_else() {
         let mut client = Client::connect(proxy.port).await;
         client
             .send(&query(
-                "SELECT repeat('x', 1000) FROM generate_series(1, 100000)",
+                "SELECT repeat('x', 1000) FROM generate_series(1, 20000)",
             ))
             .await;
         slow.push(client);
@@ -256,7 +256,7 @@ async fn a_client_that_does_not_read_holds_up_nobody_else() {
         assert_eq!(values(&neighbour.query("SELECT 'quick'").await), ["quick"]);
     }
     for client in &mut slow {
-        assert_eq!(values(&client.until_ready().await).len(), 100_000);
+        assert_eq!(values(&client.until_ready().await).len(), 20_000);
     }
 }
 
@@ -272,7 +272,8 @@ async fn a_session_is_served_again_after_it_copied_in_by_the_extended_protocol()
     client.until('G').await;
     let rows = [frame('d', b"1\n2\n"), frame('c', b""), sync()].concat();
     assert_eq!(tags(&client.exchange(&rows).await), "CZ");
-    // And one that the client gives up, and one that fails.
+    // After one that the client gives up or that fails, it can only be relayed.
+    assert_eq!(values(&client.query("SELECT 'asked'").await), ["rewritten"]);
     for end in [
         frame('f', b"no\0"),
         [frame('d', b"x\n"), frame('c', b"")].concat(),
@@ -281,7 +282,7 @@ async fn a_session_is_served_again_after_it_copied_in_by_the_extended_protocol()
         client.until('G').await;
         assert_eq!(tags(&client.exchange(&[end, sync()].concat()).await), "EZ");
     }
-    assert_eq!(values(&client.query("SELECT 'asked'").await), ["rewritten"]);
+    assert_eq!(values(&client.query("SELECT 'asked'").await), ["asked"]);
     assert_eq!(
         values(&client.query("SELECT sum(x)::text FROM t").await),
         ["3"]

@@ -14,12 +14,21 @@ pub(super) struct Model {
     pipeline: Pipeline,
     /// What was sent last that a ReadyForQuery answers was a Sync.
     ends_with_sync: bool,
-    /// The server takes the rows of a COPY: it ignores Sync and Flush until they have ended.
-    copies_in: bool,
+    /// The server takes the rows of a COPY.
+    copy_in: Option<CopyIn>,
+    /// The client has said that the rows have ended, before the server asked for them.
+    ended_copy_ahead: bool,
     status: TransactionStatus,
     terminated: bool,
     /// The first ReadyForQuery has come: authentication is over.
     started: bool,
+}
+
+/// A COPY whose rows come from the client: until they have ended, the server ignores Sync and Flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct CopyIn {
+    lost_syncs: u64,
+    has_ended: bool,
 }
 
 /// What was sent after the last Sync.
@@ -50,7 +59,8 @@ impl Model {
             came: 0,
             pipeline: Pipeline::Nothing,
             ends_with_sync: false,
-            copies_in: false,
+            copy_in: None,
+            ended_copy_ahead: false,
             status: TransactionStatus::Idle,
             terminated: false,
             started: false,
@@ -62,16 +72,19 @@ impl Model {
     pub(super) fn client_sent(&mut self, tag: u8) {
         use client_tag::*;
         match tag {
-            SYNC | FLUSH if self.copies_in => {}
-            COPY_DONE | COPY_FAIL => self.copies_in = false,
+            COPY_DONE | COPY_FAIL => self.copy_ended(),
             QUERY | FUNCTION_CALL => {
                 self.sent += 1;
                 self.ends_with_sync = false;
+                self.ended_copy_ahead = false;
                 self.mix_pipeline();
             }
             SYNC => self.sync_sent(),
             PARSE | DESCRIBE | FLUSH => self.pipeline = self.preparing(u32::from(tag != FLUSH)),
-            BIND | EXECUTE | CLOSE => self.pipeline = Pipeline::Anything,
+            BIND | EXECUTE | CLOSE => {
+                self.pipeline = Pipeline::Anything;
+                self.ended_copy_ahead = false;
+            }
             TERMINATE => self.terminated = true,
             _ => {}
         }
@@ -93,6 +106,21 @@ impl Model {
         self.sent += 1;
         self.ends_with_sync = true;
         self.pipeline = Pipeline::Nothing;
+        if let Some(CopyIn {
+            has_ended: false,
+            lost_syncs,
+        }) = &mut self.copy_in
+        {
+            *lost_syncs += 1;
+            self.pipeline = Pipeline::Anything;
+        }
+    }
+
+    fn copy_ended(&mut self) {
+        match &mut self.copy_in {
+            Some(copy_in) => copy_in.has_ended = true,
+            None => self.ended_copy_ahead = true,
+        }
     }
 
     /// pgstar itself sends something that the server answers with one ReadyForQuery.
@@ -108,21 +136,36 @@ impl Model {
         }
     }
 
-    /// The server asks for the rows of a COPY. A Sync that the client sent after the COPY, before it knew, is lost.
+    /// The server asks for the rows of a COPY. A Sync that the client sent after the COPY, before it knew, is lost
+    /// like those that it sends amid the rows.
     pub(super) fn server_copies_in(&mut self) {
-        self.copies_in = true;
-        let has_lost_sync =
-            self.ends_with_sync && self.sent == self.came + 1 && self.pipeline == Pipeline::Nothing;
+        let is_alone = self.sent == self.came + 1 && self.pipeline == Pipeline::Nothing;
+        if std::mem::take(&mut self.ended_copy_ahead) {
+            return;
+        }
+        let has_lost_sync = is_alone && self.ends_with_sync;
         if has_lost_sync {
-            self.sent -= 1;
             self.pipeline = Pipeline::Anything;
+        }
+        self.copy_in = Some(CopyIn {
+            lost_syncs: u64::from(has_lost_sync),
+            has_ended: false,
+        });
+    }
+
+    /// A statement has succeeded. Had it been a COPY that failed, the Syncs amid its rows might have been answered:
+    /// only success shows that they were not.
+    #[inline]
+    pub(super) fn server_completed(&mut self) {
+        if let Some(copy_in) = self.copy_in.take() {
+            self.sent -= copy_in.lost_syncs;
         }
     }
 
     /// An error came: the server skips what follows, up to Sync.
     #[inline]
     pub(super) fn server_erred(&mut self) {
-        self.copies_in = false;
+        self.copy_in = None;
         self.mix_pipeline();
     }
 
@@ -259,41 +302,86 @@ mod tests {
         assert!(model.is_quiet());
     }
 
-    #[test]
-    fn a_sync_amid_a_copy_is_answered_by_nobody() {
+    fn copying(tags_before: &[u8]) -> Model {
         let mut model = started();
-        for tag in [b'P', b'B', b'E', b'S'] {
-            model.client_sent(tag);
-        }
+        tags_before.iter().for_each(|tag| model.client_sent(*tag));
         model.server_copies_in();
-        for tag in [b'd', b'H', b'S', b'd', b'c'] {
-            model.client_sent(tag);
+        model
+    }
+
+    fn send(model: &mut Model, tags: &[u8]) {
+        for tag in tags {
+            model.client_sent(*tag);
             assert!(!model.is_quiet());
         }
-        model.client_sent(b'S');
+    }
+
+    #[test]
+    fn a_sync_amid_a_copy_is_answered_by_nobody() {
+        let mut model = copying(b"PBES");
+        send(&mut model, b"dHSdcS");
+        model.server_completed();
+        assert!(!model.is_quiet());
         model.server_ready(READY).unwrap();
         assert!(model.is_quiet());
         assert_eq!(model.server_ready(READY), Err(Surprise::NothingOwed));
     }
 
     #[test]
-    fn a_copy_of_a_query_or_one_that_fails_is_answered_once() {
-        let mut model = started();
-        model.client_sent(b'Q');
-        model.server_copies_in();
-        model.client_sent(b'd');
-        model.server_erred();
-        model.client_sent(b'c');
+    fn a_copy_may_complete_before_its_last_sync_is_sent() {
+        let mut model = copying(b"PBES");
+        send(&mut model, b"dc");
+        model.server_completed();
+        assert!(!model.is_quiet());
+        send(&mut model, b"S");
         model.server_ready(READY).unwrap();
         assert!(model.is_quiet());
-        for tag in [b'P', b'B', b'E', b'S'] {
-            model.client_sent(tag);
+    }
+
+    #[test]
+    fn a_copy_of_a_query_is_answered_once() {
+        let mut model = copying(b"Q");
+        send(&mut model, b"dc");
+        model.server_completed();
+        model.server_ready(READY).unwrap();
+        assert!(model.is_quiet());
+        let mut model = copying(b"Q");
+        send(&mut model, b"d");
+        model.server_erred();
+        send(&mut model, b"c");
+        model.server_ready(READY).unwrap();
+        assert!(model.is_quiet());
+    }
+
+    #[test]
+    fn after_a_failed_copy_nobody_knows_how_many_answers_come() {
+        // The server may have failed before or after it met the first Sync.
+        for answers in [1, 2] {
+            let mut model = copying(b"PBES");
+            send(&mut model, b"dc");
+            model.server_erred();
+            send(&mut model, b"S");
+            for _ in 1..answers {
+                model.server_ready(READY).unwrap();
+                assert!(!model.is_quiet());
+            }
+            model.server_ready(READY).unwrap();
+            assert_eq!(model.is_quiet(), answers == 2);
         }
-        model.server_copies_in();
-        model.server_erred();
-        model.client_sent(b'S');
-        model.server_ready(READY).unwrap();
-        assert!(model.is_quiet());
+    }
+
+    #[test]
+    fn rows_may_be_sent_before_they_are_asked_for() {
+        for tags in [&b"Qdc"[..], b"PBEdcS", b"Qdf"] {
+            let mut model = copying(tags);
+            assert!(!model.is_quiet());
+            model.server_completed();
+            model.server_ready(READY).unwrap();
+            assert!(model.is_quiet(), "{}", tags.escape_ascii());
+            model.client_sent(b'S');
+            model.server_ready(READY).unwrap();
+            assert!(model.is_quiet());
+        }
     }
 
     #[test]

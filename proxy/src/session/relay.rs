@@ -312,6 +312,7 @@ impl<R: Routing> Session<R> {
             server_tag::ROW_DESCRIPTION | server_tag::NO_DATA => self.model.server_answered(),
             server_tag::ERROR_RESPONSE => self.model.server_erred(),
             server_tag::COPY_IN_RESPONSE => self.model.server_copies_in(),
+            server_tag::COMMAND_COMPLETE => self.model.server_completed(),
             server_tag::BACKEND_KEY_DATA if self.captures_key(header) => {
                 let Some(frame) = self.server.unreleased().get(..header.total) else {
                     return false;
