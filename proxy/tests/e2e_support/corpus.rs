@@ -3,10 +3,11 @@
 //! It must not know what the statements are about.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use pgstar::config::Config;
 
-use super::{Client, Database, Frame, Lab, explain, table};
+use super::{Client, Database, Frame, Lab, PATIENCE, explain, table};
 
 /// Paragraphs that begin with a line `-- title`.
 pub fn paragraphs(text: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -46,6 +47,19 @@ pub fn unlisted<'a>(refused: &'a [String], list: &str) -> Vec<&'a String> {
 
 /// What pgstar decides of it: the rollup, or the first reason.
 pub async fn decided(session: &mut Client, sql: &str) -> Result<String, String> {
+    let began = Instant::now();
+    loop {
+        let decided = decided_now(session, sql).await;
+        // On a busy machine the catalog is looked at late now and then.
+        let is_passing = |reason: &String| reason.starts_with("catalog-unavailable");
+        if !decided.as_ref().is_err_and(is_passing) || began.elapsed() > PATIENCE {
+            return decided;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn decided_now(session: &mut Client, sql: &str) -> Result<String, String> {
     let explained = explain(session, sql).await;
     match explained["decision"].as_str().unwrap() {
         "rollup" => Ok(explained["rollup"].as_str().unwrap().to_owned()),

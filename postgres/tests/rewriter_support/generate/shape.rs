@@ -156,7 +156,11 @@ impl Star {
         }
         if random.chance(30) {
             let (column, ty) = random.pick(&visible).clone();
-            shape.filters.push(predicate(&column, ty, random));
+            shape.filters.push(if random.chance(50) {
+                bound(&visible, random)
+            } else {
+                predicate(&column, ty, random)
+            });
         }
         shape
     }
@@ -198,8 +202,10 @@ impl Star {
             }
         }
         for filter in &rollup.filters {
-            if random.chance(90) {
-                query.filters.push(filter.clone());
+            match random.below(10) {
+                0 => {}
+                1..=3 => query.filters.push(nudged(filter, random)),
+                _ => query.filters.push(filter.clone()),
             }
         }
         for _ in 0..random.below(4) {
@@ -323,4 +329,43 @@ impl Star {
                 .iter()
                 .any(|known| self.dimensions[known.dimension].alias == *parent)
     }
+}
+
+/// A condition that is nearly the same: with its bound in or out, or a number larger or smaller.
+fn nudged(filter: &str, random: &mut Random) -> String {
+    let operators = [
+        (" > ", " >= "),
+        (" < ", " <= "),
+        (" = ", " >= "),
+        (" <> ", " > "),
+    ];
+    let (one, other) = *random.pick(&operators);
+    match random.below(3) {
+        0 => filter.replacen(one, other, 1),
+        1 => filter.replacen(other, one, 1),
+        _ => {
+            let digit = |c: char| c.is_ascii_digit();
+            let from = random.below(filter.len().max(1));
+            let at = filter
+                .char_indices()
+                .position(|(at, c)| at >= from && digit(c));
+            let text = filter.chars().enumerate();
+            text.map(|(position, c)| match c.to_digit(10) {
+                Some(number) if Some(position) == at => {
+                    char::from_digit((number + 1) % 10, 10).unwrap_or(c)
+                }
+                _ => c,
+            })
+            .collect()
+        }
+    }
+}
+
+/// One plain bound, of which queries may have neighbours.
+fn bound(visible: &[(String, Type)], random: &mut Random) -> String {
+    let is_number = |(_, ty): &&(String, Type)| matches!(ty, Type::Integer | Type::Scaled);
+    let numbers: Vec<&(String, Type)> = visible.iter().filter(is_number).collect();
+    let (column, _) = random.pick(&numbers);
+    let operator = random.pick(&[">", ">=", "<", "<=", "=", "<>"]);
+    format!("{column} {operator} {}", 1 + random.below(3))
 }
