@@ -1,7 +1,7 @@
 # What can be done with this repository; `make` alone lists it. The work is in cargo and in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture bench matrix loadtest superset-corpus tpch differential reparse regress lint clean fuzz suites bench-copy bench-idle
+.PHONY: help demo test torture bench matrix churn loadtest superset-corpus tpch differential reparse regress lint clean fuzz suites bench-copy bench-idle
 
 # SCALE=1 is the Star Schema Benchmark with 6,000,000 rows of lineorder; unset, each command has its own default.
 SCALE ?=
@@ -37,6 +37,8 @@ bench-copy: ## COPY of 1 GiB in and out and a large result, direct, through pgst
 
 bench-idle: ## memory of an idle session, with 10,000 of them
 	scripts/bench-idle.sh
+churn: ## sessions as Superset opens them: direct, pgbouncer, pgstar as a relay, pgstar with shared backends
+	scripts/churn.sh
 
 matrix: ## all tests on each PostgreSQL version from 14 to 18 (Linux)
 	scripts/matrix.sh $(ARGS)

@@ -2,5 +2,6 @@
 //!
 //! Must not know pgstar's other crates: what is measured here is seen as any client sees it.
 
+pub mod churn;
 pub mod driver;
 pub mod ssb;

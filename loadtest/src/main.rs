@@ -14,6 +14,7 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use pgstar_loadtest::{
+    churn::{self, Target},
     driver::{
         Side,
         demo::Demo,
@@ -38,6 +39,8 @@ enum Command {
     Load(Box<LoadArgs>),
     /// Ask PostgreSQL and pgstar the same mix of questions in turn, and compare times (needs pgbench)
     Run(RunArgs),
+    /// Open session after session as Superset does, at several addresses in turn, and compare rates
+    Churn(ChurnArgs),
 }
 
 #[derive(Args)]
@@ -105,6 +108,39 @@ struct RunArgs {
     json: Option<PathBuf>,
 }
 
+#[derive(Args)]
+struct ChurnArgs {
+    /// NAME=HOST:PORT, once for each address; ratios are to the first
+    #[arg(long = "side", required = true, value_parser = parse_side)]
+    sides: Vec<Target>,
+    #[arg(long)]
+    user: String,
+    #[arg(long)]
+    password: String,
+    #[arg(long)]
+    database: String,
+    /// The one question of each session
+    #[arg(long)]
+    question: String,
+    /// Clients at once
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    clients: u32,
+    /// Seconds of each turn
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// How often the sides take turns
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+}
+
+fn parse_side(text: &str) -> Result<Target, String> {
+    let (name, address) = text.split_once('=').ok_or("write NAME=HOST:PORT")?;
+    Ok(Target {
+        name: name.to_owned(),
+        address: address.to_owned(),
+    })
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -120,6 +156,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Generate(args) => generate(&args),
         Command::Load(args) => load(&args),
         Command::Run(args) => compare(&args),
+        Command::Churn(args) => churn_sessions(args),
     }
 }
 
@@ -188,6 +225,37 @@ fn announce(args: &RunArgs, round: u32, side: Side) {
         Side::Through => "through pgstar",
     };
     eprintln!("round {} of {}: {side}", round + 1, args.rounds);
+}
+
+fn churn_sessions(args: ChurnArgs) -> anyhow::Result<()> {
+    let plan = churn::Plan::from(&args);
+    for stood in churn::compare(&plan, &args.sides)? {
+        let summary = stood.summary;
+        println!(
+            "{:>7} {:<14} {:>10.0} {:>9.2}x {:>10.2} {:>10.2}",
+            plan.clients,
+            stood.name,
+            summary.per_second,
+            stood.ratio,
+            summary.p50_ms,
+            summary.p95_ms
+        );
+    }
+    Ok(())
+}
+
+impl From<&ChurnArgs> for churn::Plan {
+    fn from(args: &ChurnArgs) -> Self {
+        churn::Plan {
+            user: args.user.clone(),
+            password: args.password.clone(),
+            database: args.database.clone(),
+            question: args.question.clone(),
+            clients: args.clients as usize,
+            turn: std::time::Duration::from_secs_f64(args.seconds),
+            rounds: args.rounds as usize,
+        }
+    }
 }
 
 fn publish(report: &Report, args: &RunArgs) -> anyhow::Result<()> {

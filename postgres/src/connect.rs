@@ -7,12 +7,16 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{Client, Config, NoTls, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::debug;
+
+use crate::tls::{self, TlsError};
 
 /// What pgstar's own connections are called in `pg_stat_activity`, unless the URL says otherwise.
 pub const APPLICATION_NAME: &str = "pgstar";
@@ -23,9 +27,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Trouble between pgstar and its server.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The URL asks for something that pgstar cannot do yet.
-    #[error("TLS to the server is not supported yet, but the upstream url has sslmode=require")]
-    TlsNotSupported,
+    /// TLS could not be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// No connection could be opened.
     #[error("could not connect to PostgreSQL: {}", Reported(.0))]
     Connect(#[source] tokio_postgres::Error),
@@ -38,7 +42,7 @@ impl Error {
     /// The SQLSTATE, when it was PostgreSQL that said no.
     pub fn sqlstate(&self) -> Option<&SqlState> {
         match self {
-            Error::TlsNotSupported => None,
+            Error::Tls(_) => None,
             Error::Connect(error) | Error::Query(error) => error.code(),
         }
     }
@@ -101,9 +105,7 @@ pub struct Connector {
 impl Connector {
     /// A connector for this server and database; nothing is opened yet.
     pub fn new(config: Config) -> Result<Self, Error> {
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err(Error::TlsNotSupported);
-        }
+        tls::of(&config)?;
         Ok(Connector {
             config: with_defaults(config),
             shared: Mutex::new(None),
@@ -117,15 +119,29 @@ impl Connector {
 
     /// A new connection of the caller's own, with `search_path = pg_catalog` and `TimeZone = UTC`.
     pub async fn connect(&self) -> Result<Connection, Error> {
-        let (client, connection) = self.config.connect(NoTls).await.map_err(Error::Connect)?;
+        let connection = match tls::of(&self.config)? {
+            None => self.open(NoTls).await?,
+            Some(tls) => {
+                let connect = MakeRustlsConnect::new(ClientConfig::clone(tls.config()));
+                self.open(connect).await?
+            }
+        };
+        connection.batch_execute(SESSION_SETTINGS).await?;
+        Ok(connection)
+    }
+
+    async fn open<T>(&self, tls: T) -> Result<Connection, Error>
+    where
+        T: MakeTlsConnect<Socket, Stream: Send + 'static, TlsConnect: Send>,
+        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+    {
+        let (client, connection) = self.config.connect(tls).await.map_err(Error::Connect)?;
         let driver = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 debug!(error = %Reported(&error), "A connection of pgstar's own ended.");
             }
         });
-        let connection = Connection { client, driver };
-        connection.batch_execute(SESSION_SETTINGS).await?;
-        Ok(connection)
+        Ok(Connection { client, driver })
     }
 
     /// The connection that everyone shares, opened again when it was lost.
@@ -159,20 +175,6 @@ fn with_defaults(mut config: Config) -> Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_url_that_requires_tls_is_refused_with_the_reason() {
-        let config: Config = "postgresql://u@localhost/d?sslmode=require"
-            .parse()
-            .unwrap();
-        let error = Connector::new(config).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("TLS to the server is not supported yet"),
-            "{error}"
-        );
-    }
 
     #[test]
     fn the_urls_own_application_name_is_kept() {

@@ -13,3 +13,4 @@ pub mod replication;
 pub mod rollups;
 pub mod server;
 pub mod stream;
+pub mod tls;

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::serve::open_warehouse;
+use crate::serve::{load_certificate, open_pool, open_warehouse};
 
 /// Says that the file fits, or everything that does not.
 ///
@@ -10,6 +10,10 @@ use crate::serve::open_warehouse;
 /// The server cannot be reached, or rollups do not fit the database.
 pub async fn run(config: Config) -> Result<(), Failure> {
     let warehouse = open_warehouse(&config).await?;
+    open_pool(&config).await?;
+    if let Some(settings) = &config.tls {
+        load_certificate(settings)?;
+    }
     let snapshot = warehouse.snapshot();
     println!(
         "{}: the configuration is valid and fits database \"{}\"",

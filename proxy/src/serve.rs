@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgstar_postgres::rollups::BuildProgress;
+use pgstar_postgres::tls::{ClientTls, SslMode};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -14,14 +15,16 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::admin::{Admin, Condition, Readiness};
-use crate::config::{Config, UpstreamAddress};
+use crate::config::{Auth, Config, Encryption, UpstreamAddress};
 use crate::descriptors;
 use crate::failure::{BindError, Failure};
 use crate::listener;
 use crate::misfit;
+use crate::pool::{Accounts, Pool};
 use crate::route::Router;
 use crate::session::{Limits, ProxyHeader, Shared, Upstream};
 use crate::telemetry;
+use crate::tls::{Acceptor, TlsSettings};
 use crate::warehouse::Warehouse;
 
 /// How often gauges that nobody pushes are brought up to date.
@@ -33,6 +36,8 @@ pub struct Proxy {
     address: SocketAddr,
     warehouse: Arc<Warehouse>,
     router: Arc<Router>,
+    tls: Option<Arc<Acceptor>>,
+    pool: Option<Arc<Pool>>,
     stop: watch::Sender<bool>,
     sessions: JoinHandle<()>,
     upkeep: Vec<JoinHandle<()>>,
@@ -87,12 +92,17 @@ impl Proxy {
             Some(address) => Some(Admin::bind(address).await?),
             None => None,
         };
+        let tls = match &config.tls {
+            Some(settings) => Some(load_certificate(settings)?),
+            None => None,
+        };
         let warehouse = open_warehouse(config).await?;
         let router = Arc::new(Router::new(
             Arc::clone(&warehouse),
             config.cache,
             config.freshness,
         ));
+        let pool = open_pool(config).await?;
         let (stop, stopped) = watch::channel(false);
         warehouse.follower().begin();
         let following = Arc::clone(&warehouse);
@@ -104,6 +114,8 @@ impl Proxy {
             address,
             warehouse,
             router,
+            tls,
+            pool,
             stop,
             sessions: tokio::spawn(async {}),
             upkeep,
@@ -111,11 +123,18 @@ impl Proxy {
         if let Some(admin) = admin {
             proxy.upkeep.push(proxy.serve_admin(admin, stopped.clone()));
         }
-        let shared = Arc::new(Shared::new(
-            upstream(config),
-            Arc::clone(&proxy.router),
-            limits(config),
-        ));
+        let mut shared = Shared::new(upstream(config)?, Arc::clone(&proxy.router), limits(config));
+        if let Some(tls) = &proxy.tls {
+            shared = shared.with_tls(Arc::clone(tls));
+        }
+        if let Some(pool) = proxy.pool.clone() {
+            let kept = Arc::clone(&pool);
+            proxy
+                .upkeep
+                .push(tokio::spawn(async move { kept.keep().await }));
+            shared = shared.with_pool(pool);
+        }
+        let shared = Arc::new(shared);
         proxy.sessions =
             tokio::spawn(
                 async move { listener::serve(listener, shared, until_stopped(stopped)).await },
@@ -127,6 +146,11 @@ impl Proxy {
     /// Where clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What logins need that pgstar checks itself; `None` where PostgreSQL checks all of them.
+    pub fn pool(&self) -> Option<&Arc<Pool>> {
+        self.pool.as_ref()
     }
 
     /// The database behind it.
@@ -181,6 +205,9 @@ impl Proxy {
         let needs_restart = reloaded.listen != running.listen
             || reloaded.proxy_protocol != running.proxy_protocol
             || reloaded.upstream.to_string() != running.upstream.to_string()
+            || reloaded.tls != running.tls
+            || reloaded.auth != running.auth
+            || reloaded.pool != running.pool
             || reloaded.admin != running.admin
             || reloaded.cache != running.cache
             || reloaded.freshness != running.freshness
@@ -189,6 +216,9 @@ impl Proxy {
             warn!("Only [[rollup]] follows a reload; the other sections need a restart.");
         }
         info!(rollups = reloaded.rollups.len(), "Reloading.");
+        if let Some(Err(error)) = self.tls.as_ref().map(|tls| tls.reload()) {
+            error!(%error, "The certificate was not read again; the one before stays in use.");
+        }
         self.warehouse.declare(reloaded.rollups);
         self.router.forget();
     }
@@ -218,6 +248,9 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 
 /// The database with its catalog read, all rollups fitting.
 pub(crate) async fn open_warehouse(config: &Config) -> Result<Arc<Warehouse>, Failure> {
+    if let Some(tls) = client_tls(config)? {
+        pgstar_postgres::tls::encrypt(config.upstream.connection(), tls);
+    }
     let reading = || format!("read the catalog of {}", config.upstream);
     let warehouse = Warehouse::new(config.upstream.connection(), config.rollups.clone())
         .map_err(|error| Failure::while_doing(reading(), error))?;
@@ -231,13 +264,48 @@ pub(crate) async fn open_warehouse(config: &Config) -> Result<Arc<Warehouse>, Fa
     }
 }
 
-fn upstream(config: &Config) -> Upstream {
-    match config.upstream.address() {
+/// What logins need that pgstar checks itself, tried out; `None` where PostgreSQL checks all of them.
+pub(crate) async fn open_pool(config: &Config) -> Result<Option<Arc<Pool>>, Failure> {
+    let Auth::Scram(source) = &config.auth else {
+        return Ok(None);
+    };
+    let looking_up = || "look up users for [auth] method = \"scram\"";
+    let accounts = Accounts::new(config.upstream.connection(), source.clone())
+        .map_err(|error| Failure::while_doing(looking_up(), error))?;
+    accounts
+        .try_out()
+        .await
+        .map_err(|error| Failure::while_doing(looking_up(), error))?;
+    Ok(Some(Arc::new(Pool::new(accounts, config.pool))))
+}
+
+fn upstream(config: &Config) -> Result<Upstream, Failure> {
+    let upstream = match config.upstream.address() {
         UpstreamAddress::Tcp { host, port } => Upstream::new(host, *port),
         UpstreamAddress::Unix { directory, port } => {
             Upstream::new(&directory.to_string_lossy(), *port)
         }
+    };
+    Ok(upstream.with_tls(client_tls(config)?))
+}
+
+/// How connections to the server are encrypted; `None` for not at all.
+fn client_tls(config: &Config) -> Result<Option<ClientTls>, Failure> {
+    let Encryption { mode, roots } = config.upstream.encryption();
+    let is_local = matches!(config.upstream.address(), UpstreamAddress::Unix { .. });
+    if *mode == SslMode::Disable || is_local {
+        return Ok(None);
     }
+    let tls = ClientTls::new(*mode, roots.as_deref());
+    tls.map(Some)
+        .map_err(|error| Failure::while_doing("set up TLS to PostgreSQL", error))
+}
+
+pub(crate) fn load_certificate(settings: &TlsSettings) -> Result<Arc<Acceptor>, Failure> {
+    let loaded = Acceptor::load(settings.clone());
+    loaded
+        .map(Arc::new)
+        .map_err(|error| Failure::while_doing("set up TLS for clients", error))
 }
 
 fn limits(config: &Config) -> Limits {

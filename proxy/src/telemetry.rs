@@ -34,6 +34,8 @@ mod names {
     pub const SESSIONS_TOTAL: &str = "pgstar_sessions_total";
     pub const RELAY_ONLY: &str = "pgstar_relay_only_sessions_total";
     pub const CONNECT_FAILURES: &str = "pgstar_upstream_connect_failures_total";
+    pub const POOL_WAITING: &str = "pgstar_pool_waiting_backends";
+    pub const POOL_LOGINS: &str = "pgstar_pool_logins_total";
     pub const ROLLUP_ROWS: &str = "pgstar_rollup_rows";
     pub const ROLLUP_BYTES: &str = "pgstar_rollup_bytes";
     pub const ROLLUP_AGE_SECONDS: &str = "pgstar_rollup_age_seconds";
@@ -67,6 +69,26 @@ impl Decision {
             Decision::Cache => "cache",
             Decision::Passthrough => "passthrough",
             Decision::Local => "local",
+        }
+    }
+}
+
+/// What a login that pgstar checked got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginBackend {
+    /// One that waited.
+    Warm,
+    /// One of its own.
+    Fresh,
+}
+
+impl LoginBackend {
+    const ALL: [LoginBackend; 2] = [LoginBackend::Warm, LoginBackend::Fresh];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            LoginBackend::Warm => "warm",
+            LoginBackend::Fresh => "fresh",
         }
     }
 }
@@ -150,6 +172,16 @@ pub fn upstream_connect_failed() {
     METRICS.connect_failures.increment(1);
 }
 
+/// So many backends wait for a session.
+pub fn pool_holds(backends: usize) {
+    METRICS.pool_waiting.set(backends as f64);
+}
+
+/// pgstar checked a login that succeeded.
+pub fn pool_logged_in(backend: LoginBackend) {
+    METRICS.pool_logins[backend as usize].increment(1);
+}
+
 /// What a rollup holds, and when it was last made equal to the base tables.
 ///
 /// Its age grows by itself from then on. `rollup` is a name of the configuration file.
@@ -175,6 +207,8 @@ struct Metrics {
     sessions_total: Counter,
     relay_only: Counter,
     connect_failures: Counter,
+    pool_waiting: Gauge,
+    pool_logins: [Counter; 2],
     rollups_as_of: Mutex<HashMap<String, SystemTime>>,
 }
 
@@ -200,6 +234,9 @@ impl Metrics {
             sessions_total: counter!(names::SESSIONS_TOTAL),
             relay_only: counter!(names::RELAY_ONLY),
             connect_failures: counter!(names::CONNECT_FAILURES),
+            pool_waiting: gauge!(names::POOL_WAITING),
+            pool_logins: LoginBackend::ALL
+                .map(|backend| counter!(names::POOL_LOGINS, "backend" => backend.as_str())),
             rollups_as_of: Mutex::default(),
         }
     }
@@ -273,6 +310,11 @@ fn describe() {
     count!(
         CONNECT_FAILURES,
         "Connections to the server that could not be made."
+    );
+    level!(POOL_WAITING, "Backends that wait for a session.");
+    count!(
+        POOL_LOGINS,
+        "Logins that pgstar checked itself, by whether a backend waited for them."
     );
     level!(ROLLUP_ROWS, "Rows in a rollup.");
     level!(

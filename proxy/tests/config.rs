@@ -6,7 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use pgstar::config::keys::{Absence, SECTIONS};
-use pgstar::config::{ByteSize, Config, Freshness, Position, Problems};
+use pgstar::config::{Auth, ByteSize, Config, Freshness, Position, Problems};
+
+use pgstar::pool::{PoolLimits, VerifierSource};
+use pgstar_postgres::tls::SslMode;
 
 const URL: &str = "[upstream]\nurl = \"postgresql://pgstar:hunter2@db/warehouse\"\n";
 
@@ -94,7 +97,7 @@ fn the_documented_defaults_are_the_real_ones() {
             written_out += &format!("{}\n{}", section.header(), lines.concat());
         }
     }
-    assert_eq!(count, 13);
+    assert_eq!(count, 24);
     let (with, without) = (parse(&written_out).unwrap(), parse(URL).unwrap());
     assert_eq!(format!("{with:?}"), format!("{without:?}"));
 }
@@ -106,8 +109,20 @@ fn every_key_is_read() {
 [listen]
 address = "0.0.0.0:7000"
 proxy_protocol = "on"
+tls = "require"
+tls_certificate = "server.pem"
+tls_key = "/etc/server.key"
+tls_client_ca = "clients.pem"
 [upstream]
-url = "host=/run/postgresql user=pgstar dbname=warehouse"
+url = "host=/run/postgresql user=pgstar dbname=warehouse sslmode=verify-full sslrootcert='root.pem'"
+[auth]
+method = "scram"
+query = "SELECT verifier($1)"
+[pool]
+backends = 7
+per_user = 3
+idle_timeout = "5s"
+max_age = "6s"
 [admin]
 address = "off"
 [cache]
@@ -136,6 +151,22 @@ query = 'SELECT 2'
         config.upstream.to_string(),
         "postgresql://pgstar@/run/postgresql:5432/warehouse"
     );
+    let tls = config.tls.unwrap();
+    assert!(tls.is_required && tls.certificate.ends_with("server.pem"));
+    assert_eq!(tls.key, Path::new("/etc/server.key"));
+    assert!(tls.client_ca.unwrap().ends_with("clients.pem"));
+    let encryption = config.upstream.encryption();
+    assert_eq!(encryption.mode, SslMode::VerifyFull);
+    assert_eq!(encryption.roots.as_deref(), Some(Path::new("root.pem")));
+    let query = VerifierSource::Query("SELECT verifier($1)".to_owned());
+    assert_eq!(config.auth, Auth::Scram(query));
+    let pool = PoolLimits {
+        backends_max: 7,
+        per_user_max: 3,
+        idle_max: Duration::from_secs(5),
+        age_max: Duration::from_secs(6),
+    };
+    assert_eq!(config.pool, pool);
     assert_eq!(config.admin, None);
     assert_eq!(config.cache.memory, ByteSize::mib(8));
     assert_eq!(

@@ -19,6 +19,8 @@ fn everything_counted_is_rendered_with_a_help_text() {
     drop(session_opened());
     session_became_relay_only();
     upstream_connect_failed();
+    pool_holds(3);
+    pool_logged_in(LoginBackend::Warm);
     let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
     rollup_holds("revenue_by_month", 84, 16384, an_hour_ago);
 
@@ -40,6 +42,9 @@ fn everything_counted_is_rendered_with_a_help_text() {
         "pgstar_sessions_total 2",
         "pgstar_relay_only_sessions_total 1",
         "pgstar_upstream_connect_failures_total 1",
+        "pgstar_pool_waiting_backends 3",
+        "pgstar_pool_logins_total{backend=\"warm\"} 1",
+        "pgstar_pool_logins_total{backend=\"fresh\"} 0",
         "pgstar_rollup_rows{rollup=\"revenue_by_month\"} 84",
         "pgstar_rollup_bytes{rollup=\"revenue_by_month\"} 16384",
     ] {
@@ -60,7 +65,7 @@ fn everything_counted_is_rendered_with_a_help_text() {
         .lines()
         .filter(|line| line.starts_with("# HELP "))
         .count();
-    assert_eq!((metrics, helps), (15, 15), "{text}");
+    assert_eq!((metrics, helps), (17, 17), "{text}");
     drop(first);
     assert!(render().contains("pgstar_sessions 0"));
 }

@@ -7,16 +7,15 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::cursor::{Cursor, EndsEarly};
+use crate::tls::TlsError;
 
 /// Trouble on a replication connection. After any of these but [`Server`](Self::Server) from a
 /// command, the connection is of no more use.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplicationError {
-    /// The connection string asks for something that pgstar cannot do yet.
-    #[error(
-        "TLS to the server is not supported yet, but the connection string has sslmode=require"
-    )]
-    TlsNotSupported,
+    /// TLS could not be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The connection string names no server.
     #[error("the connection string names no host")]
     NoHost,

@@ -7,14 +7,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::Host;
 
 use super::ReplicationError;
 use crate::connect::CONNECT_TIMEOUT;
+use crate::tls::{self, ClientTls, Negotiated};
 
 const DEFAULT_PORT: u16 = 5432;
 
-/// TCP or a Unix socket, whichever it is.
+/// TCP, encrypted or not, or a Unix socket, whichever it is.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
@@ -23,16 +24,14 @@ pub(super) type Socket = Box<dyn Duplex>;
 
 /// Connects to the first host that answers.
 pub(super) async fn open(config: &Config) -> Result<Socket, ReplicationError> {
-    if config.get_ssl_mode() == SslMode::Require {
-        return Err(ReplicationError::TlsNotSupported);
-    }
+    let tls = tls::of(config)?;
     let within = config
         .get_connect_timeout()
         .copied()
         .unwrap_or(CONNECT_TIMEOUT);
     let mut outcome = Err(ReplicationError::NoHost);
     for (position, host) in config.get_hosts().iter().enumerate() {
-        outcome = open_one(host, port(config, position), within).await;
+        outcome = open_one(host, port(config, position), tls.as_ref(), within).await;
         if outcome.is_ok() {
             break;
         }
@@ -47,11 +46,16 @@ fn port(config: &Config, position: usize) -> u16 {
     own.copied().unwrap_or(DEFAULT_PORT)
 }
 
-async fn open_one(host: &Host, port: u16, within: Duration) -> Result<Socket, ReplicationError> {
+async fn open_one(
+    host: &Host,
+    port: u16,
+    tls: Option<&ClientTls>,
+    within: Duration,
+) -> Result<Socket, ReplicationError> {
     let (address, opened) = match host {
         Host::Tcp(name) => (
             format!("\"{name}\", port {port}"),
-            timeout(within, open_tcp(name, port)).await,
+            timeout(within, open_tcp(name, port, tls)).await,
         ),
         #[cfg(unix)]
         Host::Unix(directory) => {
@@ -64,10 +68,16 @@ async fn open_one(host: &Host, port: u16, within: Duration) -> Result<Socket, Re
     opened.map_err(|source| ReplicationError::Connect { address, source })
 }
 
-async fn open_tcp(host: &str, port: u16) -> io::Result<Socket> {
+async fn open_tcp(host: &str, port: u16, tls: Option<&ClientTls>) -> io::Result<Socket> {
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
-    Ok(Box::new(stream))
+    match tls {
+        None => Ok(Box::new(stream)),
+        Some(tls) => Ok(match tls.secure(stream, host).await? {
+            Negotiated::Plain(stream) => Box::new(stream),
+            Negotiated::Tls(stream) => Box::new(stream),
+        }),
+    }
 }
 
 #[cfg(unix)]

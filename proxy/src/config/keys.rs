@@ -109,6 +109,26 @@ pub const SECTIONS: &[Section] = &[
                 Means("\"off\""),
                 "\"on\" when a load balancer puts a header of the PROXY protocol (version 1 or 2) before every connection.",
             ),
+            text(
+                "tls",
+                Means("\"allow\""),
+                "With a certificate: \"allow\" takes clients with and without TLS, \"require\" those with TLS only.",
+            ),
+            text(
+                "tls_certificate",
+                Means("\"\""),
+                "The certificate that clients see, a PEM file; none: requests for TLS are declined.",
+            ),
+            text(
+                "tls_key",
+                Means("\"\""),
+                "The certificate's private key, a PEM file.",
+            ),
+            text(
+                "tls_client_ca",
+                Means("\"\""),
+                "Certificates that vouch for clients, a PEM file; clients without such a certificate are refused.",
+            ),
         ],
     },
     Section {
@@ -118,8 +138,52 @@ pub const SECTIONS: &[Section] = &[
             "url",
             Refused("\"postgresql://pgstar@127.0.0.1:5432/warehouse\""),
             "The PostgreSQL server behind pgstar: clients' sessions go to its host and port, \
-             pgstar's own connections use its user and database as well.",
+             pgstar's own connections use its user and database as well. sslmode and sslrootcert hold for all of them.",
         )],
+    },
+    Section {
+        name: "auth",
+        repeated: false,
+        keys: &[
+            text(
+                "method",
+                Means("\"relay\""),
+                "Who checks passwords: \"relay\" leaves it to PostgreSQL, whatever the method; with \"scram\" pgstar \
+                 checks SCRAM-SHA-256 itself, which lets sessions share backends.",
+            ),
+            text(
+                "query",
+                Means("\"SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1\""),
+                "What tells the verifier of a user's password, for \"scram\"; pgstar's own user must be able to ask it.",
+            ),
+            text(
+                "users",
+                Means("\"\""),
+                "A file of users and verifiers to ask instead, with lines such as \"ann\" \"SCRAM-SHA-256$…\".",
+            ),
+        ],
+    },
+    Section {
+        name: "pool",
+        repeated: false,
+        keys: &[
+            count(
+                "backends",
+                Means("50"),
+                "The most backends that wait for sessions whose password pgstar checks; 0 keeps none.",
+            ),
+            count(
+                "per_user",
+                Means("50"),
+                "The most of them that wait for one user.",
+            ),
+            text("idle_timeout", Means("\"5m\""), "How long a backend waits."),
+            text(
+                "max_age",
+                Means("\"1h\""),
+                "How long a backend lives, from when it was opened.",
+            ),
+        ],
     },
     Section {
         name: "admin",

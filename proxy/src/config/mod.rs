@@ -4,6 +4,7 @@
 //! checked. Both report into one list, so the user sees every problem at once. Nothing here
 //! connects to anything.
 
+mod encryption;
 pub mod keys;
 mod problem;
 mod rollup;
@@ -24,11 +25,14 @@ use std::time::Duration;
 pub(crate) use problem::did_you_mean;
 pub use problem::{Complaint, Position, Problem, Problems};
 pub use rollup::{ROLLUP_NAME_BYTES_MAX, RollupConfig, RollupName};
-pub use upstream::{Upstream, UpstreamAddress};
+pub use upstream::{Encryption, Upstream, UpstreamAddress};
 pub use value::{ByteSize, Freshness, Timespan};
 
 use shape::{Document, Findings, Table};
-use value::{AdminAddress, IdleTimeout, ListenAddress, Switch};
+use value::{AdminAddress, AuthMethod, IdleTimeout, ListenAddress, Switch, TlsDemand};
+
+use crate::pool::{PoolLimits, VerifierSource};
+use crate::tls::TlsSettings;
 
 /// The largest file that is read: room for some ten thousand rollups.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -42,8 +46,14 @@ pub struct Config {
     pub listen: SocketAddr,
     /// `[listen] proxy_protocol`: whether a load balancer's header begins every connection.
     pub proxy_protocol: bool,
+    /// `[listen] tls…`: the certificate for clients, if there is one.
+    pub tls: Option<TlsSettings>,
     /// `[upstream] url`: the server behind pgstar.
     pub upstream: Upstream,
+    /// `[auth]`: who checks passwords.
+    pub auth: Auth,
+    /// `[pool]`: backends that wait for sessions.
+    pub pool: PoolLimits,
     /// `[admin] address`: where metrics and health are served; `None` for nowhere.
     pub admin: Option<SocketAddr>,
     /// `[cache]`.
@@ -54,6 +64,15 @@ pub struct Config {
     pub limits: Limits,
     /// `[[rollup]]`, in the file's order, all names different.
     pub rollups: Vec<RollupConfig>,
+}
+
+/// `[auth]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// PostgreSQL does.
+    Relay,
+    /// pgstar does, by SCRAM-SHA-256.
+    Scram(VerifierSource),
 }
 
 /// `[cache]`.
@@ -153,6 +172,9 @@ fn checked(file: &Path, document: &Document<'_>, findings: &mut Findings<'_>) ->
         Switch(false),
         findings,
     );
+    let tls = tls(file, &document.table("listen"), findings);
+    let auth = auth(file, &document.table("auth"), findings);
+    let pool = pool(&document.table("pool"), findings);
     let cache = cache(&document.table("cache"), findings);
     let freshness = freshness(&document.table("freshness"), findings);
     let limits = limits(&document.table("limits"), findings);
@@ -162,7 +184,10 @@ fn checked(file: &Path, document: &Document<'_>, findings: &mut Findings<'_>) ->
         file,
         listen,
         proxy_protocol,
+        tls,
         upstream: upstream?,
+        auth,
+        pool,
         admin,
         cache,
         freshness,
@@ -200,6 +225,84 @@ fn addresses(
         );
     }
     (listen, admin)
+}
+
+fn tls(file: &Path, table: &Table<'_, '_>, findings: &mut Findings<'_>) -> Option<TlsSettings> {
+    // As the configuration's own name, these are relative to where it is.
+    let path = |key| {
+        let (name, span) = table.text(key).filter(|(name, _)| !name.is_empty())?;
+        Some((file.parent().unwrap_or(Path::new("")).join(name), span))
+    };
+    let demand = read(table, "tls", TlsDemand::Allow, findings);
+    let client_ca = path("tls_client_ca");
+    // Who can do without TLS needs no certificate.
+    let is_required = demand == TlsDemand::Require || client_ca.is_some();
+    match (path("tls_certificate"), path("tls_key")) {
+        (Some((certificate, _)), Some((key, _))) => Some(TlsSettings {
+            certificate,
+            key,
+            client_ca: client_ca.map(|(file, _)| file),
+            is_required,
+        }),
+        (None, None) if !is_required => None,
+        (certificate, key) => {
+            let spans = [certificate, key, client_ca].into_iter().flatten();
+            let offset = spans
+                .map(|(_, span)| span.start)
+                .chain(table.text("tls").map(|(_, span)| span.start))
+                .min();
+            let message =
+                "TLS for clients needs both [listen] tls_certificate and [listen] tls_key";
+            findings.report(
+                offset.unwrap_or_default(),
+                Complaint::new(
+                    message,
+                    "Name the two PEM files, or leave out all keys that begin with tls.",
+                ),
+            );
+            None
+        }
+    }
+}
+
+fn auth(file: &Path, table: &Table<'_, '_>, findings: &mut Findings<'_>) -> Auth {
+    let query = table.text("query").map(|(query, _)| query);
+    let users = table.text("users").filter(|(users, _)| !users.is_empty());
+    if let (Some(_), Some((_, span))) = (query, &users) {
+        let message = "[auth] query and [auth] users are both given";
+        findings.report(
+            span.start,
+            Complaint::new(
+                message,
+                "Verifiers come from one of them; leave the other out.",
+            ),
+        );
+    }
+    let source = match users {
+        // As the file's own name, it is relative to where the configuration is.
+        Some((users, _)) => {
+            VerifierSource::File(file.parent().unwrap_or(Path::new("")).join(users))
+        }
+        None => VerifierSource::Query(query.unwrap_or(VerifierSource::DEFAULT_QUERY).to_owned()),
+    };
+    match read(table, "method", AuthMethod::Relay, findings) {
+        AuthMethod::Relay => Auth::Relay,
+        AuthMethod::Scram => Auth::Scram(source),
+    }
+}
+
+fn pool(table: &Table<'_, '_>, findings: &mut Findings<'_>) -> PoolLimits {
+    const WAIT_RANGE: RangeInclusive<Timespan> =
+        Timespan(Duration::from_millis(1))..=Timespan::seconds(86_400);
+    const BACKENDS: u32 = 50;
+    const RANGE: RangeInclusive<u32> = 0..=100_000;
+    let (five_minutes, hour) = (Timespan::seconds(300), Timespan::seconds(3600));
+    PoolLimits {
+        backends_max: read_count(table, "backends", BACKENDS, RANGE, findings),
+        per_user_max: read_count(table, "per_user", BACKENDS, RANGE, findings),
+        idle_max: read_within(table, "idle_timeout", five_minutes, WAIT_RANGE, findings).0,
+        age_max: read_within(table, "max_age", hour, WAIT_RANGE, findings).0,
+    }
 }
 
 fn cache(table: &Table<'_, '_>, findings: &mut Findings<'_>) -> CacheConfig {

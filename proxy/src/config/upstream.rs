@@ -8,8 +8,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use tokio_postgres::config::{Host, SslMode};
+use pgstar_postgres::tls::SslMode;
+use tokio_postgres::config::{Host, SslMode as DriverSslMode};
 
+use super::encryption;
 use super::problem::Complaint;
 
 const DEFAULT_PORT: u16 = 5432;
@@ -19,6 +21,16 @@ const DEFAULT_PORT: u16 = 5432;
 pub struct Upstream {
     connection: tokio_postgres::Config,
     address: UpstreamAddress,
+    encryption: Encryption,
+}
+
+/// `sslmode` and `sslrootcert`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encryption {
+    /// Not encrypted unless it is asked for: the way between pgstar and its server is often a short one.
+    pub mode: SslMode,
+    /// A PEM file of certificates that vouch for the server.
+    pub roots: Option<PathBuf>,
 }
 
 /// Where the server listens.
@@ -72,6 +84,11 @@ impl Upstream {
         &self.address
     }
 
+    /// How connections are encrypted.
+    pub fn encryption(&self) -> &Encryption {
+        &self.encryption
+    }
+
     /// How pgstar's own connections connect; it holds the password.
     pub fn connection(&self) -> &tokio_postgres::Config {
         &self.connection
@@ -82,20 +99,26 @@ impl FromStr for Upstream {
     type Err = Complaint;
 
     fn from_str(url: &str) -> Result<Self, Complaint> {
-        if asks_for_tls(url) {
-            return Err(tls_unsupported());
-        }
         if has_two_ats(url) {
             return Err(invalid("invalid connection string"));
         }
-        let connection: tokio_postgres::Config = url.parse().map_err(|error| malformed(&error))?;
-        if connection.get_ssl_mode() == SslMode::Require {
-            return Err(tls_unsupported());
-        }
+        let (rest, encryption) = encryption::extract(url)?;
+        let mut connection: tokio_postgres::Config =
+            rest.parse().map_err(|error| malformed(&error))?;
+        connection.ssl_mode(match encryption.mode {
+            SslMode::Disable => DriverSslMode::Disable,
+            SslMode::Prefer => DriverSslMode::Prefer,
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => DriverSslMode::Require,
+        });
         let address = single_address(&connection)?;
+        if matches!(address, UpstreamAddress::Unix { .. }) {
+            // As in libpq, a Unix socket is never encrypted.
+            connection.ssl_mode(DriverSslMode::Disable);
+        }
         Ok(Upstream {
             connection,
             address,
+            encryption,
         })
     }
 }
@@ -148,24 +171,6 @@ fn tcp(address: IpAddr, port: u16) -> UpstreamAddress {
     }
 }
 
-/// The verifying modes are unknown to the parser, so they are looked for in the text.
-fn asks_for_tls(url: &str) -> bool {
-    [
-        "sslmode=require",
-        "sslmode=verify-ca",
-        "sslmode=verify-full",
-    ]
-    .iter()
-    .any(|mode| url.to_ascii_lowercase().contains(mode))
-}
-
-fn tls_unsupported() -> Complaint {
-    Complaint::new(
-        "TLS to the server is not supported yet",
-        "Use sslmode=disable or sslmode=prefer where the network between pgstar and PostgreSQL is trusted.",
-    )
-}
-
 fn not_one_host() -> Complaint {
     Complaint::new(
         "the connection string must name exactly one host",
@@ -182,8 +187,7 @@ fn has_two_ats(url: &str) -> bool {
 /// Only the names of known options are repeated: with a password that was not percent-encoded,
 /// an "unknown option" is a part of it.
 fn malformed(error: &tokio_postgres::Error) -> Complaint {
-    const OPTIONS: [&str; 19] = [
-        "sslmode",
+    const OPTIONS: [&str; 18] = [
         "sslnegotiation",
         "port",
         "hostaddr",
@@ -217,7 +221,7 @@ fn malformed(error: &tokio_postgres::Error) -> Complaint {
     }
 }
 
-fn invalid(message: impl Into<String>) -> Complaint {
+pub(super) fn invalid(message: impl Into<String>) -> Complaint {
     Complaint::new(
         message,
         "Write postgresql://user:password@host:port/database; \
@@ -280,16 +284,12 @@ mod tests {
                 "the connection string must name exactly one host",
             ),
             (
-                "postgresql://u:hunter2@h/d?sslmode=require",
-                "TLS to the server is not supported yet",
-            ),
-            (
                 "postgresql://h/d?sslmode=verify-full",
-                "TLS to the server is not supported yet",
+                "sslmode=verify-full needs sslrootcert",
             ),
             (
-                "host=h sslmode='require'",
-                "TLS to the server is not supported yet",
+                "host=h sslmode='verify-ca'",
+                "sslmode=verify-ca needs sslrootcert",
             ),
             (
                 "postgresql://h:port/d",

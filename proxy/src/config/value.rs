@@ -223,6 +223,50 @@ impl fmt::Display for Freshness {
     }
 }
 
+/// Who checks passwords.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AuthMethod {
+    Relay,
+    Scram,
+}
+
+impl FromStr for AuthMethod {
+    type Err = Complaint;
+
+    fn from_str(text: &str) -> Result<Self, Complaint> {
+        match text {
+            "relay" => Ok(AuthMethod::Relay),
+            "scram" => Ok(AuthMethod::Scram),
+            _ => Err(Complaint::new(
+                format!("invalid method {}", quoted(text)),
+                "Write \"relay\" or \"scram\".",
+            )),
+        }
+    }
+}
+
+/// Whether clients must encrypt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TlsDemand {
+    Allow,
+    Require,
+}
+
+impl FromStr for TlsDemand {
+    type Err = Complaint;
+
+    fn from_str(text: &str) -> Result<Self, Complaint> {
+        match text {
+            "allow" => Ok(TlsDemand::Allow),
+            "require" => Ok(TlsDemand::Require),
+            _ => Err(Complaint::new(
+                format!("invalid value {}", quoted(text)),
+                "Write \"allow\" or \"require\".",
+            )),
+        }
+    }
+}
+
 /// Where pgstar itself listens: an IP address and a port. Names are not looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ListenAddress(pub SocketAddr);

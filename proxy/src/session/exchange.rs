@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWrite;
 
 use super::relay::Pause;
 use super::{Ended, Routing, Session};
@@ -44,11 +44,7 @@ impl<R: Routing> Session<R> {
     /// Sends frames that the server will answer with one ReadyForQuery.
     pub(super) async fn ask(&mut self, frames: &[u8]) -> Result<(), Ended> {
         self.model.exchange_sent();
-        self.server
-            .socket
-            .write_all(frames)
-            .await
-            .map_err(|_| Ended::ServerLeft)
+        self.server.say(frames).await.map_err(|_| Ended::ServerLeft)
     }
 
     /// The header of the server's next reply; unasked frames before it have gone to the client.
@@ -63,11 +59,20 @@ impl<R: Routing> Session<R> {
             if !server_tag::is_asynchronous(reply.tag) {
                 return Ok(reply);
             }
-            if reply.tag == server_tag::PARAMETER_STATUS {
-                self.facts.forget();
-            }
-            self.pass_reply(reply, &mut |_| {}).await?;
+            self.pass_unasked(reply).await?;
         }
+    }
+
+    /// Passes on what PostgreSQL says unasked.
+    pub(super) async fn pass_unasked(&mut self, reply: Header) -> Result<(), Ended> {
+        if reply.tag != server_tag::PARAMETER_STATUS {
+            return self.pass_reply(reply, &mut |_| {}).await;
+        }
+        self.facts.forget();
+        let frame = self.whole_reply(reply).await?;
+        self.note_setting_frame(&frame);
+        self.outgoing.extend_from_slice(&frame);
+        Ok(())
     }
 
     /// The whole of the reply whose header was read, consumed.
@@ -191,7 +196,9 @@ impl<R: Routing> Session<R> {
                 _ => return Err(Ended::ClientLeft),
             }
         }
-        Ok(())
+        let socket = &mut self.client.socket;
+        let flushed = poll_fn(|cx| Pin::new(&mut *socket).poll_flush(cx)).await;
+        flushed.map_err(|_| Ended::ClientLeft)
     }
 }
 

@@ -2,14 +2,17 @@
 //!
 //! It must not know which side it is.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::buffer::Buffer;
 use super::socket::Socket;
+use crate::wire::{HEADER_BYTES, header};
 
 /// A peer as the relay sees it.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(super) struct Leg {
     pub(super) frame_left: usize,
     /// This peer will send nothing more.
     pub(super) ended: bool,
+    /// What a login over this connection can be bound to, if it is encrypted.
+    pub(super) end_point: Option<Bytes>,
 }
 
 impl Leg {
@@ -33,6 +38,7 @@ impl Leg {
             released: 0,
             frame_left: 0,
             ended: false,
+            end_point: None,
         }
     }
 
@@ -55,6 +61,33 @@ impl Leg {
         Poll::Ready(count)
     }
 
+    /// The next frame, whole and consumed; `None` when the stream ends before it does, or it is no frame of at most
+    /// this size. For the time before a session begins.
+    pub(super) async fn whole_frame(&mut self, bytes_max: usize) -> Option<Bytes> {
+        loop {
+            let header = header(self.inbound.filled()).ok()?;
+            let total = header.map_or(HEADER_BYTES, |header| header.total);
+            if total > bytes_max {
+                return None;
+            }
+            if let (Some(_), Some(frame)) = (header, self.inbound.filled().get(..total)) {
+                let frame = Bytes::copy_from_slice(frame);
+                self.consume(total);
+                return Some(frame);
+            }
+            self.inbound.ensure(total);
+            if poll_fn(|cx| self.poll_fill(cx)).await == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// Says this to the peer, past what is released to it.
+    pub(super) async fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.socket.write_all(bytes).await?;
+        self.socket.flush().await
+    }
+
     /// Writes released bytes to the other peer; ready with whether any were written.
     #[inline]
     pub(super) fn poll_pass_on(
@@ -72,7 +105,11 @@ impl Leg {
             }
             wrote = true;
         }
-        Ok(wrote)
+        // An encrypted connection may have taken more than it could write.
+        match Pin::new(other).poll_flush(cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(wrote),
+        }
     }
 
     /// Forgets the first bytes; released ones are the first.

@@ -12,12 +12,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::leg::Leg;
+use super::login::{LoggedIn, Login, log_in};
+use super::model::Model;
 use super::patience::Patience;
 use super::relay::Pause;
 use super::seats::{Full, Seats};
 use super::shared::Shared;
-use super::socket::Socket;
-use super::startup::{Begun, begin, send_fatal};
+use super::startup::{Begun, begin, hide_binding, send_fatal};
 use super::upstream::cancel_request;
 use super::{Ended, Routing, Session};
 use crate::arrivals::Arrival;
@@ -47,8 +48,7 @@ pub(crate) async fn run<R: Routing>(
     let Ok(Ok(())) = timeout_at(logged_in_by, stream.readable()).await else {
         return;
     };
-    let mut client = Leg::new(Socket::Tcp(stream));
-    let beginning = begin(&mut client, shared.limits.proxy_header);
+    let beginning = begin(stream, shared.limits.proxy_header, shared.tls.as_deref());
     let begun = tokio::select! {
         begun = timeout_at(logged_in_by, beginning) => begun.unwrap_or(Begun::Over),
         _ = phase.wait_for(|phase| *phase != Phase::Running) => Begun::Over,
@@ -57,7 +57,7 @@ pub(crate) async fn run<R: Routing>(
     match begun {
         Begun::Over => {}
         Begun::Cancel(request) => forward_cancel(&shared, &request).await,
-        Begun::Session(startup) => {
+        Begun::Session(startup, client) => {
             match seats.take(startup.parameter("user").unwrap_or_default()) {
                 Ok(_seat) => run_session(client, shared, startup, logged_in_by, &mut phase).await,
                 Err(full) => refuse(client, &shared, &startup, full).await,
@@ -82,12 +82,22 @@ async fn refuse<R>(mut client: Leg, shared: &Shared<R>, startup: &Startup, full:
 
 async fn forward_cancel<R>(shared: &Shared<R>, request: &Bytes) {
     shared.counters.cancels.add_one();
-    if let Err(error) = shared
-        .upstream
-        .cancel(request, shared.limits.cancel_timeout)
-        .await
-    {
-        warn!(%error, "Could not forward a cancel request.");
+    let ticket = shared
+        .pool
+        .as_ref()
+        .and_then(|pool| pool.cancels.resolve(request));
+    let within = shared.limits.cancel_timeout;
+    let forwarded = match &ticket {
+        Some(ticket) => {
+            let request = cancel_request(ticket.key_data());
+            shared.upstream.cancel(&request, within).await
+        }
+        None => shared.upstream.cancel(request, within).await,
+    };
+    match (forwarded, ticket) {
+        (Ok(()), Some(ticket)) => ticket.acted_on(),
+        (Ok(()), None) => {}
+        (Err(error), _) => warn!(%error, "Could not forward a cancel request."),
     }
 }
 
@@ -98,6 +108,39 @@ async fn run_session<R: Routing>(
     logged_in_by: Instant,
     phase: &mut watch::Receiver<Phase>,
 ) {
+    let login = timeout_at(logged_in_by, log_in(&mut client, &shared, &startup)).await;
+    let mut session = match login.unwrap_or(Login::Over) {
+        Login::Over => return,
+        Login::Done(logged_in) => Session::logged_in(shared, client, logged_in),
+        Login::Relayed => match relay_login(client, shared, &startup).await {
+            Some(session) => session,
+            None => return,
+        },
+    };
+    session.shared.counters.sessions.add_one();
+    let _counted_as_open = telemetry::session_opened();
+    let patience = Patience::new(logged_in_by, session.shared.limits.idle_max);
+    let ended = session.live(patience, phase).await;
+    debug!(%ended, "Session over.");
+    let farewell_max = session.shared.limits.cancel_timeout;
+    if timeout(farewell_max, session.say_goodbye(ended))
+        .await
+        .is_err()
+    {
+        debug!("The client did not take its last bytes.");
+    }
+    match session.leaves_good_backend(ended) {
+        true => session.give_back().await,
+        false => session.abandon_statement().await,
+    }
+}
+
+/// A session whose login is between the client and a new backend, which has the client's start-up packet.
+async fn relay_login<R: Routing>(
+    mut client: Leg,
+    shared: Arc<Shared<R>>,
+    startup: &Startup,
+) -> Option<Session<R>> {
     let mut server = match shared.upstream.connect(shared.limits.connect_timeout).await {
         Ok(socket) => Leg::new(socket),
         Err(error) => {
@@ -109,30 +152,33 @@ async fn run_session<R: Routing>(
                 shared.upstream
             );
             let hint = "Check that PostgreSQL is running there and that [upstream] url in pgstar's configuration names it.";
-            return send_fatal(&mut client, "08006", &message, None, Some(hint)).await;
+            send_fatal(&mut client, "08006", &message, None, Some(hint)).await;
+            return None;
         }
     };
-    shared.counters.sessions.add_one();
-    let _counted_as_open = telemetry::session_opened();
-    if server.socket.write_all(startup.packet()).await.is_err() {
-        return;
-    }
+    server.say(startup.packet()).await.ok()?;
+    hide_binding(&mut client, &mut server).await?;
     let mut session = Session::new(shared, client, server);
     session.is_raw = !startup.opens_a_session();
-    let patience = Patience::new(logged_in_by, session.shared.limits.idle_max);
-    let ended = session.live(patience, phase).await;
-    debug!(%ended, "Session over.");
-    let farewell_max = session.shared.limits.cancel_timeout;
-    if timeout(farewell_max, session.say_goodbye(ended))
-        .await
-        .is_err()
-    {
-        debug!("The client did not take its last bytes.");
-    }
-    session.abandon_statement().await;
+    Some(session)
 }
 
 impl<R: Routing> Session<R> {
+    /// A session that begins with its login over.
+    fn logged_in(shared: Arc<Shared<R>>, client: Leg, logged_in: LoggedIn) -> Self {
+        let LoggedIn {
+            server,
+            key_data,
+            lease,
+        } = logged_in;
+        Session {
+            model: Model::logged_in(),
+            key_data: Some(key_data),
+            lease,
+            ..Session::new(shared, client, server)
+        }
+    }
+
     async fn live(&mut self, mut patience: Patience, phase: &mut watch::Receiver<Phase>) -> Ended {
         loop {
             let pause = tokio::select! {
@@ -164,6 +210,10 @@ impl<R: Routing> Session<R> {
     async fn act_on(&mut self, pause: Pause) -> Result<(), Ended> {
         match pause {
             Pause::Statement(statement) => self.serve(statement).await?,
+            Pause::Prompt(boxed) => {
+                let (statement, prompt) = *boxed;
+                self.answer_promptly(&statement, prompt).await?;
+            }
             Pause::Withheld => self.make_up().await?,
             Pause::Ended(ended) => return Err(ended),
         }
@@ -233,7 +283,7 @@ impl<R: Routing> Session<R> {
         } else if self.model.is_quiet() && !self.is_raw {
             let mut frame = BytesMut::new();
             wire::terminate(&mut frame);
-            let _gone = self.server.socket.write_all(&frame).await;
+            let _gone = self.server.say(&frame).await;
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The life of a session:
 //! 1. [`startup`] answers encryption and cancel requests and reads the start-up packet.
-//! 2. The start-up packet goes, as it came, to a new connection to PostgreSQL; authentication is relayed.
+//! 2. The start-up packet goes, as it came, to a new connection to PostgreSQL; authentication is relayed. Or
+//!    pgstar checks the password itself ([`login`]) and the session gets a backend that waited, with a [`lease`].
 //! 3. [`relay`] moves bytes both ways and keeps the [`model`]: what is owed, and the transaction's status.
 //! 4. When nothing is under way and the client sends one lone statement ([`batch`]) that the router calls a
 //!    candidate, the relay pauses: [`statement`] makes sure that the session's [`facts`] are known, asks for
@@ -11,7 +12,9 @@
 //!    [`unnamed`] gives the backend the unnamed statement that a served batch withheld from it.
 //!    [`prepared`] remembers the texts of statements that later batches refer to by name, and [`verify`] asks
 //!    whether they are still what they were; [`own`] leaves the client's statements alone meanwhile.
-//! 6. When the client vanishes amid a statement, that statement is cancelled upstream.
+//!    On a leased backend, what drivers say around their question is answered without a wait ([`preamble`], [`pledge`]).
+//! 6. When the client vanishes amid a statement, that statement is cancelled upstream. A leased backend goes back
+//!    once it is as good as new ([`release`]).
 //!
 //! Whatever does not fit the model makes the session a plain copy of bytes for the rest of its life.
 //! Nothing here reads SQL: the router alone does.
@@ -20,14 +23,19 @@ mod batch;
 mod buffer;
 mod exchange;
 mod facts;
+mod lease;
 mod leg;
 mod life;
+mod login;
 mod model;
 mod observe;
 mod own;
 mod patience;
+mod pledge;
+mod preamble;
 mod prepared;
 mod relay;
+mod release;
 mod rewrite;
 mod routing;
 mod seats;
@@ -53,6 +61,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use facts::KnownFacts;
+use lease::Lease;
 use leg::Leg;
 use model::Model;
 use prepared::PreparedStatements;
@@ -67,6 +76,8 @@ struct Session<R> {
     model: Model,
     /// The body of BackendKeyData, once it came.
     key_data: Option<Bytes>,
+    /// What becomes of the backend when the session is over; `None`: it ends too.
+    lease: Option<Box<Lease>>,
     facts: KnownFacts,
     prepared: PreparedStatements,
     /// What the backend has not been told of the unnamed statement.
@@ -75,6 +86,8 @@ struct Session<R> {
     outgoing: BytesMut,
     /// An error that was swallowed in an exchange that is not over: the last word if the server leaves now.
     swallowed_error: Option<Bytes>,
+    /// A reply that had been foretold came out otherwise.
+    is_pledge_broken: bool,
     /// Frames are followed no longer: plain copying.
     is_raw: bool,
     /// A shutdown has begun.
@@ -106,11 +119,13 @@ impl<R> Session<R> {
             server,
             model: Model::new(),
             key_data: None,
+            lease: None,
             facts: KnownFacts::default(),
             prepared: PreparedStatements::default(),
             withheld: None,
             outgoing: BytesMut::new(),
             swallowed_error: None,
+            is_pledge_broken: false,
             is_raw: false,
             is_draining: false,
         }

@@ -67,6 +67,15 @@ impl Model {
         }
     }
 
+    /// A session whose login is over: nothing is under way.
+    pub(super) fn logged_in() -> Self {
+        Model {
+            came: 1,
+            started: true,
+            ..Model::new()
+        }
+    }
+
     /// A frame of this type goes to the server.
     #[inline]
     pub(super) fn client_sent(&mut self, tag: u8) {
@@ -202,6 +211,11 @@ impl Model {
     #[inline]
     pub(super) fn is_quiet(&self) -> bool {
         self.sent == self.came && self.pipeline == Pipeline::Nothing && !self.terminated
+    }
+
+    /// So many ReadyForQuery frames are to come, and nothing else is under way.
+    pub(super) fn owes_only(&self, readies: u64) -> bool {
+        self.sent == self.came + readies && self.pipeline == Pipeline::Nothing && !self.terminated
     }
 
     /// The server has answered everything that was sent, which since the last Sync only prepared

@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::batch::{Statement, Text, Verdict, examine};
 use super::model::Surprise;
+use super::preamble::Prompt;
 use super::{Ended, Routing, Session};
 use crate::route::Candidate;
 use crate::telemetry;
@@ -38,6 +39,8 @@ struct TurnIsOver;
 pub(super) enum Pause {
     /// The client's bytes are one statement that the router may want to serve.
     Statement(Statement),
+    /// The client's bytes are one statement that need not wait for the server.
+    Prompt(Box<(Statement, Prompt)>),
     /// The client's next message may need the unnamed statement that the backend was not told of.
     Withheld,
     Ended(Ended),
@@ -130,6 +133,7 @@ impl<R: Routing> Session<R> {
                 break;
             };
             self.note_names(header);
+            self.note_traces(header);
             self.model.client_sent(header.tag);
             self.client.released += header.total;
         }
@@ -158,6 +162,9 @@ impl<R: Routing> Session<R> {
             }
             match header(self.client.unreleased()) {
                 Ok(Some(header)) if self.must_be_whole(header) => return Ok(()),
+                Ok(Some(header)) if self.leaves_backend(header) => {
+                    return Err(Pause::Ended(Ended::ClientLeft));
+                }
                 Ok(Some(header)) => self.release_client_frame(header),
                 Ok(None) => return Ok(()),
                 Err(error) => {
@@ -175,7 +182,9 @@ impl<R: Routing> Session<R> {
             let tag = self.client.unreleased().first();
             matches!(tag, Some(&client_tag::PARSE | &client_tag::BIND))
         };
-        self.model.is_quiet() || (self.model.has_prepared() && is_batch())
+        self.model.is_quiet()
+            || self.owes_only_pledges()
+            || (self.model.has_prepared() && is_batch())
     }
 
     /// Whether the frame is to be looked at and has not come whole: the server could not act on it either.
@@ -192,6 +201,7 @@ impl<R: Routing> Session<R> {
 
     fn release_client_frame(&mut self, header: Header) {
         self.note_names(header);
+        self.note_traces(header);
         self.model.client_sent(header.tag);
         if may_change_facts(header.tag) {
             self.facts.forget();
@@ -221,15 +231,22 @@ impl<R: Routing> Session<R> {
 
     /// Looks at what a quiet session's client has sent; whether it stays here for now.
     fn must_hold(&mut self, nothing_more: bool) -> Result<bool, Pause> {
-        if !self.may_serve() {
+        let may_serve = self.may_serve();
+        if !may_serve && self.lease.is_none() {
             return self.check_withheld();
         }
         match examine(
             self.client.inbound.filled(),
             self.shared.limits.statement_bytes_max,
         ) {
-            Verdict::Statement(statement) if self.is_candidate(&statement) => {
-                Err(Pause::Statement(statement))
+            Verdict::Statement(statement) => {
+                if let Some(prompt) = self.prompt(&statement) {
+                    return Err(Pause::Prompt(Box::new((statement, prompt))));
+                }
+                match may_serve && self.is_candidate(&statement) {
+                    true => Err(Pause::Statement(statement)),
+                    false => self.check_withheld(),
+                }
             }
             Verdict::Wait { total } if !self.client.ended => {
                 self.client.inbound.ensure(total);
@@ -243,7 +260,7 @@ impl<R: Routing> Session<R> {
     fn may_serve(&self) -> bool {
         let refers_to_unknown = self.prepared.is_empty()
             && self.client.inbound.filled().first() == Some(&client_tag::BIND);
-        self.model.status() != TransactionStatus::Failed && !refers_to_unknown
+        self.told_status() != TransactionStatus::Failed && !refers_to_unknown
     }
 
     fn is_candidate(&self, statement: &Statement) -> bool {
@@ -263,6 +280,7 @@ impl<R: Routing> Session<R> {
         if !self.server.unreleased().is_empty() {
             self.release_server_bytes();
         }
+        self.check_pledges()?;
         let Ok(wrote) = self.server.poll_pass_on(cx, &mut self.client.socket) else {
             return Err(Pause::Ended(Ended::ClientLeft));
         };
@@ -280,6 +298,9 @@ impl<R: Routing> Session<R> {
         }
         loop {
             self.server.release_frame_left();
+            if self.has_pledges() && self.server.frame_left == 0 && !self.take_pledged() {
+                return;
+            }
             match header(self.server.unreleased()) {
                 Ok(Some(header)) => {
                     if !self.release_server_frame(header) {
@@ -319,7 +340,12 @@ impl<R: Routing> Session<R> {
                 };
                 self.key_data = Some(Bytes::copy_from_slice(&frame[HEADER_BYTES..]));
             }
-            server_tag::PARAMETER_STATUS => self.facts.forget(),
+            server_tag::PARAMETER_STATUS => {
+                self.facts.forget();
+                if !self.note_setting(header) {
+                    return false;
+                }
+            }
             _ => {}
         }
         self.server.frame_left = header.total;

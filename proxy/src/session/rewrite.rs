@@ -85,6 +85,7 @@ impl<R: Routing> Session<R> {
     ) -> Result<(), Ended> {
         let has_savepoint = self.model.status() == TransactionStatus::Open;
         let frames = self.rewritten_frames(statement, &rewritten.sql, has_savepoint);
+        self.note_own_statement();
         self.ask(&frames).await?;
         let mut attempt = Attempt::new(statement, rewritten, has_savepoint);
         let ready = loop {

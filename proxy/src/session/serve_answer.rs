@@ -44,6 +44,7 @@ impl<R: Routing> Session<R> {
             .write_all_buf(&mut frames)
             .await
             .map_err(|_| Ended::ClientLeft)?;
+        self.flush_outgoing().await?;
         self.settle(statement, self.withheld_by(statement));
         Ok(())
     }

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::upstream::Upstream;
+use crate::pool::Pool;
 use crate::route::Router;
+use crate::tls::Acceptor;
 
 /// What every session of a listener is given.
 #[derive(Debug)]
@@ -16,6 +18,10 @@ pub struct Shared<R = Router> {
     pub router: Arc<R>,
     pub limits: Limits,
     pub counters: Counters,
+    /// Checks logins and keeps backends warm; `None` where PostgreSQL does all of that.
+    pub pool: Option<Arc<Pool>>,
+    /// Encrypts clients' connections; `None`: requests for that are declined.
+    pub tls: Option<Arc<Acceptor>>,
 }
 
 impl<R> Shared<R> {
@@ -25,6 +31,24 @@ impl<R> Shared<R> {
             router,
             limits,
             counters: Counters::default(),
+            pool: None,
+            tls: None,
+        }
+    }
+
+    /// The same, with TLS towards clients.
+    pub fn with_tls(self, tls: Arc<Acceptor>) -> Self {
+        Shared {
+            tls: Some(tls),
+            ..self
+        }
+    }
+
+    /// The same, with logins that pgstar checks itself.
+    pub fn with_pool(self, pool: Arc<Pool>) -> Self {
+        Shared {
+            pool: Some(pool),
+            ..self
         }
     }
 }
@@ -113,6 +137,8 @@ pub struct Counters {
     pub routed: Count,
     /// Statements answered without PostgreSQL.
     pub answered: Count,
+    /// Statements answered without a wait for PostgreSQL.
+    pub prompt: Count,
     /// Statements answered by a rewritten one.
     pub rewritten: Count,
     /// Rewritten statements that failed and were run as the client wrote them.

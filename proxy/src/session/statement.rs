@@ -25,6 +25,7 @@ pub(super) fn is_circumstance(sqlstate: &str) -> bool {
 impl<R: Routing> Session<R> {
     /// Serves the statement at the front of the client's bytes, or hands it back to the relay.
     pub(super) async fn serve(&mut self, statement: Statement) -> Result<(), Ended> {
+        self.keep_pledges().await?;
         self.deliver_relayed().await?;
         if self.is_raw {
             return Ok(());

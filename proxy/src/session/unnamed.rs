@@ -142,6 +142,7 @@ impl<R: Routing> Session<R> {
         let Some(withheld) = self.withheld.take() else {
             return Ok(());
         };
+        self.keep_pledges().await?;
         let is_open = self.model.status() == TransactionStatus::Open;
         let needs_portal = is_open && continues_portal(self.client.inbound.filled());
         self.deliver_relayed().await?;

@@ -4,10 +4,12 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
+use pgstar_postgres::tls::{ClientTls, Negotiated, SslMode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
@@ -22,11 +24,10 @@ pub enum Upstream {
     Tcp {
         host: String,
         port: u16,
+        tls: Option<ClientTls>,
     },
     /// The socket file itself.
-    Unix {
-        path: PathBuf,
-    },
+    Unix { path: PathBuf },
 }
 
 impl Upstream {
@@ -40,6 +41,15 @@ impl Upstream {
         Upstream::Tcp {
             host: host.to_owned(),
             port,
+            tls: None,
+        }
+    }
+
+    /// The same, encrypted; a Unix socket never is.
+    pub fn with_tls(self, tls: Option<ClientTls>) -> Self {
+        match self {
+            Upstream::Tcp { host, port, .. } => Upstream::Tcp { host, port, tls },
+            Upstream::Unix { path } => Upstream::Unix { path },
         }
     }
 
@@ -54,10 +64,13 @@ impl Upstream {
     async fn connect_now(&self) -> io::Result<Socket> {
         match self {
             Upstream::Unix { path } => Ok(Socket::Unix(UnixStream::connect(path).await?)),
-            Upstream::Tcp { host, port } => {
+            Upstream::Tcp { host, port, tls } => {
                 let mut outcome = Err(io::ErrorKind::NotFound.into());
                 for address in lookup_host((host.as_str(), *port)).await? {
-                    outcome = connect_tcp(address).await.map(Socket::Tcp);
+                    outcome = match tls {
+                        None => connect_tcp(address).await.map(Socket::Tcp),
+                        Some(tls) => connect_tls(address, tls, host).await,
+                    };
                     if outcome.is_ok() {
                         break;
                     }
@@ -72,6 +85,7 @@ impl Upstream {
         let mut socket = self.connect(within).await?;
         let exchange = async {
             socket.write_all(request).await?;
+            socket.flush().await?;
             let mut nothing = [0; 16];
             while socket.read(&mut nothing).await? > 0 {}
             Ok(())
@@ -85,13 +99,13 @@ impl Upstream {
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Upstream::Tcp { host, port } => write!(f, "\"{host}\", port {port}"),
+            Upstream::Tcp { host, port, .. } => write!(f, "\"{host}\", port {port}"),
             Upstream::Unix { path } => write!(f, "\"{}\"", path.display()),
         }
     }
 }
 
-async fn connect_tcp(address: std::net::SocketAddr) -> io::Result<TcpStream> {
+async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -102,6 +116,16 @@ async fn connect_tcp(address: std::net::SocketAddr) -> io::Result<TcpStream> {
     let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// As libpq, a handshake that fails is followed by a plain connection where TLS is only preferred.
+async fn connect_tls(address: SocketAddr, tls: &ClientTls, host: &str) -> io::Result<Socket> {
+    match tls.secure(connect_tcp(address).await?, host).await {
+        Ok(Negotiated::Plain(stream)) => Ok(Socket::Tcp(stream)),
+        Ok(Negotiated::Tls(stream)) => Ok(Socket::Tls(Box::new((*stream).into()))),
+        Err(_) if tls.mode() == SslMode::Prefer => connect_tcp(address).await.map(Socket::Tcp),
+        Err(error) => Err(error),
+    }
 }
 
 /// The cancel request for a session that BackendKeyData described: its body is the process and the key.

@@ -3,6 +3,7 @@
 //! Every reader here is total: whatever the bytes, it answers a value or [`Malformed`], and never
 //! looks beyond the slice it was given. Nothing here knows sessions, statements or routes.
 
+mod authentication;
 mod client;
 mod fields;
 mod header;
@@ -10,6 +11,10 @@ mod proxy_header;
 mod server;
 mod startup;
 
+pub use authentication::{
+    AuthenticationRequest, authentication_ok, authentication_sasl, authentication_sasl_continue,
+    sasl_initial_response, sasl_response,
+};
 pub use client::{
     Bind, Close, Describe, Execute, Parse, Target, bind, bind_nothing, close, describe,
     execute_all, flush, parse, query, sync, tail_of_text, terminate,
@@ -18,14 +23,17 @@ pub use fields::Malformed;
 pub use header::{HEADER_BYTES, Header, LENGTH_BYTES, body, header};
 pub use proxy_header::proxy_header;
 pub use server::{
-    ColumnOrigin, ErrorReport, Severity, TransactionStatus, bind_complete, command_complete,
-    data_row, data_row_values, parameter_description, parse_complete, patch_origins,
-    ready_for_query, ready_status, row_description_of_text, same_columns, sqlstate,
+    ColumnOrigin, ErrorReport, Severity, TransactionStatus, backend_key_data, bind_complete,
+    command_complete, data_row, data_row_values, parameter_description, parse_complete,
+    patch_origins, ready_for_query, ready_status, row_description_of_text, same_columns, sqlstate,
 };
 pub use startup::{Opening, PRE_AUTH_PACKET_BYTES_MAX, Startup, opening};
 
-/// Reads of a client's frame bodies.
+/// Reads of a client's frame bodies, and of whole authentication frames.
 pub mod read {
+    pub use super::authentication::read_authentication as authentication;
+    pub use super::authentication::read_sasl_initial as sasl_initial;
+    pub use super::authentication::read_sasl_response as sasl_response;
     pub use super::client::read_bind as bind;
     pub use super::client::read_close as close;
     pub use super::client::read_describe as describe;
@@ -53,6 +61,7 @@ pub mod client_tag {
 
 /// The type bytes of frames that a server sends.
 pub mod server_tag {
+    pub const AUTHENTICATION: u8 = b'R';
     pub const BACKEND_KEY_DATA: u8 = b'K';
     pub const BIND_COMPLETE: u8 = b'2';
     pub const CLOSE_COMPLETE: u8 = b'3';
@@ -60,6 +69,7 @@ pub mod server_tag {
     pub const COPY_IN_RESPONSE: u8 = b'G';
     pub const DATA_ROW: u8 = b'D';
     pub const ERROR_RESPONSE: u8 = b'E';
+    pub const NEGOTIATE_PROTOCOL_VERSION: u8 = b'v';
     pub const NO_DATA: u8 = b'n';
     pub const NOTICE_RESPONSE: u8 = b'N';
     pub const NOTIFICATION_RESPONSE: u8 = b'A';

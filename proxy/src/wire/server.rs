@@ -143,6 +143,11 @@ pub fn command_complete(out: &mut BytesMut, command: &str) {
     });
 }
 
+/// Appends a BackendKeyData frame: the process and its cancel key.
+pub fn backend_key_data(out: &mut BytesMut, key_data: &[u8]) {
+    frame(out, tag::BACKEND_KEY_DATA, |out| out.put_slice(key_data));
+}
+
 /// Appends a ReadyForQuery frame.
 pub fn ready_for_query(out: &mut BytesMut, status: TransactionStatus) {
     frame(out, tag::READY_FOR_QUERY, |out| out.put_u8(status.letter()));

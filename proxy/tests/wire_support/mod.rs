@@ -18,6 +18,8 @@ use pgstar::route::{
 use pgstar::session::{Limits, Routing, Shared, Upstream};
 use pgstar::wire;
 use pgstar_postgres::server::{InstallPolicy, Server, ServerOptions};
+use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -333,6 +335,36 @@ impl Client {
         let mut client = Client::raw(port).await;
         client.send(&startup_packet(parameters)).await;
         client.greeting = client.until_ready().await;
+        client
+    }
+
+    /// Logs in by SCRAM-SHA-256, or as far as the server lets it; `greeting` has the frames that came.
+    pub async fn log_in(port: u16, parameters: &[(&str, &str)], password: &str) -> Client {
+        let mut client = Client::raw(port).await;
+        client.send(&startup_packet(parameters)).await;
+        let binding = ChannelBinding::unsupported();
+        let mut scram = ScramSha256::new(password.as_bytes(), binding);
+        while let Some(frame) = client.frame().await {
+            let method = (frame.tag() == 'R').then(|| frame.body()[3]);
+            let is_over = matches!(frame.tag(), 'Z' | 'E');
+            let mut out = BytesMut::new();
+            match method {
+                Some(10) => {
+                    let first = scram.message();
+                    frontend::sasl_initial_response("SCRAM-SHA-256", first, &mut out).unwrap();
+                }
+                Some(11) => {
+                    scram.update(&frame.body()[4..]).unwrap();
+                    frontend::sasl_response(scram.message(), &mut out).unwrap();
+                }
+                Some(12) => scram.finish(&frame.body()[4..]).unwrap(),
+                _ => client.greeting.push(frame),
+            }
+            client.send(&out).await;
+            if is_over {
+                break;
+            }
+        }
         client
     }
 

@@ -1,0 +1,254 @@
+//! Answers what drivers say around their one question without making them wait for PostgreSQL.
+//!
+//! Two kinds. What cannot fail and is answered the same always (BEGIN, ROLLBACK of a transaction that holds nothing, SET
+//! search_path) goes to PostgreSQL at once as it came, and the client does not wait for the reply ([`super::pledge`]).
+//! What was asked of this very backend when it was new, and cannot have changed since (version(), settings), is answered
+//! with the frames that it sent then. Both only on a leased backend, of which it is known what ran on it.
+//! Names of schemas and types are PostgreSQL's to tell: others may change those at any time.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::batch::{Statement, Text};
+use super::pledge::Pledge;
+use super::{Ended, Routing, Session};
+use crate::wire::{self, TransactionStatus};
+
+/// What is asked of a backend when it is new.
+pub(super) const ASKED_OF_NEW: [&str; 10] = [
+    "select pg_catalog.version()",
+    "show transaction isolation level",
+    "show transaction_isolation",
+    "show standard_conforming_strings",
+    "show server_version",
+    "show server_version_num",
+    "show client_encoding",
+    "show datestyle",
+    "show timezone",
+    "show search_path",
+];
+
+/// What SQLAlchemy asks, which leaves the session as it is; and of it what holds no lock until the transaction's end.
+const LEAVES_SESSION: [&str; 5] = [
+    "select current_schema()",
+    "select t.oid, typarray from pg_type t join pg_namespace ns on typnamespace = ns.oid where typname = 'hstore'",
+    "begin",
+    "rollback",
+    "commit",
+];
+const HOLDS_NOTHING: &str = "select current_schema()";
+
+/// How long the settings of a session count as those that it began with. A reload of the server's configuration reaches
+/// its backends at a time of its own; nobody can tell that it would have been sooner.
+const SETTINGS_AGE_MAX: Duration = Duration::from_millis(250);
+
+/// Longer statements are not of these kinds.
+const TEXT_BYTES_MAX: usize = 256;
+
+/// A statement that need not wait for PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Prompt {
+    Pledged(Pledge),
+    /// These frames.
+    Known(Bytes),
+}
+
+/// What a statement of the preamble does, by its text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Effect {
+    /// It leaves every setting as it is.
+    pub(super) leaves_settings: bool,
+    /// It takes no lock that lasts.
+    pub(super) holds_nothing: bool,
+}
+
+/// The effect of a text that goes to PostgreSQL.
+pub(super) fn effect(sql: &str) -> Effect {
+    let text = plain(sql);
+    let leaves_settings = text
+        .as_deref()
+        .is_some_and(|text| LEAVES_SESSION.contains(&text) || ASKED_OF_NEW.contains(&text));
+    Effect {
+        leaves_settings,
+        holds_nothing: text.as_deref() == Some(HOLDS_NOTHING),
+    }
+}
+
+/// The text in lower case, with single spaces and no semicolon at its end; `None` for one that is too long for a preamble
+/// or has a comment or a name in quotation marks, which mean more than their letters.
+fn plain(sql: &str) -> Option<String> {
+    let is_plain = sql.len() <= TEXT_BYTES_MAX
+        && !sql.contains(['"', '\\'])
+        && !sql.contains("--")
+        && !sql.contains("/*");
+    if !is_plain {
+        return None;
+    }
+    let sql = sql.trim_ascii().trim_end_matches(';');
+    let words: Vec<&str> = sql.split_ascii_whitespace().collect();
+    Some(words.join(" ").to_ascii_lowercase())
+}
+
+/// Whether this sets the search path to a list of names: PostgreSQL takes any.
+fn sets_search_path(sql: &str) -> bool {
+    let list = || {
+        if sql.len() > TEXT_BYTES_MAX {
+            return None;
+        }
+        let sql = sql.trim_ascii().trim_end_matches(';').trim_ascii();
+        let (set, rest) = sql.split_once([' ', '\n', '\t'])?;
+        let rest = rest.trim_ascii_start();
+        let (name, rest) = rest.split_at_checked("search_path".len())?;
+        let rest = rest.trim_ascii_start();
+        let is_set = set.eq_ignore_ascii_case("set") && name.eq_ignore_ascii_case("search_path");
+        is_set.then_some(rest.strip_prefix('=')?)
+    };
+    list().is_some_and(|list| list.split(',').all(|name| is_name(name.trim_ascii())))
+}
+
+/// A name in quotation marks, or one that is no keyword for sure because it is `public` or `ends_in_digit_1`.
+fn is_name(text: &str) -> bool {
+    let quoted = text
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    match quoted {
+        Some(name) => !name.is_empty() && !name.contains(['"', '\0']),
+        None => text == "public",
+    }
+}
+
+impl<R: Routing> Session<R> {
+    /// How to answer this statement without waiting, if that is possible.
+    pub(super) fn prompt(&self, statement: &Statement) -> Option<Prompt> {
+        let lease = self.lease.as_ref()?;
+        let (None, Text::Sent(text)) = (&statement.batch, &statement.text) else {
+            return None;
+        };
+        let bytes = &self.client.inbound.filled()[text.clone()];
+        let sql = std::str::from_utf8(bytes).ok()?;
+        let status = self.told_status();
+        let pledge = |command, status| Some(Prompt::Pledged(Pledge { command, status }));
+        if sets_search_path(sql) {
+            let may_set = status != TransactionStatus::Failed && !lease.reports_search_path();
+            return may_set.then(|| pledge("SET", status)).flatten();
+        }
+        match (plain(sql)?.as_str(), status) {
+            ("begin", TransactionStatus::Idle) => pledge("BEGIN", TransactionStatus::Open),
+            ("rollback", TransactionStatus::Open) if lease.holds_nothing => {
+                pledge("ROLLBACK", TransactionStatus::Idle)
+            }
+            (_, TransactionStatus::Failed) => None,
+            (text, _) => {
+                let are_settings_first =
+                    lease.has_first_settings_only && lease.begun.elapsed() < SETTINGS_AGE_MAX;
+                let answers = &lease.greeting.answers;
+                let known = answers.iter().find(|(asked, _)| *asked == text);
+                known
+                    .filter(|_| are_settings_first)
+                    .map(|(_, frames)| Prompt::Known(frames.clone()))
+            }
+        }
+    }
+
+    /// Answers the statement at the front of the client's bytes.
+    pub(super) async fn answer_promptly(
+        &mut self,
+        statement: &Statement,
+        prompt: Prompt,
+    ) -> Result<(), Ended> {
+        self.flush_outgoing().await?;
+        poll_fn(|cx| self.poll_write_released(cx)).await?;
+        let mut out = BytesMut::new();
+        match prompt {
+            Prompt::Pledged(pledge) => {
+                self.pledge(statement, pledge).await?;
+                wire::command_complete(&mut out, pledge.command);
+                wire::ready_for_query(&mut out, pledge.status);
+            }
+            Prompt::Known(frames) => {
+                out.extend_from_slice(&frames);
+                wire::ready_for_query(&mut out, self.told_status());
+                self.settle(statement, self.withheld_by(statement));
+            }
+        }
+        self.shared.counters.prompt.add_one();
+        self.outgoing = out;
+        self.flush_outgoing().await
+    }
+
+    /// Sends the client's own frame and remembers what must come back.
+    async fn pledge(&mut self, statement: &Statement, pledge: Pledge) -> Result<(), Ended> {
+        let held_nothing = self.lease.as_ref().is_some_and(|lease| lease.holds_nothing);
+        self.pass_through(statement, false);
+        let bytes = &self.client.inbound.filled()[..statement.len];
+        let sent = self.server.say(bytes).await;
+        self.client.consume(statement.len);
+        if let Some(lease) = &mut self.lease {
+            lease.pledges.push_back(pledge);
+            // Setting the path holds nothing.
+            lease.holds_nothing = match pledge.command {
+                "BEGIN" => true,
+                "SET" => held_nothing,
+                _ => false,
+            };
+        }
+        sent.map_err(|_| Ended::ServerLeft)
+    }
+
+    /// Writes what was released to the client. May be dropped and called again.
+    pub(super) fn poll_write_released(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        match self.server.poll_pass_on(cx, &mut self.client.socket) {
+            Err(_) => Poll::Ready(Err(Ended::ClientLeft)),
+            Ok(_) if self.server.released == 0 => Poll::Ready(Ok(())),
+            Ok(_) => Poll::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preambles_are_known_by_their_words() {
+        assert_eq!(plain(" BEGIN ;\n").as_deref(), Some("begin"));
+        assert_eq!(
+            plain("Show\n  Transaction Isolation\tLevel").as_deref(),
+            Some("show transaction isolation level")
+        );
+        assert_eq!(plain("BEGIN -- why"), None);
+        assert!(effect("select current_schema()").holds_nothing);
+        let hstore = "SELECT t.oid, typarray\nFROM pg_type t JOIN pg_namespace ns\n    ON typnamespace = ns.oid\nWHERE typname = 'hstore';\n";
+        assert!(effect(hstore).leaves_settings && !effect(hstore).holds_nothing);
+        assert!(!effect("SELECT f()").leaves_settings);
+    }
+
+    #[test]
+    fn only_lists_of_names_set_the_path_for_sure() {
+        for sql in [
+            "set search_path = \"ssb\"",
+            "SET search_path=\"a b\", \"C\",public;",
+            "Set Search_Path = \"ssb\" ",
+        ] {
+            assert!(sets_search_path(sql), "{sql}");
+        }
+        for sql in [
+            "set search_path = \"\"",
+            "set search_path = \"a\"\"b\"",
+            "set search_path = \"a",
+            "set search_path = 'a'",
+            "set search_path = user",
+            "set search_path = ",
+            "set search_path = \"a\"; select 1",
+            "set local search_path = \"a\"",
+            "set search_paths = \"a\"",
+            "set",
+            "select \"a\"",
+        ] {
+            assert!(!sets_search_path(sql), "{sql}");
+        }
+    }
+}

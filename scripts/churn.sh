@@ -1,0 +1,103 @@
+#!/bin/sh
+# Measures sessions as Superset opens them: connect, log in by SCRAM, 11 statements of preamble, one question, disconnect.
+#
+# PostgreSQL alone, through pgbouncer (session pooling), through pgstar as a relay and through pgstar with
+# [auth] method = "scram" take turns in one run: read ratios, not absolute numbers. CHURN_ROUNDS, CHURN_SECONDS (of one
+# turn) and CHURN_CLIENTS change how long it takes.
+set -eu
+cd "$(dirname "$0")/.."
+
+. scripts/install.sh
+. scripts/postgresql.sh
+. scripts/stand.sh
+
+ROUNDS=${CHURN_ROUNDS:-5}
+SECONDS_EACH=${CHURN_SECONDS:-2}
+CLIENTS=${CHURN_CLIENTS:-1 8}
+# Throw-away, for a server that lives as long as this script.
+PASSWORD=dashboards
+relay_pid=
+
+trap 'stop_relay; take_down' EXIT
+
+stop_relay() {
+    if [ -n "$relay_pid" ]; then
+        kill "$relay_pid" 2>/dev/null || true
+        wait "$relay_pid" 2>/dev/null || true
+    fi
+    relay_pid=
+}
+
+set_up() {
+    start_server max_connections=200 shared_buffers=256MB
+    sql "$server_port" postgres "CREATE ROLE dash LOGIN PASSWORD '$PASSWORD'"
+    sql "$server_port" postgres 'CREATE DATABASE churn'
+    sql "$server_port" churn "
+        CREATE TABLE sales (region text, amount int);
+        INSERT INTO sales SELECT 'region ' || g % 5, g FROM generate_series(1, 1000) g;
+        GRANT SELECT ON sales TO dash"
+    hba=$work/data/pg_hba.conf
+    { echo 'host all dash 127.0.0.1/32 scram-sha-256' && cat "$hba"; } >"$work/hba"
+    cat "$work/hba" >"$hba"
+    sql "$server_port" postgres 'SELECT pg_reload_conf()' >/dev/null
+
+    url="[upstream]
+        url = \"postgresql://postgres@127.0.0.1:$server_port/churn\""
+    start_pgstar "$1" "$url"
+    relay_pid=$pgstar_pid relay_port=$pgstar_port
+    start_pgstar "$1" "$url
+        [auth]
+        method = \"scram\""
+    sides="--side direct=127.0.0.1:$server_port"
+    if want_pgbouncer; then
+        start_pgbouncer
+        sides="$sides --side pgbouncer=127.0.0.1:$pgbouncer_port"
+    else
+        say "pgbouncer is not here and could not be installed: going on without"
+    fi
+    sides="$sides --side pgstar-relay=127.0.0.1:$relay_port --side pgstar-scram=127.0.0.1:$pgstar_port"
+}
+
+# As stand.sh's, but pgbouncer checks passwords too, against the verifier that the server has.
+try_pgbouncer() {
+    sql "$server_port" postgres \
+        "SELECT format('\"%s\" \"%s\"', rolname, rolpassword) FROM pg_authid WHERE rolname = 'dash'" >"$work/users"
+    cat >"$work/pgbouncer.ini" <<INI
+[databases]
+* = host=127.0.0.1 port=$server_port
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = $pgbouncer_port
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = $work/users
+pool_mode = session
+default_pool_size = 100
+max_client_conn = 1000
+INI
+    if [ "$(id -u)" = 0 ]; then set -- -u "$ACCOUNT"; else set --; fi
+    PATH=$PATH:/usr/sbin pgbouncer "$@" "$work/pgbouncer.ini" >"$work/pgbouncer.log" 2>&1 &
+    pgbouncer_pid=$!
+    for _ in 1 2 3 4 5; do
+        sleep 1
+        kill -0 "$pgbouncer_pid" 2>/dev/null || return 1
+        if grep -q 'process up' "$work/pgbouncer.log"; then return; fi
+    done
+    stop_pgbouncer
+    return 1
+}
+
+need_postgresql
+cargo build --release -p pgstar -p pgstar-loadtest
+release=$(target_directory)/release
+set_up "$release/pgstar"
+printf '%s, %s processors, %s rounds of %s s\n' "$("$PGSTAR_PG_BIN/postgres" --version)" "$(getconf _NPROCESSORS_ONLN)" \
+    "$ROUNDS" "$SECONDS_EACH"
+printf '%7s %-14s %10s %10s %10s %10s\n' clients side sessions/s 'to direct' 'p50 ms' 'p95 ms'
+for clients in $CLIENTS; do
+    # The sides are meant as several words.
+    # shellcheck disable=SC2086
+    "$release/pgstar-loadtest" churn $sides --user dash --password "$PASSWORD" --database churn --clients "$clients" \
+        --seconds "$SECONDS_EACH" --rounds "$ROUNDS" \
+        --question 'SELECT region AS region, SUM(amount) AS "SUM(amount)" FROM sales GROUP BY region ORDER BY "SUM(amount)" DESC LIMIT 50000'
+done
