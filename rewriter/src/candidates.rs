@@ -6,7 +6,7 @@
 
 use crate::block::{Block, Tables};
 use crate::catalog::{AttNum, Catalog, Oid};
-use crate::equivalence::Equivalence;
+use crate::equivalence::{Equivalence, column_equality};
 use crate::expr::{Aggregate, AggregateFunction, ColumnRef, ColumnTypes, OccurrenceId, Scalar};
 use crate::joins::{Joins, Removal};
 use crate::rollup::{Rollup, Stored};
@@ -43,6 +43,8 @@ pub(crate) struct Offer {
     needed: Vec<Oid>,
     /// Which mentions of tables cannot be left out.
     needed_occurrences: Vec<OccurrenceId>,
+    /// The columns in its keys or fixed by its conditions, and those that equal them.
+    keys: Sketch,
     /// The columns in its keys and conditions, and those that equal them.
     dimensions: Sketch,
     /// The columns in anything.
@@ -79,6 +81,14 @@ impl Offer {
                 }
             }
         }
+        // A condition may fix a column to a constant, which is as good as a key.
+        let fixing = block.predicates.iter();
+        let fixing = fixing.filter(|predicate| column_equality(predicate).is_none());
+        let mut keys = dimensions.clone();
+        keys.extend(fixing.flat_map(Scalar::columns));
+        for column in with_equals(&keys, classes) {
+            insert(&mut offer.keys, column, tables);
+        }
         let conditions = block.predicates.iter().chain(block.left_conditions());
         dimensions.extend(conditions.flat_map(Scalar::columns));
         for column in with_equals(&dimensions, classes) {
@@ -114,7 +124,32 @@ impl Offer {
                 None => missing += TABLE_WEIGHT,
             }
         }
+        let others = demand
+            .tables
+            .iter()
+            .filter(|table| table.is_alone && !self.needed.contains(&table.relation));
         missing
+            + others
+                .map(|table| self.lacks_of(table, demand))
+                .sum::<u32>()
+    }
+
+    /// What is missing of a table that may be joined back: nothing if it can be, by columns that are keys.
+    fn lacks_of(&self, table: &TableDemand, demand: &Demand) -> u32 {
+        let missing =
+            self.dimensions.lacks(&table.dimensions) + self.columns.lacks(&table.measures);
+        let is_out_of_reach = |(relation, attnum): &(Oid, AttNum)| {
+            let mut tables = demand.tables.iter();
+            let is_mapped = self.needed.contains(relation)
+                && tables.any(|other| other.relation == *relation && other.is_alone);
+            let mut joined_by = Sketch::default();
+            joined_by.insert(*relation, *attnum);
+            is_mapped && self.keys.lacks(&joined_by) > 0
+        };
+        match missing > 0 && table.joined_by.iter().any(is_out_of_reach) {
+            true => missing,
+            false => 0,
+        }
     }
 }
 
@@ -180,6 +215,8 @@ struct TableDemand {
     dimensions: Sketch,
     /// Columns inside aggregates.
     measures: Sketch,
+    /// Columns of other tables that columns of this one are equated with.
+    joined_by: Vec<(Oid, AttNum)>,
 }
 
 impl Demand {
@@ -200,8 +237,13 @@ impl Demand {
                     is_alone: true,
                     dimensions: Sketch::default(),
                     measures: Sketch::default(),
+                    joined_by: vec![],
                 }),
             }
+        }
+        for (left, right) in block.predicates.iter().filter_map(column_equality) {
+            demand.join(left, right, tables);
+            demand.join(right, left, tables);
         }
         let filters = block.predicates.iter().filter(|filter| !has_cases(filter));
         for scalar in filters.chain(&block.group_by) {
@@ -217,6 +259,20 @@ impl Demand {
             demand.above_groups(scalar, tables);
         }
         demand
+    }
+
+    fn join(&mut self, column: ColumnRef, other: ColumnRef, tables: Tables<'_>) {
+        let relations = (
+            tables.relation(column.occurrence),
+            tables.relation(other.occurrence),
+        );
+        let (Some(mine), Some(theirs)) = relations else {
+            return;
+        };
+        let mut known = self.tables.iter_mut();
+        if let Some(table) = known.find(|table| table.relation == mine.oid) {
+            table.joined_by.push((theirs.oid, other.attnum));
+        }
     }
 
     fn dimensions(&mut self, scalar: &Scalar, tables: Tables<'_>) {
