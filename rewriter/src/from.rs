@@ -21,6 +21,7 @@ use crate::scope::{Entry, Scope, fold};
 use crate::select::{Clauses, PlainSelect, Tail};
 use crate::types;
 use crate::volatility::may_raise;
+use crate::window::columns_of_windows;
 
 type Columns = Vec<(String, Scalar)>;
 
@@ -180,15 +181,17 @@ impl<'c> FromBuilder<'c> {
                 None => Ok(Scope::of(self.table(factor, place, Views::Merged)?)),
             },
             TableFactor::Derived {
-                lateral: false,
+                lateral,
                 subquery,
                 alias: Some(alias),
                 sample: None,
-            } => Ok(Scope::of(self.sub_select(
-                subquery,
-                &Alias::of(alias)?,
-                place,
-            )?)),
+            } => {
+                // One that names nothing beside or around it means the same without LATERAL.
+                let alone = lateral.then(|| place.of_item(place.visible()));
+                let place = alone.as_ref().unwrap_or(place);
+                let entry = self.sub_select(subquery, &Alias::of(alias)?, place)?;
+                Ok(Scope::of(entry))
+            }
             TableFactor::NestedJoin {
                 table_with_joins,
                 alias: None,
@@ -442,14 +445,15 @@ impl<'c> FromBuilder<'c> {
             ..Resolver::new(&scope, place, Aggregates::Allowed)
         };
         let columns = projection(select.projection, &resolver)?;
-        let is_of_rows = |value: &Scalar| value.has_aggregate() || value.has_window();
-        let is_parameter = |value: &Scalar| matches!(value, Scalar::Parameter(_));
-        if columns
-            .iter()
-            .any(|(_, value)| is_of_rows(value) || is_parameter(value))
-        {
+        // Nor may a query vanish with a column that nobody reads: the role needs privileges on its tables.
+        let stays = |value: &Scalar| {
+            let is_of_rows = value.has_aggregate() || value.has_window();
+            is_of_rows || value.has_sub_query() || matches!(value, Scalar::Parameter(_))
+        };
+        if columns.iter().any(|(_, value)| stays(value)) {
             return Ok(None);
         }
+        self.mentioned.extend(columns_of_windows(&resolver)?);
         let columns: Columns = columns
             .into_iter()
             .map(|(name, value)| (name, typed(value)))
@@ -469,7 +473,7 @@ impl<'c> FromBuilder<'c> {
     /// Without a limit the order of a sub-select's rows decides nothing that is supported, but
     /// sorting them must not do anything else either.
     fn order_has_no_effect(
-        &self,
+        &mut self,
         tail: Tail<'_>,
         scope: &Scope,
         place: &Place<'_>,
@@ -482,9 +486,14 @@ impl<'c> FromBuilder<'c> {
                 Expr::Identifier(ident) => scope.unqualified(&fold(ident)?)?.is_none(),
                 _ => false,
             };
-            if !is_output && self.may_raise(&resolver.scalar(&item.expr)?) {
+            if is_output {
+                continue;
+            }
+            let value = resolver.scalar(&item.expr)?;
+            if self.may_raise(&value) || value.has_sub_query() {
                 return Ok(false);
             }
+            self.mentioned.extend(value.columns());
         }
         Ok(true)
     }

@@ -51,6 +51,7 @@ mod projection;
 pub mod query;
 mod reason;
 mod rollup;
+mod rowcount;
 mod scalar;
 mod scope;
 mod select;

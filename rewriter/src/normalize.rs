@@ -14,9 +14,11 @@ use crate::place::{Alias, Meaning, Names, Place};
 use crate::projection::projection;
 use crate::query::{Body, ColumnFacts, CommonTable, Query, SetOperation, SetOperator};
 use crate::reason::{Code, Reason};
+use crate::rowcount::with_counted_list;
 use crate::scalar::{Aggregates, Resolver, quoted};
 use crate::scope::{Scope, fold};
 use crate::select::{Clauses, PlainSelect, Tail};
+use crate::window::columns_of_windows;
 
 /// What the statement means, or why that is not known.
 pub(crate) fn normalize(query: &ast::Query, names: Names<'_>) -> Result<Query, Reason> {
@@ -281,6 +283,8 @@ fn block(
     let having = reader.having()?;
     let order_by = reader.order_by(tail, &outputs)?;
     let distinct = reader.distinct(&outputs)?;
+    let windows = columns_of_windows(&reader.resolver(Aggregates::Allowed))?;
+    from.mentioned.extend(windows);
     let has_aggregate = outputs
         .iter()
         .map(|output| &output.value)
@@ -310,6 +314,7 @@ fn block(
         mentioned,
         views,
     };
+    let block = with_counted_list(block, place.names.catalog);
     let block = with_total_joins_inner(block, place.names.catalog);
     Ok((distinct_as_groups(block), with))
 }

@@ -218,13 +218,23 @@ fn block_columns(block: &Block, catalog: &Catalog) -> Vec<ColumnFacts> {
     };
     let facts = |output: &crate::block::Output| ColumnFacts {
         name: output.name.clone(),
-        ty: types::type_of(&output.value, &tables),
+        ty: known_type(&output.value, &tables),
         // A grouping set leaves out keys.
         not_null: block.grouping_sets.is_none() && types::is_not_null(&output.value, &tables),
         scale: exact::scale(&output.value, &tables),
         is_untyped: is_untyped(&output.value),
     };
     block.outputs.iter().map(facts).collect()
+}
+
+/// The type. What is made of a text whose equality ignores differences has its collation, which a type
+/// of expressions does not say.
+fn known_type(value: &Scalar, tables: &Tables<'_>) -> Option<ColumnType> {
+    let is_column = matches!(value, Scalar::Column(_));
+    match is_column || !exact::reads_loose_text(value, tables) {
+        true => types::type_of(value, tables),
+        false => None,
+    }
 }
 
 fn is_untyped(value: &Scalar) -> bool {

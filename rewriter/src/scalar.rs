@@ -105,6 +105,18 @@ impl<'a> Resolver<'a> {
             Expr::IsNotNull(operand) => self.is_null(operand, true),
             Expr::IsUnknown(operand) => self.is_null(operand, false),
             Expr::IsNotUnknown(operand) => self.is_null(operand, true),
+            // `= ANY (…)` is IN, and `<> ALL (…)` is NOT IN.
+            Expr::AnyOp {
+                left,
+                compare_op: BinaryOperator::Eq,
+                right,
+                is_some: _,
+            } if let Expr::Subquery(query) = &**right => self.in_query(left, query, false),
+            Expr::AllOp {
+                left,
+                compare_op: BinaryOperator::NotEq,
+                right,
+            } if let Expr::Subquery(query) = &**right => self.in_query(left, query, true),
             Expr::AnyOp {
                 left,
                 compare_op,
@@ -883,14 +895,38 @@ pub(crate) fn is_star(args: &FunctionArguments) -> bool {
     }
 }
 
-/// `DATE_TRUNC('MONTH', …)` and `date_trunc('month', …)` are one function: PostgreSQL folds the unit.
+/// `DATE_TRUNC('MONTH', …)` and `date_trunc('month'::text, …)` are one function: PostgreSQL folds the unit, and
+/// writes the type into the definitions of views.
 fn lower_time_unit(name: &str, mut arguments: Vec<Scalar>) -> Vec<Scalar> {
+    const OF_TEXT: [&str; 5] = [
+        "date_trunc",
+        "date_part",
+        "to_char",
+        "to_date",
+        "to_timestamp",
+    ];
+    if OF_TEXT.contains(&name) {
+        arguments = arguments.into_iter().map(without_text_cast).collect();
+    }
     if let ("date_trunc" | "date_part", Some(Scalar::Literal(Literal::String(unit)))) =
         (name, arguments.first_mut())
     {
         *unit = unit.to_ascii_lowercase();
     }
     arguments
+}
+
+/// A quoted constant that is a text with or without being called one.
+fn without_text_cast(argument: Scalar) -> Scalar {
+    match argument {
+        Scalar::Cast { operand, to } if to == TypeName::plain("text", types::TEXT) => {
+            match *operand {
+                literal @ Scalar::Literal(Literal::String(_)) => literal,
+                other => other.cast(to),
+            }
+        }
+        other => other,
+    }
 }
 
 fn extract_field(field: &DateTimeField) -> Option<String> {

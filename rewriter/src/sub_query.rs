@@ -5,7 +5,7 @@ use sqlparser::ast::{Expr, Query};
 
 use crate::block::{Block, Distinct, Tables};
 use crate::catalog::Catalog;
-use crate::expr::{Scalar, SubQuery, SubQueryKind};
+use crate::expr::{Literal, Scalar, SubQuery, SubQueryKind};
 use crate::normalize;
 use crate::query::{self, Body, ColumnFacts};
 use crate::reason::{Code, Reason};
@@ -119,9 +119,6 @@ fn has_one_row_at_most(query: &query::Query) -> bool {
         sets.is_none_or(|sets| sets.len() == 1)
     };
     let is_first = !block.limit.with_ties
-        && block.limit.count
-            == Some(Scalar::Literal(crate::expr::Literal::Number(
-                "1".to_owned(),
-            )));
+        && block.limit.count == Some(Scalar::Literal(Literal::Number("1".to_owned())));
     is_first || (is_total && !matches!(block.distinct, Distinct::On(_)))
 }

@@ -6,7 +6,7 @@ use sqlparser::ast::{
     WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType,
 };
 
-use crate::expr::{AggregateFunction, Scalar, Window, WindowFunction};
+use crate::expr::{AggregateFunction, ColumnRef, Scalar, Window, WindowFunction};
 use crate::from::without_parentheses;
 use crate::normalize::order_item;
 use crate::reason::{Code, Reason};
@@ -125,6 +125,27 @@ impl Resolver<'_> {
         }
         Err(refusal(whole))
     }
+}
+
+/// The columns that the WINDOW clause names, whether its windows are used or not: the role needs
+/// privileges on them.
+pub(crate) fn columns_of_windows(resolver: &Resolver<'_>) -> Result<Vec<ColumnRef>, Reason> {
+    let inside = resolver.inside(Aggregates::Allowed);
+    let mut columns = vec![];
+    for window in resolver.windows {
+        let NamedWindowDefinition(_, NamedWindowExpr::WindowSpec(spec)) = window else {
+            return Err(Reason::new(Code::WindowFunction, quoted(window)));
+        };
+        let ordered = spec.order_by.iter().map(|item| &item.expr);
+        for expr in spec.partition_by.iter().chain(ordered) {
+            let value = inside.scalar(without_parentheses(expr))?;
+            if value.has_sub_query() {
+                return Err(Reason::new(Code::WindowFunction, quoted(window)));
+            }
+            columns.extend(value.columns());
+        }
+    }
+    Ok(columns)
 }
 
 fn refusal(whole: &Function) -> Reason {

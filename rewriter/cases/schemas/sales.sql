@@ -172,6 +172,8 @@ CREATE VIEW by_quantity AS SELECT star.quantity, sum(star.cost) AS cost, count(*
 
 CREATE VIEW guarded WITH (security_barrier = true) AS SELECT o.quantity, o.cost FROM public.orders o WHERE o.quantity > 1;
 
+CREATE VIEW monthly AS SELECT date_trunc('month', o.ordered_at) AS month, o.cost FROM public.orders o WHERE o.quantity IN (1, 2, 3) AND o.channel IN ('web', 'store');
+
 CREATE VIEW secrets AS SELECT s.customer_id, s.amount FROM public.secret s;
 
 CREATE MATERIALIZED VIEW stored AS SELECT o.quantity, o.cost FROM public.orders o;
