@@ -111,7 +111,7 @@ async fn main() {
     let plans = plans(&client).await;
     let store = RollupStore::new(server.config("postgres")).unwrap();
     let maintainer = Maintainer::new(server.config("postgres"), MaintainOptions::default());
-    maintainer.follow(plans.clone()).await.unwrap();
+    maintainer.follow(plans.clone(), vec![]).await.unwrap();
     maintainer.established(DEADLINE).await.unwrap();
     let mut tables = vec![];
     for plan in &plans {

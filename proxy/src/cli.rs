@@ -81,6 +81,16 @@ List, rebuild or drop rollups.
 A rollup is declared in the configuration file. One that is dropped but still declared there is
 built again when pgstar starts.")]
     Rollup(Rollup),
+    /// Drop everything of pgstar's from the server: schema, publication and slots
+    #[command(long_about = "\
+Drop everything of pgstar's from the server: the schema \"pgstar\" with all rollups, the publication and the
+replication slots. Tables of yours, their rows and their settings stay as they are. No pgstar may be running.
+
+Without --yes it only says what it would drop.
+
+  pgstar uninstall --config pgstar.toml
+  pgstar uninstall --config pgstar.toml --yes")]
+    Uninstall(Uninstall),
     /// Run the Star Schema Benchmark on a throw-away PostgreSQL, direct and through pgstar
     #[command(long_about = "\
 Run the Star Schema Benchmark on a throw-away PostgreSQL, direct and through pgstar.
@@ -151,6 +161,16 @@ pub enum RollupAction {
         /// The rollup's name
         name: String,
     },
+}
+
+/// `pgstar uninstall`.
+#[derive(Debug, Args)]
+pub struct Uninstall {
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// Drop it, instead of only saying what would be dropped
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `pgstar demo`.

@@ -28,7 +28,11 @@ pub async fn run(config: Config, statement: &str, json: bool) -> Result<(), Fail
         .await
         .map_err(|error| Failure::while_doing(asking, error))?;
     let facts = facts.ok_or_else(|| Failure::while_doing(asking, "the answer is not readable"))?;
-    for line in router.explain(&facts, statement).await.lines(json) {
+    let explanation = tokio::select! {
+        explanation = router.explain(&facts, statement) => explanation,
+        () = warehouse.keep_guard() => return Ok(()),
+    };
+    for line in explanation.lines(json) {
         println!("{line}");
     }
     Ok(())

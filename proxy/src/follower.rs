@@ -1,15 +1,18 @@
 //! What is known of changes to the tables behind rollups and kept answers, and what can be proven of it.
 //!
-//! Owns the change stream: begins it, begins it again when other tables are to be followed, and says why
-//! there is none. It knows positions and tables, and neither statements nor rollups' contents.
+//! Owns the maintainer, which follows the change stream and brings the rollups up to date: begins it, begins
+//! it again when other rollups are declared, and says why there is none. It knows no statements.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use pgstar_postgres::stream::{ChangeStream, Changed, Position, Refusal};
+use pgstar_postgres::maintain::{
+    Figures, MaintainOptions, MaintainPlan, Maintainer, NotCurrent, TableState,
+};
+use pgstar_postgres::stream::{Changed, Position, Refusal};
 use pgstar_rewriter::catalog::Oid;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -18,7 +21,7 @@ use tracing::warn;
 /// How long to wait before a stream that could not begin is tried again; its settings may have been corrected.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
 
-/// Everything acknowledged before the proof was asked for is known.
+/// Everything acknowledged before the proof was asked for is known, and in the rollups that it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Proven {
     /// Up to where.
@@ -32,16 +35,25 @@ pub struct Proven {
 pub enum Unknown {
     /// There is no stream, or it is late.
     Unproven(String),
-    /// It is not known which commits it has.
-    Unplaced,
+    /// A rollup does not follow, for this reason, and is to be built again.
+    Aside(String),
     /// Tables have changed, or may have.
     Changed(Changed),
 }
 
-/// Follows the tables that it is told to.
+/// What is to be followed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// The rollups that are to be kept up to date.
+    pub plans: Vec<MaintainPlan>,
+    /// Tables that statements may join to those behind the rollups.
+    pub also: Vec<Oid>,
+}
+
+/// Follows what it is told to.
 pub struct Follower {
-    config: tokio_postgres::Config,
-    wanted: watch::Sender<BTreeSet<Oid>>,
+    maintainer: Maintainer,
+    wanted: watch::Sender<Wanted>,
     stage: RwLock<Stage>,
     /// Told of every change of stage.
     staged: watch::Sender<()>,
@@ -49,6 +61,7 @@ pub struct Follower {
     is_weak: AtomicBool,
 }
 
+#[derive(Debug, Clone)]
 enum Stage {
     /// Nobody keeps it: a command that only looks.
     Unkept,
@@ -56,13 +69,13 @@ enum Stage {
     Starting,
     /// There is no stream, for this reason.
     Off(String),
-    On(Arc<ChangeStream>),
+    On,
 }
 
 impl fmt::Debug for Follower {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Follower")
-            .field("wanted", &self.wanted)
+            .field("stage", &self.stage)
             .finish_non_exhaustive()
     }
 }
@@ -71,8 +84,8 @@ impl Follower {
     /// Nothing is followed before [`begin`](Self::begin) and [`keep`](Self::keep).
     pub fn new(config: tokio_postgres::Config) -> Self {
         Follower {
-            config,
-            wanted: watch::Sender::new(BTreeSet::new()),
+            maintainer: Maintainer::new(config, MaintainOptions::default()),
+            wanted: watch::Sender::new(Wanted::default()),
             stage: RwLock::new(Stage::Unkept),
             staged: watch::Sender::new(()),
             is_weak: AtomicBool::new(false),
@@ -84,11 +97,11 @@ impl Follower {
         self.enter(Stage::Starting);
     }
 
-    /// Which tables are to be followed from now on.
-    pub fn want(&self, tables: BTreeSet<Oid>) {
+    /// What is to be followed from now on.
+    pub fn want(&self, now: Wanted) {
         self.wanted.send_if_modified(|wanted| {
-            let is_other = *wanted != tables;
-            *wanted = tables;
+            let is_other = *wanted != now;
+            *wanted = now;
             is_other
         });
     }
@@ -98,18 +111,18 @@ impl Follower {
         let mut wanted = self.wanted.subscribe();
         let mut warned = String::new();
         loop {
-            let tables: Vec<Oid> = wanted.borrow_and_update().iter().copied().collect();
-            if tables.is_empty() {
+            let Wanted { plans, also } = wanted.borrow_and_update().clone();
+            if plans.is_empty() {
                 self.enter(Stage::Off("no rollup is declared".to_owned()));
                 if wanted.changed().await.is_err() {
                     return;
                 }
                 continue;
             }
-            match ChangeStream::start(self.config.clone(), tables).await {
-                Ok(stream) => {
+            match self.maintainer.follow(plans, also).await {
+                Ok(()) => {
                     warned.clear();
-                    self.enter(Stage::On(Arc::new(stream)));
+                    self.enter(Stage::On);
                     if wanted.changed().await.is_err() {
                         return;
                     }
@@ -133,33 +146,38 @@ impl Follower {
         self.staged.send_replace(());
     }
 
-    fn stream(&self) -> Result<Arc<ChangeStream>, Unknown> {
-        let stage = self.stage.read().unwrap_or_else(PoisonError::into_inner);
-        let why = match &*stage {
-            Stage::Unkept => "this command does not follow changes",
-            Stage::Starting => "changes are not being followed yet",
-            Stage::Off(why) => why,
-            Stage::On(stream) => return Ok(Arc::clone(stream)),
-        };
-        Err(Unknown::Unproven(why.to_owned()))
+    fn stage(&self) -> Stage {
+        self.stage
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
-    /// Waits until proofs are possible or it is known that they are not.
+    /// Whether changes are followed, or why not.
+    pub fn state(&self) -> Result<(), Unknown> {
+        let why = match self.stage() {
+            Stage::Unkept => "this command does not follow changes".to_owned(),
+            Stage::Starting => "changes are not being followed yet".to_owned(),
+            Stage::Off(why) => why,
+            Stage::On if self.maintainer.epoch().is_some() => return Ok(()),
+            Stage::On => "the change stream is being begun".to_owned(),
+        };
+        Err(Unknown::Unproven(why))
+    }
+
+    /// Waits until what is built from now on can be kept up to date, or it is known that it cannot.
     pub async fn settled(&self, deadline: Duration) -> Result<(), Unknown> {
         let by = Instant::now() + deadline;
         let mut staged = self.staged.subscribe();
         loop {
-            let is_starting = matches!(
-                &*self.stage.read().unwrap_or_else(PoisonError::into_inner),
-                Stage::Starting
-            );
             let left = by.saturating_duration_since(Instant::now());
-            if !is_starting {
-                let established = self.stream()?.established(left).await;
-                return established.map(drop).map_err(unproven);
-            }
-            if !matches!(timeout(left, staged.changed()).await, Ok(Ok(()))) {
-                return self.stream().map(drop);
+            match self.stage() {
+                Stage::On => {
+                    let established = self.maintainer.established(left).await;
+                    return established.map(drop).map_err(unproven);
+                }
+                Stage::Starting if matches!(timeout(left, staged.changed()).await, Ok(Ok(()))) => {}
+                Stage::Starting | Stage::Unkept | Stage::Off(_) => return self.state(),
             }
         }
     }
@@ -168,15 +186,41 @@ impl Follower {
     /// [`unchanged_since`](Self::unchanged_since). One round trip at most, shared by all who ask at that moment.
     pub async fn prove(&self, deadline: Duration) -> Result<Proven, Unknown> {
         let asked_at = Instant::now();
+        self.state()?;
         if self.is_weak.load(Ordering::Relaxed) {
             return self.assume(asked_at);
         }
-        let proof = self.stream()?.prove_current(deadline).await;
-        let position = proof.map_err(unproven)?.position();
+        let proof = self.maintainer.prove_current(deadline).await;
         Ok(Proven {
-            position,
+            position: proof.map_err(unproven)?.position(),
             waited: asked_at.elapsed(),
         })
+    }
+
+    /// After it returns, each of these rollup tables has every commit acknowledged before the call, and all
+    /// have the same. They have to be read by one statement that begins afterwards.
+    pub async fn prove_rollups(
+        &self,
+        tables: &[&str],
+        deadline: Duration,
+    ) -> Result<Proven, Unknown> {
+        let asked_at = Instant::now();
+        self.state()?;
+        if self.is_weak.load(Ordering::Relaxed) {
+            return self.assume(asked_at);
+        }
+        match self.maintainer.prove(tables, deadline).await {
+            Ok(proof) => Ok(Proven {
+                position: proof.position(),
+                waited: asked_at.elapsed(),
+            }),
+            Err(aside @ NotCurrent::SteppedAside { .. }) => Err(Unknown::Aside(aside.to_string())),
+            Err(
+                why @ (NotCurrent::Stream(_)
+                | NotCurrent::NotMaintained { .. }
+                | NotCurrent::Late { .. }),
+            ) => Err(unproven(why)),
+        }
     }
 
     /// A mistake that the tests have to notice: what is known is taken for all there is to know.
@@ -186,7 +230,7 @@ impl Follower {
     }
 
     fn assume(&self, asked_at: Instant) -> Result<Proven, Unknown> {
-        let epoch = self.stream()?.epoch();
+        let epoch = self.maintainer.epoch();
         let epoch = epoch.ok_or_else(|| unproven("the change stream was lost"))?;
         Ok(Proven {
             position: Position {
@@ -197,32 +241,30 @@ impl Follower {
         })
     }
 
-    /// Whether none of these tables was changed by a commit that is known and ends after the position.
+    /// Whether none of these base tables was changed by a commit that is known and ends after the position.
     pub fn unchanged_since(&self, position: Position, tables: &[Oid]) -> Result<(), Unknown> {
-        let unchanged = self.stream()?.unchanged_since(position, tables);
+        let unchanged = self.maintainer.unchanged_since(position, tables);
         unchanged.map_err(Unknown::Changed)
     }
 
-    /// Every commit acknowledged longer ago than this is known; costs no round trip.
-    pub fn staleness(&self) -> Result<Duration, Unknown> {
-        let staleness = self.stream()?.staleness();
-        staleness.ok_or_else(|| unproven("the change stream has not caught up yet"))
+    /// Every commit acknowledged longer ago than this is in the rollup's table; costs no round trip.
+    pub fn staleness(&self, table: &str) -> Option<Duration> {
+        self.maintainer.staleness(table)
     }
 
     /// The wanted tables that are not followed, and why.
     pub fn refusals(&self) -> Vec<Refusal> {
-        self.stream()
-            .map(|stream| stream.refusals())
-            .unwrap_or_default()
+        self.maintainer.refusals()
     }
 
-    /// Whether there is a stream, or why not.
-    pub fn state(&self) -> Result<(), Unknown> {
-        let stream = self.stream()?;
-        let epoch = stream.epoch();
-        epoch
-            .map(drop)
-            .ok_or_else(|| unproven("the change stream was lost and is being begun again"))
+    /// How each rollup's table is doing, by its name.
+    pub fn tables(&self) -> HashMap<String, TableState> {
+        self.maintainer.tables()
+    }
+
+    /// What was done since the process started.
+    pub fn figures(&self) -> Figures {
+        self.maintainer.figures()
     }
 }
 

@@ -40,7 +40,11 @@ fn usage_answer(answer: &clap::Error) -> ExitCode {
 /// The demo shows progress of its own; other commands say what they do.
 fn default_level(command: &Command) -> &'static str {
     match command {
-        Command::Demo(_) | Command::Explain(_) | Command::Check(_) | Command::Rollup(_) => "warn",
+        Command::Demo(_)
+        | Command::Explain(_)
+        | Command::Check(_)
+        | Command::Rollup(_)
+        | Command::Uninstall(_) => "warn",
         Command::Serve(_) => "info",
     }
 }
@@ -82,6 +86,10 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Rollup(rollup) => {
             let config = load(&rollup.file.config)?;
             pgstar::rollups::run(config, rollup.action).await
+        }
+        Command::Uninstall(uninstall) => {
+            let config = load(&uninstall.file.config)?;
+            pgstar::uninstall::run(config, uninstall.yes).await
         }
         Command::Demo(demo) => pgstar::demo::run(demo).await,
     }

@@ -105,10 +105,11 @@ impl Proxy {
         let pool = open_pool(config).await?;
         let (stop, stopped) = watch::channel(false);
         warehouse.follower().begin();
-        let following = Arc::clone(&warehouse);
+        let (following, guarding) = (Arc::clone(&warehouse), Arc::clone(&warehouse));
         let upkeep = vec![
             tokio::spawn(keep_gauges(Arc::clone(&router))),
             tokio::spawn(async move { following.follower().keep().await }),
+            tokio::spawn(async move { guarding.keep_guard().await }),
         ];
         let mut proxy = Proxy {
             address,

@@ -39,6 +39,11 @@ mod names {
     pub const ROLLUP_ROWS: &str = "pgstar_rollup_rows";
     pub const ROLLUP_BYTES: &str = "pgstar_rollup_bytes";
     pub const ROLLUP_AGE_SECONDS: &str = "pgstar_rollup_age_seconds";
+    pub const ROLLUP_REBUILDS: &str = "pgstar_rollup_rebuilds_total";
+    pub const FOLDED_ROWS: &str = "pgstar_folded_rows_total";
+    pub const FOLDED_BATCHES: &str = "pgstar_folded_batches_total";
+    pub const WAITING_BYTES: &str = "pgstar_waiting_change_bytes";
+    pub const RETAINED_BYTES: &str = "pgstar_retained_log_bytes";
 }
 
 /// What served a statement.
@@ -191,6 +196,20 @@ pub fn rollup_holds(rollup: &str, rows: u64, bytes: u64, as_of: SystemTime) {
     METRICS.rollups().insert(rollup.to_owned(), as_of);
 }
 
+/// A rollup had to be built again so often since the start, for this reason.
+pub fn rollup_rebuilt(rollup: &str, code: &'static str, times: u64) {
+    counter!(names::ROLLUP_REBUILDS, "rollup" => rollup.to_owned(), "code" => code).absolute(times);
+}
+
+/// What the upkeep of rollups has done since the start, and what it has to deal with now: changes that wait
+/// to be folded, and log that the server keeps for pgstar's slot.
+pub fn upkeep(rows: u64, batches: u64, waiting_bytes: u64, retained_bytes: u64) {
+    counter!(names::FOLDED_ROWS).absolute(rows);
+    counter!(names::FOLDED_BATCHES).absolute(batches);
+    gauge!(names::WAITING_BYTES).set(waiting_bytes as f64);
+    gauge!(names::RETAINED_BYTES).set(retained_bytes as f64);
+}
+
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::install);
 
 struct Metrics {
@@ -321,6 +340,22 @@ fn describe() {
         ROLLUP_BYTES,
         Unit::Bytes,
         "Disk space of a rollup with its indexes."
+    );
+    count!(
+        ROLLUP_REBUILDS,
+        "Rollups built again because they could not follow a change, by reason."
+    );
+    count!(FOLDED_ROWS, "Changed rows folded into rollups.");
+    count!(FOLDED_BATCHES, "Transactions that brought rollups forward.");
+    level!(
+        WAITING_BYTES,
+        Unit::Bytes,
+        "Changed rows that wait to be folded."
+    );
+    level!(
+        RETAINED_BYTES,
+        Unit::Bytes,
+        "Log that the server keeps for pgstar's slot."
     );
     level!(
         ROLLUP_AGE_SECONDS,

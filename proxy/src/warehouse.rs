@@ -9,11 +9,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use pgstar_postgres::catalog::{catalog_fingerprint, load_catalog};
 use pgstar_postgres::connect::{Connector, Error as ConnectError};
+use pgstar_postgres::maintain::MaintainPlan;
 use pgstar_postgres::rollups::{
     self, BuildPlan, BuildProgress, BuiltRollup, Readers, RollupError, RollupStore,
 };
-use pgstar_postgres::stream::Position;
 use pgstar_rewriter::catalog::{Catalog, Oid};
+use pgstar_rewriter::fold::FoldPlan;
 use pgstar_rewriter::{Match, Reason, Rollup, RollupDefinition};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -21,7 +22,8 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use tracing::warn;
 
 use crate::config::RollupConfig;
-use crate::follower::Follower;
+use crate::follower::{Follower, Wanted};
+use crate::guard::{Guard, Mark};
 use crate::telemetry;
 use crate::words::Words;
 
@@ -37,16 +39,9 @@ pub const CATALOG_AGE_MAX: Duration = Duration::from_secs(5);
 /// How long to wait after something failed: long enough that a lasting trouble does not flood the log.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(10);
 
-/// How long a build waits for the change stream, so that the rollup can be shown to be current later. A
-/// build without it is as right, but has to be done again before it answers a strict statement.
-const POSITION_WAIT: Duration = Duration::from_secs(2);
-
-/// A rollup that is behind is rebuilt at the soonest this long after its last build …
-const REBUILD_PAUSE_MIN: Duration = Duration::from_millis(500);
-
-/// … and after so many times as long as that build took, so that rebuilding takes a bounded share of the
-/// server's time.
-const REBUILD_PAUSE_FACTOR: u32 = 4;
+/// How long a build waits for the change stream: a rollup that is built before it has to be built again before
+/// it can follow.
+const STREAM_WAIT: Duration = Duration::from_secs(2);
 
 /// A rollup that can answer, with what decides for whom.
 #[derive(Debug, Clone)]
@@ -73,6 +68,10 @@ pub struct Snapshot {
     pub version: u64,
     /// The database's name.
     pub database: String,
+    /// The tables behind the declared rollups, and those that foreign keys of these refer to.
+    pub wanted: BTreeSet<Oid>,
+    /// What the guard saw before the catalog was read.
+    pub mark: Option<Mark>,
     /// Relations, keys, row security.
     pub catalog: Catalog,
     /// What the rewriter may use.
@@ -121,23 +120,15 @@ pub struct Warehouse {
     changed: Notify,
     building: Mutex<HashMap<String, &'static str>>,
     follower: Follower,
-    /// The last build of this process, by the rollup's name.
-    builds: Mutex<HashMap<String, Build>>,
-    /// Rollups that a strict statement could not use, by name.
-    behind: Mutex<BTreeSet<String>>,
-    /// Told when one is added.
-    fell_behind: Notify,
+    guard: Guard,
+    /// When this process began to build each table that it has built.
+    begun: Mutex<HashMap<String, Instant>>,
+    renewing: tokio::sync::Mutex<()>,
 }
 
-/// What is known of a build because it was done here.
-#[derive(Debug, Clone)]
-struct Build {
-    table: String,
-    /// A position from before the build's snapshot.
-    position: Option<Position>,
-    ended_at: Instant,
-    took: Duration,
-}
+/// It could not be had in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Late;
 
 /// Definitions read against one catalog.
 struct Definitions {
@@ -161,9 +152,9 @@ impl Warehouse {
             changed: Notify::new(),
             building: Mutex::default(),
             follower: Follower::new(upstream.clone()),
-            builds: Mutex::default(),
-            behind: Mutex::default(),
-            fell_behind: Notify::new(),
+            guard: Guard::new(),
+            begun: Mutex::default(),
+            renewing: tokio::sync::Mutex::default(),
         })
     }
 
@@ -204,23 +195,59 @@ impl Warehouse {
         &self.follower
     }
 
-    /// A position from before the snapshot that this table was built from; `None` when it was built
-    /// without one, or by somebody else.
-    pub fn position_of(&self, built: &BuiltRollup) -> Option<Position> {
-        let builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
-        let build = builds.get(&built.name)?;
-        (build.table == built.table)
-            .then_some(build.position)
-            .flatten()
+    /// Publishes how the upkeep of rollups is doing.
+    pub fn tell_metrics(&self) {
+        let figures = self.follower.figures();
+        telemetry::upkeep(
+            figures.rows,
+            figures.batches,
+            figures.waiting_bytes,
+            figures.retained_bytes,
+        );
+        for (rollup, own) in &figures.rollups {
+            for (code, times) in &own.rebuilds {
+                telemetry::rollup_rebuilt(rollup, code, *times);
+            }
+        }
+        for ReadyRollup { built, readers: _ } in &self.snapshot().ready {
+            if let Some(staleness) = self.follower.staleness(&built.table) {
+                let as_of = SystemTime::now() - staleness;
+                telemetry::rollup_holds(&built.name, built.rows, built.bytes, as_of);
+            }
+        }
     }
 
-    /// The rollup cannot be shown to be current, and somebody asked for that: it is rebuilt soon.
-    pub fn note_behind(&self, rollup: &str) {
-        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
-        if !behind.contains(rollup) {
-            behind.insert(rollup.to_owned());
-            self.fell_behind.notify_one();
-        }
+    /// Whether what decisions rest on is still as this snapshot has it.
+    pub async fn still_holds(&self, snapshot: &Snapshot, deadline: Duration) -> bool {
+        let now = self.guard.ask(deadline).await;
+        now.is_some() && now == snapshot.mark
+    }
+
+    /// A snapshot that is newer than that of this version, if it can be had in time. Whoever asks at the
+    /// same moment gets the same one.
+    pub async fn renew(&self, version: u64, deadline: Duration) -> Result<Arc<Snapshot>, Late> {
+        let renewing = async {
+            let _turn = self.renewing.lock().await;
+            if self.snapshot().version == version {
+                self.refresh().await.map_err(|_| Late)?;
+            }
+            Ok(self.snapshot())
+        };
+        timeout(deadline, renewing).await.unwrap_or(Err(Late))
+    }
+
+    /// Watches what decisions rest on for as long as it is polled.
+    pub async fn keep_guard(&self) {
+        self.guard.keep(&self.connector).await;
+    }
+
+    /// When the table was begun to be built, if this process built it: what was committed before is in it.
+    pub fn begun_at(&self, built: &BuiltRollup) -> Option<Instant> {
+        self.begun
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&built.table)
+            .copied()
     }
 
     /// What a rollup that is not ready is doing, if anything.
@@ -256,12 +283,20 @@ impl Warehouse {
         let client = self.connector.shared().await?;
         // Before the catalog is read: no rollup is younger than what is known of the tables behind it.
         let built = rollups::list(&client).await?;
-        let catalog = load_catalog(&client).await?;
         let (database, search_path) = own_session(&client).await?;
-        let Definitions { fitting, misfits } =
-            read_definitions(&self.declared(), &catalog, &search_path);
+        let (catalog, mark, definitions) = loop {
+            let mark = self.guard.look(&client).await?;
+            let catalog = load_catalog(&client).await?;
+            let definitions = read_definitions(&self.declared(), &catalog, &search_path);
+            // What is guarded depends on the catalog itself.
+            if !self.guard.watch(followed(&definitions.fitting, &catalog)) {
+                break (catalog, mark, definitions);
+            }
+        };
+        let Definitions { fitting, misfits } = definitions;
         let plans: Vec<BuildPlan> = fitting.iter().map(plan).collect();
         let followed = followed(&fitting, &catalog);
+        let wanted = wanted(&fitting, &plans, &followed, &catalog);
         let is_current = |plan: &BuildPlan| {
             built
                 .iter()
@@ -275,6 +310,7 @@ impl Warehouse {
         };
         let mut snapshot = Snapshot {
             database,
+            mark: Some(mark),
             catalog,
             version: self.snapshot().version + 1,
             ..Snapshot::default()
@@ -293,7 +329,8 @@ impl Warehouse {
             snapshot.add(definition, &plan, &built, &readers);
         }
         snapshot.base_tables = Words::of(snapshot.names_of(&followed));
-        self.follower.want(followed);
+        snapshot.wanted = followed;
+        self.follower.want(wanted);
         snapshot.tell_metrics();
         *self
             .snapshot
@@ -350,43 +387,38 @@ impl Warehouse {
         if is_ready && !again {
             return Ok(false);
         }
-        let found = rollups::list(&client).await?;
-        let is_there =
-            |built: &BuiltRollup| built.name == name && built.fingerprint == plan.fingerprint;
-        if !again && found.iter().any(is_there) {
-            self.refresh().await?;
-            return Ok(false);
-        }
         let tell = |step: BuildProgress| {
             self.note_building(&name, &step);
             progress(&name, step);
         };
+        // Whether or not there is a stream; see STREAM_WAIT.
+        let _settled = self.follower.settled(STREAM_WAIT).await;
         let began_at = Instant::now();
-        // Before the build's snapshot; see pgstar_postgres::stream.
-        let position = self.position().await;
-        let result = self.store.rebuild(&plan, &tell).await;
+        let result = if again {
+            self.store.rebuild(&plan, &tell).await
+        } else {
+            self.store.ensure(&plan, &tell).await
+        };
         self.building
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&name);
-        let build = Build {
-            table: result?.table,
-            position,
-            ended_at: Instant::now(),
-            took: began_at.elapsed(),
-        };
-        self.builds
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name, build);
+        let built = result?;
+        if again {
+            self.note_begun(&snapshot, built.table, began_at);
+        }
         self.refresh().await?;
         Ok(true)
     }
 
-    async fn position(&self) -> Option<Position> {
-        self.follower.settled(POSITION_WAIT).await.ok()?;
-        let proven = self.follower.prove(POSITION_WAIT).await.ok()?;
-        Some(proven.position)
+    fn note_begun(&self, snapshot: &Snapshot, table: String, began_at: Instant) {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = |table: &String| {
+            let mut ready = snapshot.ready.iter();
+            ready.any(|ready| ready.built.table == *table)
+        };
+        begun.retain(|table, _| is_known(table));
+        begun.insert(table, began_at);
     }
 
     fn note_building(&self, name: &str, step: &BuildProgress) {
@@ -406,11 +438,7 @@ impl Warehouse {
     /// Keeps the snapshot current for as long as it is polled, and builds rollups whose definition is
     /// not built. The catalog is watched while they are being built.
     pub async fn keep_current(&self, progress: &(dyn Fn(&str, BuildProgress) + Sync)) {
-        tokio::join!(
-            self.watch_catalog(),
-            self.keep_built(progress),
-            self.rebuild_behind(progress)
-        );
+        tokio::join!(self.watch_catalog(), self.keep_built(progress));
     }
 
     /// Trouble is logged and tried again; when it lasts, `is_watched` turns false.
@@ -451,53 +479,6 @@ impl Warehouse {
                 sleep(TROUBLE_PAUSE).await;
             }
         }
-    }
-
-    /// Rebuilds rollups that strict statements could not use, each within its share of time.
-    async fn rebuild_behind(&self, progress: &(dyn Fn(&str, BuildProgress) + Sync)) {
-        loop {
-            let Some((rollup, due_at)) = self.next_behind() else {
-                self.fell_behind.notified().await;
-                continue;
-            };
-            let pause = due_at.saturating_duration_since(Instant::now());
-            if !pause.is_zero() {
-                // Another one may be due earlier.
-                let _elapsed = timeout(pause, self.fell_behind.notified()).await;
-                continue;
-            }
-            self.behind
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(rollup.name.as_str());
-            if let Err(error) = self.build_one(&rollup, true, progress).await {
-                warn!(%error, rollup = %rollup.name, "Could not rebuild a rollup that is behind.");
-                sleep(TROUBLE_PAUSE).await;
-            }
-        }
-    }
-
-    /// The rollup that is to be rebuilt next, and when. Names that are not declared any more are forgotten.
-    fn next_behind(&self) -> Option<(RollupConfig, Instant)> {
-        let declared = self.declared();
-        let builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
-        behind.retain(|name| declared.iter().any(|rollup| rollup.name.as_str() == name));
-        let due = |rollup: &RollupConfig| {
-            builds
-                .get(rollup.name.as_str())
-                .map_or_else(Instant::now, |build| {
-                    let pause = (build.took * REBUILD_PAUSE_FACTOR).max(REBUILD_PAUSE_MIN);
-                    build.ended_at + pause
-                })
-        };
-        let wanted = declared
-            .into_iter()
-            .filter(|rollup| behind.contains(rollup.name.as_str()));
-        wanted
-            .map(|rollup| (due(&rollup), rollup))
-            .min_by_key(|(due_at, _)| *due_at)
-            .map(|(due_at, rollup)| (rollup, due_at))
     }
 
     /// Changes whenever a refresh could come out differently.
@@ -605,7 +586,7 @@ impl Snapshot {
             .collect()
     }
 
-    /// How long ago the oldest rollup of a match was true; `None` when one of them is not there.
+    /// How long ago the oldest rollup of a match was built; `None` when one of them is not there.
     pub fn oldest(&self, found: &Match) -> Option<Duration> {
         let mut oldest = Duration::ZERO;
         for position in &found.rollups {
@@ -639,6 +620,23 @@ fn followed(definitions: &[RollupDefinition], catalog: &Catalog) -> BTreeSet<Oid
         }
     }
     tables
+}
+
+fn wanted(
+    definitions: &[RollupDefinition],
+    plans: &[BuildPlan],
+    followed: &BTreeSet<Oid>,
+    catalog: &Catalog,
+) -> Wanted {
+    let plans = definitions.iter().zip(plans);
+    let plans = plans.map(|(definition, plan)| MaintainPlan {
+        build: plan.clone(),
+        fold: FoldPlan::new(definition, catalog),
+    });
+    Wanted {
+        plans: plans.collect(),
+        also: followed.iter().copied().collect(),
+    }
 }
 
 fn plan(definition: &RollupDefinition) -> BuildPlan {

@@ -677,3 +677,76 @@ async fn get(address: std::net::SocketAddr, page: &str) -> String {
     socket.read_to_string(&mut answer).await.unwrap();
     answer
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_says_what_strict_freshness_lacks() {
+    let database = database().await;
+    let file = ConfigFile::with(&database.toml(OFF, &[BY_TOWN]));
+    let check = || async { run_pgstar(&["check", "--config", &file.text()]).await };
+    says(&check().await, 0, &["strict freshness: available"]);
+    database
+        .run("ALTER TABLE sale DROP CONSTRAINT sale_pkey")
+        .await;
+    says(
+        &check().await,
+        0,
+        &["strict freshness: not available", "REPLICA IDENTITY FULL"],
+    );
+    let unfollowed = Database::unfollowed(SCHEMA).await;
+    let file = ConfigFile::with(&unfollowed.toml(OFF, &[BY_TOWN]));
+    let checked = run_pgstar(&["check", "--config", &file.text()]).await;
+    says(&checked, 0, &["ALTER SYSTEM SET wal_level = logical"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uninstall_leaves_nothing_behind() {
+    const LEFT: &str = "SELECT count(*) FROM (SELECT oid FROM pg_namespace WHERE nspname = 'pgstar'
+        UNION ALL SELECT oid FROM pg_publication
+        UNION ALL SELECT 1 FROM pg_replication_slots WHERE database = current_database()) x";
+    let database = database().await;
+    let file = ConfigFile::with(&database.toml(OFF, &[BY_TOWN]));
+    let uninstall = |more: &'static [&'static str]| {
+        let text = file.text();
+        async move {
+            let fixed = ["uninstall", "--config", &text];
+            let arguments: Vec<&str> = fixed.iter().chain(more).copied().collect();
+            run_pgstar(&arguments).await
+        }
+    };
+    says(&uninstall(&[]).await, 0, &["nothing of pgstar's"]);
+    let serving = Serving::start(&file.path()).await;
+    let mut through = session(&database, serving.port()).await;
+    until_answered(&mut through, QUERY).await;
+    let mut direct = database.direct().await;
+    let began = Instant::now();
+    while rows(&ok(&mut direct, LEFT).await) != ["3"] {
+        assert!(began.elapsed() < PATIENCE, "no slot is there");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    says(
+        &uninstall(&["--yes"]).await,
+        1,
+        &["is in use; stop the pgstar that uses it first"],
+    );
+    drop(through);
+    drop(serving);
+    // PostgreSQL takes a moment to notice that the slot is free.
+    let began = Instant::now();
+    while rows(&ok(&mut direct, "SELECT count(*) FROM pg_replication_slots WHERE active AND database = current_database()").await) != ["0"] {
+        assert!(began.elapsed() < PATIENCE, "the slot is still in use");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    says(
+        &uninstall(&[]).await,
+        0,
+        &["would be dropped", "schema \"pgstar\"", "replication slot"],
+    );
+    assert_eq!(rows(&ok(&mut direct, LEFT).await), ["3"], "only said");
+    says(&uninstall(&["--yes"]).await, 0, &["Dropped schema"]);
+    assert_eq!(rows(&ok(&mut direct, LEFT).await), ["0"]);
+    assert_eq!(
+        rows(&ok(&mut direct, QUERY).await),
+        ["Bath|50", "York|50"],
+        "the tables are as they were"
+    );
+}

@@ -23,6 +23,8 @@ fn everything_counted_is_rendered_with_a_help_text() {
     pool_logged_in(LoginBackend::Warm);
     let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
     rollup_holds("revenue_by_month", 84, 16384, an_hour_ago);
+    rollup_rebuilt("revenue_by_month", "truncated", 2);
+    upkeep(5, 3, 7, 9);
 
     let text = render();
     for line in [
@@ -45,6 +47,11 @@ fn everything_counted_is_rendered_with_a_help_text() {
         "pgstar_pool_waiting_backends 3",
         "pgstar_pool_logins_total{backend=\"warm\"} 1",
         "pgstar_pool_logins_total{backend=\"fresh\"} 0",
+        "pgstar_rollup_rebuilds_total{rollup=\"revenue_by_month\",code=\"truncated\"} 2",
+        "pgstar_folded_rows_total 5",
+        "pgstar_folded_batches_total 3",
+        "pgstar_waiting_change_bytes 7",
+        "pgstar_retained_log_bytes 9",
         "pgstar_rollup_rows{rollup=\"revenue_by_month\"} 84",
         "pgstar_rollup_bytes{rollup=\"revenue_by_month\"} 16384",
     ] {

@@ -166,6 +166,7 @@ pub struct Maintainer {
 #[derive(Clone)]
 struct Following {
     plans: Arc<Vec<MaintainPlan>>,
+    others: Arc<Vec<Oid>>,
     stream: Arc<ChangeStream>,
 }
 
@@ -181,14 +182,17 @@ impl Maintainer {
         }
     }
 
-    /// From now on keeps these up to date and no others. Returns at once; see
-    /// [`established`](Self::established). The same plans again change nothing.
-    pub async fn follow(&self, plans: Vec<MaintainPlan>) -> Result<(), MaintainError> {
+    /// From now on keeps these up to date and no others, and follows the changes of the other tables
+    /// too. Returns at once; see [`established`](Self::established). The same again changes nothing.
+    pub async fn follow(
+        &self,
+        plans: Vec<MaintainPlan>,
+        others: Vec<Oid>,
+    ) -> Result<(), MaintainError> {
         let _turn = self.changing.lock().await;
-        if self
-            .following()
-            .is_some_and(|following| *following.plans == plans)
-        {
+        let is_same =
+            |following: Following| *following.plans == plans && *following.others == others;
+        if self.following().is_some_and(is_same) {
             return Ok(());
         }
         // The slot has one reader at a time.
@@ -199,6 +203,7 @@ impl Maintainer {
         let tables = plans
             .iter()
             .flat_map(|plan| plan.build.base_relations.iter().copied())
+            .chain(others.iter().copied())
             .collect();
         let maintenance = Maintenance::new(
             plans.clone(),
@@ -215,6 +220,7 @@ impl Maintainer {
         .await?;
         self.set(Some(Following {
             plans: Arc::new(plans),
+            others: Arc::new(others),
             stream: Arc::new(stream),
         }));
         Ok(())
@@ -289,7 +295,9 @@ impl Maintainer {
                     && stream.shared().are_in(contents, &state.bases, end);
             }
             if is_current {
-                return Ok(proof);
+                // Later commits may be safe already, and in none of the tables yet.
+                let epoch = proof.epoch;
+                return Ok(Proof { epoch, at: end });
             }
             self.states.wanted.notify_one();
             let changed = timeout(REMINDER_INTERVAL, known.changed());

@@ -121,7 +121,7 @@ impl Maintained {
         let store = RollupStore::new(config.clone()).unwrap();
         store.ensure_schema().await.unwrap();
         let maintainer = Maintainer::new(config.clone(), options);
-        maintainer.follow(plans.clone()).await.unwrap();
+        maintainer.follow(plans.clone(), vec![]).await.unwrap();
         Maintained {
             maintainer,
             plans,

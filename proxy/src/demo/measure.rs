@@ -29,7 +29,7 @@ pub(super) struct Measured {
 }
 
 /// An answer as text, in an order of its own so that rows that compare equal under ORDER BY may swap.
-type Rows = Vec<Vec<Option<String>>>;
+pub(super) type Rows = Vec<Vec<Option<String>>>;
 
 pub(super) async fn all(
     direct: &str,
@@ -48,7 +48,7 @@ pub(super) async fn all(
     Ok(measured)
 }
 
-async fn session(url: &str) -> Result<Connection, Failure> {
+pub(super) async fn session(url: &str) -> Result<Connection, Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::while_doing("connect for the queries", error.to_string())
     };
@@ -91,7 +91,7 @@ async fn measure(
 }
 
 /// The median time in milliseconds, and the rows of the last run.
-async fn timed(
+pub(super) async fn timed(
     session: &Connection,
     sql: &str,
     runs: usize,
@@ -139,7 +139,7 @@ async fn columns(
     Ok(columns.unwrap_or_default())
 }
 
-async fn answered_by(
+pub(super) async fn answered_by(
     session: &Connection,
     sql: &str,
 ) -> Result<Option<String>, tokio_postgres::Error> {

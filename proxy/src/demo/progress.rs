@@ -61,6 +61,11 @@ impl Steps {
         });
     }
 
+    pub(super) fn changing(&self, query: &str) {
+        self.bar
+            .set_message(format!("running {query} beside a loader"));
+    }
+
     pub(super) fn measuring(&self, query: &str) {
         self.bar.set_message(format!(
             "running {query} direct, from rollups and from the cache"

@@ -1,11 +1,12 @@
 //! The table that the demo ends with.
 
+use super::changing::Changing;
 use super::measure::Measured;
 use crate::cli::Scale;
 
 pub(super) fn print(measured: &[Measured], scale: Scale, version: u32) {
     println!(
-        "\nStar Schema Benchmark at scale {scale} on PostgreSQL {version}; medians over one connection, pgstar.freshness = any\n"
+        "\nStar Schema Benchmark at scale {scale} on PostgreSQL {version}; medians over one connection, pgstar.freshness = strict\n"
     );
     println!(
         "{:<7} {:>12} {:>11} {:>11}   {:<28} same rows",
@@ -54,6 +55,24 @@ pub(super) fn print(measured: &[Measured], scale: Scale, version: u32) {
         measured.len(),
         measured.len()
     );
+}
+
+/// The second pass.
+pub(super) fn print_changing(beside: &[Changing], rows: u64) {
+    println!("\nThe same while a loader inserts, updates and deletes ({rows} rows meanwhile)\n");
+    println!(
+        "{:<7} {:>12}   {:<28} same rows",
+        "query", "strict", "answered by"
+    );
+    for query in beside {
+        let answered_by = query.rollup.as_deref().unwrap_or("PostgreSQL");
+        let same = if query.same { "yes" } else { "NO" };
+        println!(
+            "{:<7} {}   {answered_by:<28} {same}",
+            query.query,
+            milliseconds(query.strict_ms, 12)
+        );
+    }
 }
 
 fn milliseconds(time: f64, width: usize) -> String {

@@ -49,7 +49,7 @@ fn may_hold_query(sql: &[u8]) -> bool {
 }
 
 /// Whether the first word after white space and comments is one of these (in lower case).
-fn first_word_is(sql: &[u8], words: &[&[u8]]) -> bool {
+pub(super) fn first_word_is(sql: &[u8], words: &[&[u8]]) -> bool {
     let sql = skip_blank(sql);
     words.iter().any(|word| {
         let starts = sql

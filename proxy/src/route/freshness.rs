@@ -1,15 +1,15 @@
 //! What has to be shown of an answer's freshness, and what was shown.
 //!
-//! Everything that cannot be shown is a reason, and the base tables answer. Whoever finds a rollup behind
-//! has it rebuilt.
+//! Everything that cannot be shown is a reason, and the base tables answer.
 
 use std::time::Duration;
 
-use pgstar_postgres::stream::{Changed, Position};
+use pgstar_postgres::stream::Changed;
 use pgstar_rewriter::catalog::Oid;
 use pgstar_rewriter::{Code, Match, Reason};
 
-use super::Requested;
+use super::kept::Tag;
+use super::{Passed, Requested};
 use crate::config::Freshness;
 use crate::follower::{Proven, Unknown};
 use crate::warehouse::{Snapshot, Warehouse};
@@ -30,6 +30,7 @@ pub(super) struct Prover<'a> {
     warehouse: &'a Warehouse,
     snapshot: &'a Snapshot,
     requested: &'a Requested,
+    passed: &'a Passed,
     deadline: Duration,
     proof: Option<Result<Proven, Unknown>>,
 }
@@ -40,33 +41,88 @@ impl<'a> Prover<'a> {
         warehouse: &'a Warehouse,
         snapshot: &'a Snapshot,
         requested: &'a Requested,
+        passed: &'a Passed,
         deadline: Duration,
     ) -> Self {
         Prover {
             warehouse,
             snapshot,
             requested,
+            passed,
             deadline,
             proof: None,
         }
     }
 
-    /// Whether the rollups of a match are as fresh as it is asked for, and of one state. `reads` are the
-    /// base tables of the statement, which may be more than those of the rollups.
-    pub(super) async fn of_rollups(
-        &mut self,
-        found: &Match,
-        reads: &[Oid],
-    ) -> Result<Shown, Reason> {
+    /// Whether the rollups of a match are as fresh as it is asked for, and of one state.
+    pub(super) async fn of_rollups(&mut self, found: &Match) -> Result<Shown, Reason> {
         self.check_setting()?;
         // Tables that are read together have to be of one state, however old it may be.
         let is_of_one_state = found.rollups.len() == 1 && found.base_reads.is_empty();
         match self.requested.freshness {
-            Freshness::Strict => self.current(found, reads).await,
-            _ if !is_of_one_state => self.current(found, reads).await,
-            Freshness::Within(bound) => self.within(found, reads, bound),
-            Freshness::Any => Ok(Shown::AsBuilt),
+            Freshness::Strict => self.current(found).await,
+            _ if !is_of_one_state => self.current(found).await,
+            _ if self.passed.is_unproven() => self.with_own_commits(found).await,
+            Freshness::Within(bound) => self.within(found, bound),
+            Freshness::Any => Ok(self.as_it_is(found)),
         }
+    }
+
+    /// What the session has done or seen has to be in the answer, whatever else may be missing.
+    async fn with_own_commits(&mut self, found: &Match) -> Result<Shown, Reason> {
+        if self.warehouse.follower().state().is_ok() {
+            let shown = self.current(found).await?;
+            self.passed.prove();
+            return Ok(shown);
+        }
+        let Some(wrote_at) = self.passed.wrote_at() else {
+            return self.without_stream(found);
+        };
+        let is_built_since = |rollup: &usize| {
+            let ready = self.snapshot.ready.get(*rollup);
+            let begun_at = ready.and_then(|ready| self.warehouse.begun_at(&ready.built));
+            begun_at.is_some_and(|begun_at| begun_at > wrote_at)
+        };
+        if found.rollups.iter().all(is_built_since) {
+            return self.without_stream(found);
+        }
+        let detail =
+            "the session has written since the rollup was built, and changes are not followed";
+        Err(Reason::new(Code::RollupBehind, detail))
+    }
+
+    fn without_stream(&self, found: &Match) -> Result<Shown, Reason> {
+        match self.requested.freshness {
+            Freshness::Within(bound) => self.within(found, bound),
+            Freshness::Any | Freshness::Strict => Ok(Shown::AsBuilt),
+        }
+    }
+
+    fn as_it_is(&self, found: &Match) -> Shown {
+        self.staleness(found).map_or(Shown::AsBuilt, Shown::Within)
+    }
+
+    /// The staleness of the oldest; none if one of them is not known.
+    fn staleness(&self, found: &Match) -> Option<Duration> {
+        let tables = self.tables_of(found);
+        let follower = self.warehouse.follower();
+        let ages: Option<Vec<Duration>> = tables
+            .iter()
+            .map(|table| follower.staleness(table))
+            .collect();
+        ages?.into_iter().max()
+    }
+
+    /// The tables of the rollups that the match reads.
+    pub(super) fn rollups(&self, found: &Match) -> Vec<String> {
+        let tables = self.tables_of(found).into_iter();
+        tables.map(str::to_owned).collect()
+    }
+
+    fn tables_of(&self, found: &Match) -> Vec<&'a str> {
+        let ready = found.rollups.iter();
+        let ready = ready.filter_map(|rollup| self.snapshot.ready.get(*rollup));
+        ready.map(|ready| ready.built.table.as_str()).collect()
     }
 
     fn check_setting(&self) -> Result<(), Reason> {
@@ -77,30 +133,29 @@ impl<'a> Prover<'a> {
         Ok(())
     }
 
-    /// The position that an answer computed from now on can be tagged with, when all of these tables are
-    /// followed.
-    pub(super) async fn position(&mut self, tables: &[Oid]) -> Result<Position, Unknown> {
+    /// What an answer computed from now on can be tagged with, when all of these tables are followed.
+    pub(super) async fn tag(&mut self, tables: &[Oid]) -> Result<Tag, Unknown> {
         let proven = self.prove().await?;
         let follower = self.warehouse.follower();
-        follower
-            .unchanged_since(proven.position, tables)
-            .or_else(|why| match why {
-                // Since the proof; the answer that is computed next may have it or not.
-                Unknown::Changed(Changed::At { .. }) => Ok(()),
-                why => Err(why),
-            })?;
-        Ok(proven.position)
+        let unchanged = follower.unchanged_since(proven.position, tables);
+        match unchanged {
+            // Since the proof: the answer that is computed next may have it or not.
+            Ok(()) | Err(Unknown::Changed(Changed::At { .. })) => Ok(Some(proven.position)),
+            Err(why) => Err(why),
+        }
     }
 
     /// What holds of an answer from the base tables that has not changed, as far as is known after this.
     pub(super) async fn of_kept(&mut self) -> Result<Shown, Unknown> {
         match self.requested.freshness {
             Freshness::Strict => self.prove().await.map(Shown::Current),
+            _ if self.passed.is_unproven() => {
+                let proven = self.prove().await?;
+                self.passed.prove();
+                Ok(Shown::Current(proven))
+            }
             Freshness::Any => Ok(Shown::AsBuilt),
-            Freshness::Within(bound) => match self.warehouse.follower().staleness()? {
-                staleness if staleness <= bound => Ok(Shown::Within(staleness)),
-                _ => self.prove().await.map(Shown::Current),
-            },
+            Freshness::Within(_) => self.prove().await.map(Shown::Current),
         }
     }
 
@@ -115,52 +170,58 @@ impl<'a> Prover<'a> {
         tables
     }
 
-    /// What an answer from the match can be tagged with.
-    pub(super) fn tag(&self, found: &Match, shown: Shown) -> Option<Position> {
-        match (shown, found.rollups.as_slice()) {
-            (Shown::Current(proven), _) => Some(proven.position),
-            (Shown::Within(_) | Shown::AsBuilt, [rollup]) => self.built_at(*rollup).ok(),
-            (Shown::Within(_) | Shown::AsBuilt, _) => None,
+    async fn current(&mut self, found: &Match) -> Result<Shown, Reason> {
+        self.check_followed(found)?;
+        let tables = self.tables_of(found);
+        let follower = self.warehouse.follower();
+        let proof = follower.prove_rollups(&tables, self.deadline).await;
+        let proven = proof.map_err(|why| self.reason(why))?;
+        // Of tables that are not followed nothing could be confirmed afterwards either.
+        let unchanged = match found.base_reads.as_slice() {
+            [] => Ok(()),
+            tables => follower.unchanged_since(proven.position, tables),
+        };
+        unchanged
+            .map(|()| Shown::Current(proven))
+            .map_err(|why| self.reason(why))
+    }
+
+    /// Nothing is proven of a rollup over a table that cannot be followed; so say why.
+    fn check_followed(&self, found: &Match) -> Result<(), Reason> {
+        let tables = self.tables(found, &[]);
+        let refusals = self.warehouse.follower().refusals();
+        let refusal = refusals
+            .iter()
+            .find(|refusal| tables.contains(&refusal.relation));
+        match refusal {
+            None => Ok(()),
+            Some(refusal) => Err(Reason::new(
+                Code::FreshnessUnproven,
+                format!(
+                    "{} cannot be followed: {}",
+                    self.name(refusal.relation),
+                    refusal.reason
+                ),
+            )),
         }
     }
 
-    async fn current(&mut self, found: &Match, reads: &[Oid]) -> Result<Shown, Reason> {
-        // What is known already may spare the question.
-        let known = self.unchanged(found, reads);
-        known.map_err(|why| self.reason(found, why))?;
-        let proven = self.prove().await.map_err(|why| self.reason(found, why))?;
-        let proven_unchanged = self.unchanged(found, reads);
-        proven_unchanged
-            .map(|()| Shown::Current(proven))
-            .map_err(|why| self.reason(found, why))
-    }
-
-    fn within(&self, found: &Match, reads: &[Oid], bound: Duration) -> Result<Shown, Reason> {
+    fn within(&self, found: &Match, bound: Duration) -> Result<Shown, Reason> {
+        let staleness = self.staleness(found);
         let age = self.snapshot.oldest(found).unwrap_or(Duration::MAX);
-        // Asked before the changes: what is learnt in between only makes the answer fresher.
-        let staleness = self.warehouse.follower().staleness();
-        let known = staleness.and_then(|staleness| {
-            self.unchanged(found, reads)?;
-            Ok(staleness)
-        });
-        match known {
-            Ok(staleness) if staleness <= bound => Ok(Shown::Within(staleness)),
+        match staleness {
+            Some(staleness) if staleness <= bound => Ok(Shown::Within(staleness)),
             _ if age <= bound => Ok(Shown::AsBuilt),
-            Ok(staleness) => {
+            Some(staleness) => {
                 let detail = format!(
-                    "asked for {bound:?}, and changes are known up to {} ms ago",
+                    "asked for {bound:?}, and the rollup has what was committed up to {} ms ago",
                     staleness.as_millis()
                 );
                 Err(Reason::new(Code::FreshnessUnproven, detail))
             }
-            Err(why) => {
-                let mut reason = self.reason(found, why);
-                reason.detail = format!(
-                    "asked for {bound:?}, built {} s ago; {}",
-                    age.as_secs(),
-                    reason.detail
-                );
-                Err(reason)
+            None => {
+                let detail = format!("asked for {bound:?}, built {} s ago", age.as_secs());
+                Err(Reason::new(Code::FreshnessUnproven, detail))
             }
         }
     }
@@ -173,69 +234,15 @@ impl<'a> Prover<'a> {
         self.proof.insert(proof).clone()
     }
 
-    /// Whether all rollups are, as far as is known, what a build of now would give.
-    fn unchanged(&self, found: &Match, reads: &[Oid]) -> Result<(), Unknown> {
-        for rollup in &found.rollups {
-            let position = self.built_at(*rollup)?;
-            let bases = self.snapshot.rollups.get(*rollup);
-            let bases = bases.map_or(&[][..], |rollup| &rollup.definition.base_relations);
-            let tables: Vec<Oid> = bases.iter().chain(reads).copied().collect();
-            self.warehouse
-                .follower()
-                .unchanged_since(position, &tables)?;
-        }
-        Ok(())
-    }
-
-    fn built_at(&self, rollup: usize) -> Result<Position, Unknown> {
-        let ready = self.snapshot.ready.get(rollup).ok_or(Unknown::Unplaced)?;
-        // Why there is no stream says more than that there was none.
-        self.warehouse.follower().state()?;
-        let position = self.warehouse.position_of(&ready.built);
-        position.ok_or(Unknown::Unplaced)
-    }
-
-    fn reason(&self, found: &Match, why: Unknown) -> Reason {
+    fn reason(&self, why: Unknown) -> Reason {
         match why {
             Unknown::Unproven(why) => Reason::new(Code::FreshnessUnproven, why),
-            Unknown::Unplaced => {
-                self.note_behind(found);
-                let detail = "it was built when changes were not followed; it is being built again";
-                Reason::new(Code::RollupBehind, detail)
-            }
-            Unknown::Changed(Changed::OtherEpoch) => {
-                self.note_behind(found);
-                let detail =
-                    "the change stream was interrupted since it was built; it is being built again";
-                Reason::new(Code::RollupBehind, detail)
-            }
-            Unknown::Changed(Changed::At { relation, at }) => {
-                self.note_behind(found);
-                let detail = format!(
-                    "{} changed at {at}; it is being built again",
-                    self.name(relation)
-                );
-                Reason::new(Code::RollupBehind, detail)
-            }
-            Unknown::Changed(Changed::NotFollowed(relation)) => {
-                let refusals = self.warehouse.follower().refusals();
-                let refusal = refusals
-                    .iter()
-                    .find(|refusal| refusal.relation == relation)
-                    .map(|refusal| format!(": {}", refusal.reason));
-                let detail = format!(
-                    "{} is not followed{}",
-                    self.name(relation),
-                    refusal.unwrap_or_default()
-                );
+            Unknown::Aside(why) => Reason::new(Code::RollupBehind, why),
+            Unknown::Changed(Changed::NotFollowed(table)) => {
+                let detail = format!("{} is not followed", self.name(table));
                 Reason::new(Code::FreshnessUnproven, detail)
             }
-        }
-    }
-
-    fn note_behind(&self, found: &Match) {
-        for rollup in self.snapshot.names(found) {
-            self.warehouse.note_behind(rollup);
+            Unknown::Changed(changed) => Reason::new(Code::FreshnessUnproven, changed.to_string()),
         }
     }
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pgstar_cache::Answer;
 
+use super::Passed;
+
 use crate::wire::ColumnOrigin;
 
 /// What a session knows of itself when it asks for a route, as PostgreSQL reported it.
@@ -39,6 +41,8 @@ pub struct SessionFacts {
     pub cache: bool,
     /// The role is a superuser: it may see other sessions' statements.
     pub is_superuser: bool,
+    /// What has passed in the session beside what pgstar answered.
+    pub passed: Arc<Passed>,
     /// Every fact that can change the bytes of an answer, in one opaque key.
     pub fingerprint: Bytes,
 }

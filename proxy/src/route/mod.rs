@@ -20,6 +20,7 @@ mod interface;
 mod kept;
 mod local;
 mod parity;
+mod passed;
 mod show;
 
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use std::time::Instant;
 
 use pgstar_cache::Key;
 use pgstar_rewriter::catalog::Oid;
-use pgstar_rewriter::{Match, Reason};
+use pgstar_rewriter::{Code, Match, Reason};
 
 pub use explain::Explanation;
 pub use gate::Requested;
@@ -35,6 +36,7 @@ pub use interface::{Binding, CacheSlot, Candidate, Confirmation, Rewritten, Rout
 pub use pgstar_cache::Answer;
 
 pub use crate::wire::ColumnOrigin;
+pub use passed::{Passed, Passing};
 
 use crate::config::{CacheConfig, FreshnessConfig};
 use crate::telemetry;
@@ -86,10 +88,10 @@ struct Answering {
     key: Option<Key>,
     /// What was shown of its freshness.
     shown: Shown,
-    /// What it may be tagged with.
-    tag: Tag,
-    /// Every table that it depends on.
+    /// Every base table that it depends on.
     tables: Vec<Oid>,
+    /// The rollups' tables.
+    rollups: Vec<String>,
 }
 
 impl Router {
@@ -167,8 +169,28 @@ impl Router {
         )
     }
 
+    /// Decides under a snapshot that holds; one that has just ceased to is renewed once.
     async fn judge(&self, facts: &SessionFacts, sql: &str, binding: Option<&Binding>) -> Verdict {
         let snapshot = self.warehouse.snapshot();
+        let version = snapshot.version;
+        let verdict = self.judge_under(snapshot, facts, sql, binding).await;
+        if !verdict.is_outdated() {
+            return verdict;
+        }
+        let renewed = self.warehouse.renew(version, self.freshness.deadline);
+        let Ok(snapshot) = renewed.await else {
+            return verdict;
+        };
+        self.judge_under(snapshot, facts, sql, binding).await
+    }
+
+    async fn judge_under(
+        &self,
+        snapshot: Arc<Snapshot>,
+        facts: &SessionFacts,
+        sql: &str,
+        binding: Option<&Binding>,
+    ) -> Verdict {
         if let Err(reason) = gate::session(facts, &snapshot, self.warehouse.is_watched()) {
             return Verdict {
                 snapshot,
@@ -178,24 +200,49 @@ impl Router {
             };
         }
         let decided = self.decisions.decide(&snapshot, facts, sql, binding);
-        let requested = gate::requested(facts, self.freshness.default);
-        let deadline = self.freshness.deadline;
-        let mut prover = Prover::new(&self.warehouse, &snapshot, &requested, deadline);
-        let outcome = self
-            .choose(&mut prover, &snapshot, &decided, facts, binding)
-            .await;
-        let base = match &outcome {
-            Err(_) if !requested.is_invalid => {
-                self.base(&mut prover, &decided, facts, binding).await
-            }
-            _ => None,
-        };
+        let (outcome, base) = self.answer_now(&snapshot, &decided, facts, binding).await;
         Verdict {
             snapshot,
             decided: Some(decided),
             outcome,
             base,
         }
+    }
+
+    async fn answer_now(
+        &self,
+        snapshot: &Snapshot,
+        decided: &Decided,
+        facts: &SessionFacts,
+        binding: Option<&Binding>,
+    ) -> (Result<Answering, Vec<Reason>>, Option<BaseAnswer>) {
+        let decision = &decided.decision;
+        if decision.matches.is_empty() && !decision.is_plain_select {
+            return (Err(decision.reasons.clone()), None);
+        }
+        let requested = gate::requested(facts, self.freshness.default);
+        let deadline = self.freshness.deadline;
+        let passed = &facts.passed;
+        let mut prover = Prover::new(&self.warehouse, snapshot, &requested, passed, deadline);
+        let answer = async {
+            let outcome = self
+                .choose(&mut prover, snapshot, decided, facts, binding)
+                .await;
+            let base = match &outcome {
+                Err(_) if !requested.is_invalid => {
+                    self.base(&mut prover, decided, facts, binding).await
+                }
+                _ => None,
+            };
+            (outcome, base)
+        };
+        // Both ask the server, so they ask at the same time.
+        let guard = self.warehouse.still_holds(snapshot, deadline);
+        let (answer, holds) = tokio::join!(answer, guard);
+        if holds {
+            return answer;
+        }
+        (Err(vec![outdated()]), None)
     }
 
     /// The cheapest match that may answer this session and whose columns PostgreSQL describes alike.
@@ -211,7 +258,7 @@ impl Router {
         let reads = &decided.decision.reads;
         for (position, found) in decided.decision.matches.iter().enumerate() {
             let shown = match gate::rollups(facts, snapshot, found) {
-                Ok(()) => prover.of_rollups(found, reads).await,
+                Ok(()) => prover.of_rollups(found).await,
                 Err(reason) => Err(reason),
             };
             let described = match shown {
@@ -228,8 +275,8 @@ impl Router {
                         origins,
                         key,
                         shown,
-                        tag: prover.tag(found, shown),
                         tables: prover.tables(found, reads),
+                        rollups: prover.rollups(found),
                     });
                 }
                 Err(reason) => reasons.push(name_rollups(reason, snapshot, found)),
@@ -276,13 +323,9 @@ impl Router {
         if !self.kept.is_worth_keeping(&key) {
             return None;
         }
-        let tag = prover.position(tables).await.ok()?;
+        let tag = prover.tag(tables).await.ok()?;
         let shown = prover.of_kept().await.ok()?;
-        Some(BaseAnswer {
-            key,
-            tag: Some(tag),
-            shown,
-        })
+        Some(BaseAnswer { key, tag, shown })
     }
 
     async fn serve(&self, verdict: Verdict) -> Route {
@@ -308,7 +351,10 @@ impl Router {
                 let will_do = |tag| self.will_do(tag, &answering);
                 match self.kept.find_or_board(key, &will_do).await {
                     Ok(answer) => return cached(decided, answer),
-                    Err(flight) => Some(self.kept.slot(key.clone(), answering.tag, flight)),
+                    Err(flight) => {
+                        let tag = self.tag(&answering).await;
+                        Some(self.kept.slot(key.clone(), tag, flight))
+                    }
                 }
             }
         };
@@ -362,14 +408,25 @@ impl Router {
         }
     }
 
+    /// A position from before the answer is computed.
+    async fn tag(&self, answering: &Answering) -> Tag {
+        let follower = self.warehouse.follower();
+        match answering.shown {
+            Shown::Current(proven) => Some(proven.position),
+            Shown::Within(_) | Shown::AsBuilt => {
+                let rollups: Vec<&str> = answering.rollups.iter().map(String::as_str).collect();
+                let proof = follower.prove_rollups(&rollups, self.freshness.deadline);
+                Some(proof.await.ok()?.position)
+            }
+        }
+    }
+
     /// Whether an answer kept from the match may be used. Its key names its rollup's table, so that it may
     /// be where nothing is asked of the table.
     fn will_do(&self, tag: Tag, answering: &Answering) -> bool {
-        match answering.shown {
-            Shown::AsBuilt => true,
-            Shown::Current(_) | Shown::Within(_) => {
-                kept::holds(self.warehouse.follower(), tag, &answering.tables)
-            }
+        match (answering.shown, tag) {
+            (Shown::AsBuilt, None) => true,
+            (_, tag) => kept::holds(self.warehouse.follower(), tag, &answering.tables),
         }
     }
 
@@ -436,11 +493,24 @@ impl Router {
         self.decisions.clear();
     }
 
-    /// Publishes what the cache holds.
+    /// Publishes what the cache holds, and how the rollups are doing.
     pub fn tell_metrics(&self) {
+        self.warehouse.tell_metrics();
         let statistics = self.kept.statistics();
         telemetry::cache_holds(statistics.bytes, statistics.entries);
     }
+}
+
+impl Verdict {
+    /// Whether all that stands in the way is that the snapshot does not hold any more.
+    fn is_outdated(&self) -> bool {
+        matches!(&self.outcome, Err(reasons) if *reasons == [outdated()])
+    }
+}
+
+fn outdated() -> Reason {
+    let detail = "privileges, policies, keys or columns have just changed";
+    Reason::new(Code::CatalogUnavailable, detail)
 }
 
 fn cached(decided: &Decided, answer: Arc<Answer>) -> Route {

@@ -1,8 +1,12 @@
 //! `SHOW pgstar.…`: what pgstar knows of itself, as result sets for people and scripts.
 
+use pgstar_postgres::maintain::Standing;
+use pgstar_postgres::rollups::BuiltRollup;
+
 use super::local::{rows_answer, text_answer};
 use super::{Route, Router, SessionFacts, gate};
 use crate::config::Freshness;
+use crate::follower::Unknown;
 use crate::warehouse::Snapshot;
 use crate::wire::{ErrorReport, Severity};
 
@@ -27,6 +31,9 @@ impl Router {
                     "bytes",
                     "built_seconds_ago",
                     "build_ms",
+                    "standing",
+                    "staleness_ms",
+                    "rebuilds",
                     "detail",
                 ],
                 self.rollup_rows(),
@@ -84,6 +91,7 @@ impl Router {
                 .into_iter()
                 .chain(numbers)
                 .map(Some)
+                .chain(self.upkeep(built))
                 .chain([None])
                 .collect()
         });
@@ -92,11 +100,36 @@ impl Router {
             let start = [Some(absent.name.clone()), Some(state.to_owned())];
             start
                 .into_iter()
-                .chain([None, None, None, None, None])
+                .chain([None, None, None, None, None, None, None, None])
                 .chain([Some(absent.because.clone())])
                 .collect()
         });
         ready.chain(absent).collect()
+    }
+
+    /// Whether the rollup follows its tables, how old it is at most, and how often it had to be built again.
+    fn upkeep(&self, built: &BuiltRollup) -> [Option<String>; 3] {
+        let follower = self.warehouse.follower();
+        let standing = match (follower.state(), follower.tables().get(&built.table)) {
+            (Err(Unknown::Unproven(why)), _) => format!("not followed: {why}"),
+            (_, None) => "not followed yet".to_owned(),
+            (_, Some(state)) => match &state.standing {
+                Standing::InStep => "in step".to_owned(),
+                Standing::Behind(_) => "catching up".to_owned(),
+                Standing::Aside(why) => format!("to be built again: {why}"),
+            },
+        };
+        let staleness = follower.staleness(&built.table);
+        let figures = follower.figures();
+        let rebuilds = figures
+            .rollups
+            .get(&built.name)
+            .map_or(0, |rollup| rollup.rebuilds.values().sum::<u64>());
+        [
+            Some(standing),
+            staleness.map(|staleness| staleness.as_millis().to_string()),
+            Some(rebuilds.to_string()),
+        ]
     }
 
     fn query_rows(&self, facts: &SessionFacts) -> Rows {

@@ -3,14 +3,14 @@
 //! One round trip; safe under any search_path, in read-only transactions, without assigning a transaction
 //! id. Asked again after any statement that might have changed an answer. It must not judge the facts.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::own::own_command;
 use super::{Ended, Routing, Session};
-use crate::route::SessionFacts;
+use crate::route::{Passed, Passing, SessionFacts};
 use crate::wire::{self, data_row_values, server_tag};
 
 /// What the probe asks before any setting.
@@ -76,6 +76,12 @@ impl KnownFacts {
         self.generation += 1;
     }
 
+    /// A statement goes to PostgreSQL as the client sent it.
+    #[inline]
+    pub(super) fn note_passing(&self, passing: Passing) {
+        self.facts.passed.note(passing);
+    }
+
     /// Two equal generations: nothing happened in between that may have changed a fact.
     pub(super) fn generation(&self) -> u64 {
         self.generation
@@ -91,7 +97,8 @@ impl KnownFacts {
     }
 
     pub(super) fn learn(&mut self, facts: SessionFacts) {
-        self.facts = facts;
+        let passed = Arc::clone(&self.facts.passed);
+        self.facts = SessionFacts { passed, ..facts };
         self.asked_at = Some(Instant::now());
     }
 }
@@ -235,6 +242,7 @@ pub(crate) fn facts_of(values: &[Option<&str>]) -> Option<SessionFacts> {
         rewrite: !is_off(*rewrite),
         cache: !is_off(*cache),
         is_superuser: *is_superuser == Some("on"),
+        passed: Arc::new(Passed::default()),
         fingerprint: fingerprint(expressions, printed),
     })
 }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::batch::Statement;
 use super::{Ended, Routing, Session};
-use crate::route::{Answer, CacheSlot};
+use crate::route::{Answer, CacheSlot, Passing};
 use crate::wire::{self, Header, Target, server_tag};
 
 /// An answer that is collected while it passes.
@@ -34,6 +34,7 @@ impl<R: Routing> Session<R> {
         statement: &Statement,
         slot: CacheSlot,
     ) -> Result<(), Ended> {
+        self.facts.note_passing(Passing::Reads);
         let frames = self.observed_frames(statement);
         self.ask(&frames).await?;
         let mut observation = Observation {

@@ -15,7 +15,7 @@ use super::batch::{Statement, Text, Verdict, examine};
 use super::model::Surprise;
 use super::preamble::Prompt;
 use super::{Ended, Routing, Session};
-use crate::route::Candidate;
+use crate::route::{Candidate, Passing};
 use crate::telemetry;
 use crate::wire::{
     HEADER_BYTES, Header, Target, TransactionStatus, client_tag, header, read, server_tag,
@@ -128,6 +128,10 @@ impl<R: Routing> Session<R> {
     /// Hands a statement at the front of the client's bytes to the server as it came. A clean one
     /// cannot have changed what is known of the session.
     pub(super) fn pass_through(&mut self, statement: &Statement, is_clean: bool) {
+        let passing = self
+            .sql(statement)
+            .map_or(Passing::Writes, |sql| Passing::of(sql.as_bytes()));
+        self.facts.note_passing(passing);
         while self.client.released < statement.len {
             let Ok(Some(header)) = header(self.client.unreleased()) else {
                 break;
@@ -200,6 +204,7 @@ impl<R: Routing> Session<R> {
     }
 
     fn release_client_frame(&mut self, header: Header) {
+        self.note_passing(header);
         self.note_names(header);
         self.note_traces(header);
         self.model.client_sent(header.tag);
@@ -207,6 +212,24 @@ impl<R: Routing> Session<R> {
             self.facts.forget();
         }
         self.client.frame_left = header.total;
+    }
+
+    /// Notes what the client's frame may do. What is prepared counts when it is run, but only here can be seen
+    /// what it is; a text that has not come whole counts as one that writes.
+    fn note_passing(&self, header: Header) {
+        let frame = self.client.unreleased().get(..header.total);
+        let body = frame.map(|frame| &frame[HEADER_BYTES..]);
+        let passing = match (header.tag, body) {
+            (client_tag::QUERY, Some(body)) => read::query(body).map(Passing::of),
+            (client_tag::PARSE, Some(body)) => {
+                read::parse(body).map(|parse| Passing::of(parse.sql))
+            }
+            (client_tag::QUERY | client_tag::PARSE, None) => Ok(Passing::Writes),
+            (client_tag::EXECUTE, _) => Ok(self.facts.get().passed.of_prepared()),
+            (client_tag::FUNCTION_CALL, _) => Ok(Passing::Writes),
+            _ => return,
+        };
+        self.facts.note_passing(passing.unwrap_or(Passing::Writes));
     }
 
     /// Notes what the client's frame does to the names of prepared statements.

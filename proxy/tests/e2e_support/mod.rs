@@ -199,9 +199,23 @@ impl Lab {
             .unwrap_or_else(|failure| panic!("{}", failure.report()));
         proxy.warehouse().build_missing(&|_, _| ()).await.unwrap();
         proxy.keep_rollups();
-        Lab {
+        let lab = Lab {
             database: database.clone(),
             proxy,
+        };
+        lab.follow().await;
+        lab
+    }
+
+    /// Waits until the rollups follow their tables, where they can at all.
+    async fn follow(&self) {
+        let follower = self.proxy.warehouse().follower();
+        if follower.settled(PATIENCE).await.is_ok() {
+            let snapshot = self.proxy.warehouse().snapshot();
+            let tables = snapshot.ready.iter();
+            let tables: Vec<&str> = tables.map(|ready| ready.built.table.as_str()).collect();
+            // Some cannot, and their tests say so.
+            let _proven = follower.prove_rollups(&tables, NOTICED).await;
         }
     }
 

@@ -1,0 +1,163 @@
+//! What a session may have done or seen beside the answers of rollups and the cache, so that later answers
+//! do not lack it.
+//!
+//! No SQL is understood here: a statement is judged by its first word, and in doubt it counts.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use super::candidate::first_word_is;
+
+/// Words with which a statement begins that neither reads nor writes a user's rows. COMMIT ends what began
+/// with statements that counted.
+const HARMLESS: &[&[u8]] = &[
+    b"set",
+    b"reset",
+    b"show",
+    b"begin",
+    b"start",
+    b"commit",
+    b"end",
+    b"rollback",
+    b"abort",
+    b"savepoint",
+    b"release",
+    b"deallocate",
+    b"discard",
+    b"listen",
+    b"unlisten",
+];
+
+const READING: &[&[u8]] = &[b"select", b"table", b"values"];
+
+/// What one statement may have done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Passing {
+    /// Nothing that a later answer could lack.
+    Harmless,
+    /// It read rows; and it may have written some by a function.
+    Reads,
+    /// It may have written rows.
+    Writes,
+}
+
+impl Passing {
+    /// What a statement of this text may do.
+    ///
+    /// A semicolon within a string or a comment makes pieces that begin with any word; a statement that
+    /// writes is at the beginning of some piece in any case.
+    pub fn of(sql: &[u8]) -> Self {
+        let pieces = sql.split(|byte| *byte == b';');
+        let passing = pieces.map(|piece| match piece.trim_ascii() {
+            piece if piece.is_empty() || first_word_is(piece, HARMLESS) => Passing::Harmless,
+            piece if first_word_is(piece, READING) => Passing::Reads,
+            _ => Passing::Writes,
+        });
+        passing.max().unwrap_or(Passing::Harmless)
+    }
+}
+
+/// What has passed in one session.
+#[derive(Debug, Default)]
+pub struct Passed {
+    is_unproven: AtomicBool,
+    has_written: AtomicBool,
+    has_ever_written: AtomicBool,
+    wrote_at: Mutex<Option<Instant>>,
+}
+
+/// It is no fact of the session, so it makes none differ.
+impl PartialEq for Passed {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Passed {}
+
+impl Passed {
+    /// A statement goes to PostgreSQL as the client sent it.
+    pub fn note(&self, passing: Passing) {
+        if passing != Passing::Harmless {
+            self.is_unproven.store(true, Ordering::Relaxed);
+        }
+        if passing == Passing::Writes {
+            self.has_written.store(true, Ordering::Relaxed);
+            self.has_ever_written.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// What a statement may do that was noted when it was prepared and is run now.
+    pub fn of_prepared(&self) -> Passing {
+        match self.has_ever_written.load(Ordering::Relaxed) {
+            true => Passing::Writes,
+            false => Passing::Reads,
+        }
+    }
+
+    /// Whether something has passed since it was last proven that an answer has all of it.
+    pub(super) fn is_unproven(&self) -> bool {
+        self.is_unproven.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn prove(&self) {
+        self.is_unproven.store(false, Ordering::Relaxed);
+    }
+
+    /// An instant after the last statement that may have written, asked when no statement is under way.
+    pub(super) fn wrote_at(&self) -> Option<Instant> {
+        let mut wrote_at = self.wrote_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.has_written.swap(false, Ordering::Relaxed) {
+            *wrote_at = Some(Instant::now());
+        }
+        *wrote_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_statements_that_touch_no_rows_are_harmless() {
+        for sql in [
+            "BEGIN; SET a = 1",
+            " set a = 1; ",
+            "/* x */ COMMIT;",
+            ";",
+            "show all",
+        ] {
+            assert_eq!(Passing::of(sql.as_bytes()), Passing::Harmless, "{sql}");
+        }
+        for sql in ["SELECT 1", "table t;", "values (1)"] {
+            assert_eq!(Passing::of(sql.as_bytes()), Passing::Reads, "{sql}");
+        }
+        for sql in [
+            "SET a = 1; INSERT INTO t VALUES (1)",
+            "SET a = 'b; set c'; INSERT INTO t VALUES (1)",
+            "/* ; */ INSERT INTO t VALUES (1)",
+            "-- ;\nINSERT INTO t VALUES (1)",
+            "INSERT INTO t VALUES (1)",
+            "WITH x AS (DELETE FROM t RETURNING 1) SELECT 1",
+            "EXPLAIN ANALYZE DELETE FROM t",
+            "settle()",
+            "EXECUTE p",
+        ] {
+            assert_eq!(Passing::of(sql.as_bytes()), Passing::Writes, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_proof_ends_what_has_passed_and_a_write_is_dated_after_it() {
+        let passed = Passed::default();
+        assert!(!passed.is_unproven() && passed.wrote_at().is_none());
+        passed.note(Passing::Harmless);
+        assert!(!passed.is_unproven());
+        let before = Instant::now();
+        passed.note(Passing::Writes);
+        assert!(passed.is_unproven() && passed.wrote_at().unwrap() >= before);
+        passed.prove();
+        assert!(!passed.is_unproven() && passed.wrote_at().is_some());
+    }
+}
