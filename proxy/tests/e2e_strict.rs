@@ -66,6 +66,7 @@ async fn strict_is_answered_from_rollups_while_nothing_changes_and_never_without
     let lab = lab("").await;
     let mut session = lab.session().await;
     until_rollup(&mut session, QUERY, &BEFORE).await;
+    until_served(&mut session, QUERY, &BEFORE).await;
     assert_eq!(
         until_served(&mut session, QUERY, &BEFORE).await,
         Served::Cache
