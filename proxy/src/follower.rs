@@ -15,11 +15,14 @@ use pgstar_postgres::maintain::{
 use pgstar_postgres::stream::{Changed, Position, Refusal};
 use pgstar_rewriter::catalog::Oid;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 /// How long to wait before a stream that could not begin is tried again; its settings may have been corrected.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
+
+/// How often it is asked again whether rollups are current for the first time.
+const IN_STEP_POLL: Duration = Duration::from_millis(20);
 
 /// Everything acknowledged before the proof was asked for is known, and in the rollups that it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,6 +223,19 @@ impl Follower {
                 | NotCurrent::NotMaintained { .. }
                 | NotCurrent::Late { .. }),
             ) => Err(unproven(why)),
+        }
+    }
+
+    /// Waits until these rollup tables are current for the first time: the maintainer takes a moment to find
+    /// what was just built.
+    pub async fn in_step(&self, tables: &[&str], deadline: Duration) -> Result<Proven, Unknown> {
+        let by = Instant::now() + deadline;
+        loop {
+            let left = by.saturating_duration_since(Instant::now());
+            match self.prove_rollups(tables, left).await {
+                Err(_) if !left.is_zero() => sleep(IN_STEP_POLL.min(left)).await,
+                outcome => return outcome,
+            }
         }
     }
 

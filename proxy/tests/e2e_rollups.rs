@@ -320,7 +320,7 @@ async fn show_tells_what_pgstar_knows() {
 
     let cache = rows(&ok(&mut session, "SHOW pgstar.cache").await);
     assert!(
-        cache.contains(&"entries|1".to_owned()) && cache.contains(&"hits|1".to_owned()),
+        cache.contains(&"entries|2".to_owned()) && cache.contains(&"hits|1".to_owned()),
         "{cache:?}"
     );
     let stats = rows(&ok(&mut session, "show PGSTAR.Stats;").await);

@@ -72,7 +72,7 @@ fn everything_counted_is_rendered_with_a_help_text() {
         .lines()
         .filter(|line| line.starts_with("# HELP "))
         .count();
-    assert_eq!((metrics, helps), (17, 17), "{text}");
+    assert_eq!((metrics, helps), (22, 22), "{text}");
     drop(first);
     assert!(render().contains("pgstar_sessions 0"));
 }

@@ -210,7 +210,7 @@ async fn follow(proxy: &Proxy) -> Result<(), Failure> {
     let tables: Vec<&str> = tables.map(|ready| ready.built.table.as_str()).collect();
     let failed = |why| Failure::while_doing("follow the changes", format!("{why:?}"));
     follower.settled(FOLLOWING).await.map_err(failed)?;
-    let proven = follower.prove_rollups(&tables, FOLLOWING).await;
+    let proven = follower.in_step(&tables, FOLLOWING).await;
     proven.map(drop).map_err(failed)
 }
 
