@@ -6,12 +6,13 @@
 mod e2e_support;
 
 use e2e_support::{
-    ANY, Database, EXAMPLE, Lab, Pair, Served, batch, decision, error, explain, frames, ok, rows,
-    server, sqlstate, table, tags,
+    ANY, Database, EXAMPLE, Lab, PATIENCE, Pair, Served, batch, decision, error, explain, frames,
+    ok, rows, server, sqlstate, table, tags,
 };
 use pgstar::config::Config;
 use pgstar_loadtest::ssb::QUERIES;
 use std::path::Path;
+use std::time::Instant;
 use tokio::sync::OnceCell;
 
 const YEARS: &str = "SELECT d_year, sum(lo_revenue) FROM lineorder, date WHERE lo_orderdate = d_datekey GROUP BY d_year";
@@ -138,10 +139,13 @@ async fn the_thirteen_queries_within_a_transaction() {
             pair.same(sql).await;
             pair.same_bytes(&batch(sql, &[], &[], 1, "P"), sql).await;
         }
-        assert_eq!(
-            decision(&mut pair.through, queries().next().unwrap()).await,
-            "cache"
-        );
+        // The stream begins anew, and what was kept is forgotten, when the lab of another test ends that led.
+        let first = queries().next().unwrap();
+        let began = Instant::now();
+        while decision(&mut pair.through, first).await != "cache" {
+            assert!(began.elapsed() < PATIENCE, "{first} is not kept");
+            pair.same(first).await;
+        }
         pair.same(end).await;
     }
 }
