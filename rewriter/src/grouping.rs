@@ -17,11 +17,16 @@ pub(crate) struct Grouping {
 }
 
 /// Reads GROUP BY; `key` resolves one item.
-pub(crate) fn grouping(
-    items: &[Expr],
-    key: &dyn Fn(&Expr) -> Result<Scalar, Reason>,
+pub(crate) fn grouping<'a>(
+    items: &'a [Expr],
+    key: &'a dyn Fn(&Expr) -> Result<Scalar, Reason>,
 ) -> Result<Grouping, Reason> {
-    let mut reader = Reader { keys: vec![], key };
+    let mut reader = Reader {
+        keys: vec![],
+        written: vec![],
+        has_two_names: false,
+        key,
+    };
     let mut sets: Vec<Vec<usize>> = vec![vec![]];
     let mut is_plain = true;
     for item in items {
@@ -43,6 +48,12 @@ pub(crate) fn grouping(
         is_plain &= !is_sets;
         sets = product(&sets, &alternatives)?;
     }
+    // PostgreSQL tells two columns of the result apart that are the same expression: one can be absent from a set
+    // that has the other.
+    if !is_plain && reader.has_two_names {
+        let detail = "one expression is grouped by as two columns";
+        return Err(Reason::new(Code::GroupingSets, detail));
+    }
     let is_total_only = reader.keys.is_empty() && !items.is_empty();
     Ok(Grouping {
         keys: reader.keys,
@@ -52,24 +63,31 @@ pub(crate) fn grouping(
 
 struct Reader<'a> {
     keys: Vec<Scalar>,
+    /// Each key as it was first written.
+    written: Vec<&'a Expr>,
+    /// Whether some key was also written another way, as the position of another column is.
+    has_two_names: bool,
     key: &'a dyn Fn(&Expr) -> Result<Scalar, Reason>,
 }
 
-impl Reader<'_> {
-    fn positions(&mut self, list: &[Expr]) -> Result<Vec<usize>, Reason> {
+impl<'a> Reader<'a> {
+    fn positions(&mut self, list: &'a [Expr]) -> Result<Vec<usize>, Reason> {
         list.iter().map(|expr| self.position(expr)).collect()
     }
 
-    fn position(&mut self, expr: &Expr) -> Result<usize, Reason> {
+    fn position(&mut self, expr: &'a Expr) -> Result<usize, Reason> {
         let key = (self.key)(expr)?;
-        let known = self.keys.iter().position(|known| *known == key);
-        Ok(known.unwrap_or_else(|| {
-            self.keys.push(key);
-            self.keys.len() - 1
-        }))
+        let written = without_parentheses(expr);
+        if let Some(known) = self.keys.iter().position(|known| *known == key) {
+            self.has_two_names |= self.written.get(known) != Some(&written);
+            return Ok(known);
+        }
+        self.keys.push(key);
+        self.written.push(written);
+        Ok(self.keys.len() - 1)
     }
 
-    fn parts(&mut self, parts: &[Vec<Expr>]) -> Result<Vec<Vec<usize>>, Reason> {
+    fn parts(&mut self, parts: &'a [Vec<Expr>]) -> Result<Vec<Vec<usize>>, Reason> {
         parts.iter().map(|part| self.positions(part)).collect()
     }
 }
