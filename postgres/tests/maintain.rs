@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::Database;
-use maintain_support::{DEADLINE, Maintained, ROLLUPS, Random, STAR, run};
-use pgstar_postgres::maintain::MaintainOptions;
+use maintain_support::{Maintained, ROLLUPS, Random, STAR, run};
+use pgstar_postgres::maintain::{MaintainOptions, Weakness};
 
 /// How long the random runs take; `PGSTAR_TORTURE_SECONDS` makes it longer.
 fn duration() -> Duration {
@@ -99,5 +99,62 @@ async fn rollups_that_are_built_beside_writers_are_exact() {
     let client = database.connect().await;
     assert_eq!(rollups.differences(&client).await, Vec::<String>::new());
     println!("{:#?}", rollups.maintainer.figures());
-    let _ = DEADLINE;
+}
+
+/// The server streams these before their end, in blocks between one another, and rolls parts of them
+/// back after they were streamed. Returns what differs after the first round in which something does.
+async fn differences_after_large_transactions(weakness: Weakness) -> Vec<String> {
+    let database = Arc::new(star().await);
+    let options = MaintainOptions {
+        weakness,
+        ..MaintainOptions::default()
+    };
+    let rollups = Maintained::start(database.config().await, &ROLLUPS[2..5], options).await;
+    rollups.prove_all().await;
+    let (started, mut rounds) = (Instant::now(), 0u64);
+    let client = writer(&database).await;
+    let mut differences = vec![];
+    while differences.is_empty() && (started.elapsed() < duration() / 2 || rounds < 4) {
+        rounds += 1;
+        let mut writers = vec![];
+        for number in 0..2u64 {
+            let (database, rounds) = (Arc::clone(&database), rounds);
+            writers.push(tokio::spawn(async move {
+                let writer = writer(&database).await;
+                let mut random = Random(seed() + rounds * 10 + number);
+                for statement in random.large_transaction(number) {
+                    run(&writer, &statement).await;
+                }
+            }));
+        }
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        rollups.prove_all().await;
+        differences = rollups.differences(&client).await;
+    }
+    let streamed = "SELECT sum(stream_txns) FROM pg_stat_replication_slots s JOIN pg_replication_slots USING (slot_name)
+                     WHERE database = current_database()";
+    let streamed: u64 = database.value(streamed).await.parse().unwrap();
+    let figures = rollups.maintainer.figures();
+    println!(
+        "{weakness:?}: {rounds} rounds, {streamed} transactions streamed, {} rows",
+        figures.rows
+    );
+    assert!(streamed > 0, "the harness has shown nothing");
+    let rebuilds = figures.rollups.values().map(|rollup| rollup.rebuilds.len());
+    assert!(weakness != Weakness::None || rebuilds.sum::<usize>() == 0);
+    differences
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_transactions_are_folded_without_what_was_rolled_back() {
+    let differences = differences_after_large_transactions(Weakness::None).await;
+    assert_eq!(differences, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_were_rolled_back_would_be_noticed() {
+    let differences = differences_after_large_transactions(Weakness::KeepsRolledBack).await;
+    assert_ne!(differences, Vec::<String>::new());
 }

@@ -481,7 +481,7 @@ async fn next(stream: &mut pgstar_postgres::replication::ReplicationStream) -> M
     loop {
         let event = timeout(DEADLINE, stream.next()).await.unwrap().unwrap();
         if let Event::Data { message, omitted } = event {
-            return pgoutput::read(message, omitted).unwrap();
+            return pgoutput::read(message, omitted, false).unwrap().1;
         }
     }
 }

@@ -200,11 +200,12 @@ impl Context<'_> {
             let Some(from) = members.first().map(|member| &member.from.snapshot) else {
                 continue;
             };
-            let rows = match self.options.weakness {
-                Weakness::NoSkipRule => self.intake.between(&clock.floor, &state.now),
-                _ => self.intake.between(from, &state.now),
+            let between = match self.options.weakness {
+                Weakness::NoSkipRule => self.intake.between(&clock.floor, &state.now)?,
+                _ => self.intake.between(from, &state.now)?,
             };
-            advance.rows += rows.values().map(|rows| rows.count).sum::<u64>();
+            advance.rows += between.rows;
+            let rows = between.tables;
             let is_known =
                 from.includes(&self.keys.since) && look.foreign_keys == self.keys.fingerprint;
             for member in members {

@@ -6,9 +6,10 @@ use pgstar_rewriter::catalog::Oid;
 use pgstar_rewriter::fold::FoldPlan;
 use tokio_postgres::{SimpleQueryMessage, Transaction};
 
-use super::intake::{TableRows, Wanted};
+use super::intake::Wanted;
 use super::reason::Unfoldable;
 use super::staging::Staging;
+use super::waiting::Changes;
 use crate::identifier::quote_qualified;
 use crate::rollups::SCHEMA;
 use crate::stream::StreamError;
@@ -42,7 +43,7 @@ pub(super) struct Fold<'a> {
     pub(super) table: &'a str,
     /// Names the session's table of deltas.
     pub(super) delta: &'a str,
-    pub(super) rows: &'a HashMap<Oid, TableRows>,
+    pub(super) rows: &'a HashMap<Oid, Changes>,
     pub(super) wanted: &'a Wanted,
     /// Whether the key of an occurrence that others refer to is known to have been enforced.
     pub(super) knows_keys: &'a (dyn Fn(usize) -> bool + Sync),

@@ -1,46 +1,31 @@
 //! Takes the rows that rollups need from the stream and keeps them until they are folded.
 //!
 //! A row is kept as a line of COPY: its sign and the columns that some rollup reads. An UPDATE that
-//! changes none of these leaves nothing. Memory has a bound; beyond it rows are dropped, and the
-//! rollups that needed them are built again.
+//! changes none of these leaves nothing. Memory is bounded whatever the size of a transaction; what is
+//! more waits in files (`spool`). Those have a bound too, beyond which rows are dropped and the rollups
+//! that needed them are built again.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bytes::{BufMut, BytesMut};
 use pgstar_rewriter::catalog::Oid;
 use pgstar_rewriter::fold::FoldColumn;
 use tokio::sync::{Notify, watch};
 
 use super::reason::Unfoldable;
+use super::spool::{Log, MEMORY_BYTES_MAX, Spool};
+use super::waiting::{Between, Rows, Waiting};
 use crate::pgoutput::{Change, Message, Relation, Row, Value, Xid32};
 use crate::replication::Lsn;
+use crate::stream::receiving::Within;
 use crate::stream::{Snapshot, StreamError};
 
-/// How many bytes of rows may wait.
-pub(super) const ROWS_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// How many bytes of rows may wait, in memory and in files.
+pub(super) const ROWS_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
 /// The columns of each table that rollups read; by name.
 pub(super) type Wanted = BTreeMap<Oid, Vec<FoldColumn>>;
-
-/// The rows of one table that one transaction changed.
-#[derive(Debug, Default)]
-pub(super) struct TableRows {
-    /// Lines of COPY: the sign, then the wanted columns.
-    pub(super) lines: Vec<u8>,
-    pub(super) count: u64,
-    /// Why the lines do not say everything.
-    pub(super) spoiled: Option<Unfoldable>,
-}
-
-/// A transaction that was decoded.
-#[derive(Debug)]
-pub(super) struct Transaction {
-    pub(super) xid: Xid32,
-    /// What was decoded before it. Its commit record begins there or later, which is where a stream
-    /// has to begin to have it again.
-    pub(super) after: Lsn,
-    pub(super) tables: HashMap<Oid, TableRows>,
-}
 
 pub(super) struct Intake {
     held: Mutex<Held>,
@@ -49,14 +34,21 @@ pub(super) struct Intake {
     decoded: watch::Sender<Lsn>,
 }
 
-#[derive(Default)]
 struct Held {
     wanted: Wanted,
+    /// How rows look, after the last transaction that ended.
     layouts: HashMap<Oid, Layout>,
-    open: HashMap<Oid, TableRows>,
-    /// In the order of the log.
-    committed: VecDeque<Transaction>,
-    bytes: u64,
+    open: HashMap<Xid32, Open>,
+    waiting: Waiting,
+    spool: Spool,
+}
+
+/// A transaction that has not ended.
+#[derive(Default)]
+struct Open {
+    rows: Rows,
+    /// How its own rows look, if it is streamed: nobody else's look like that before it ends.
+    layouts: HashMap<Oid, Layout>,
 }
 
 /// How the wanted columns lie in the rows of the stream.
@@ -67,10 +59,16 @@ struct Layout {
     keys: Vec<bool>,
 }
 
+/// Where lines go, and whose they are.
+struct Lines<'a> {
+    log: &'a mut Log,
+    part: Xid32,
+}
+
 impl Intake {
     pub(super) fn new() -> Self {
         Intake {
-            held: Mutex::default(),
+            held: Mutex::new(Held::new(Wanted::default())),
             arrived: Notify::new(),
             decoded: watch::Sender::new(Lsn(0)),
         }
@@ -83,10 +81,7 @@ impl Intake {
 
     /// A stream begins from where the last one was acknowledged.
     pub(super) fn begin(&self, wanted: Wanted, from: Lsn) {
-        *self.held() = Held {
-            wanted,
-            ..Held::default()
-        };
+        *self.held() = Held::new(wanted);
         self.decoded.send_replace(from);
     }
 
@@ -99,39 +94,59 @@ impl Intake {
         self.decoded.subscribe()
     }
 
-    pub(super) fn message(&self, message: &Message, omitted: usize) -> Result<(), StreamError> {
+    pub(super) fn message(
+        &self,
+        within: Within,
+        message: &Message,
+        omitted: usize,
+    ) -> Result<(), StreamError> {
         let mut held = self.held();
         match message {
-            Message::Relation(relation) => held.relation(relation),
-            Message::Insert(change) => held.change(change, omitted, Held::insert)?,
-            Message::Update(change) => held.change(change, omitted, Held::update)?,
-            Message::Delete(change) => held.change(change, omitted, Held::delete)?,
+            Message::Relation(relation) => held.relation(within, relation),
+            Message::Insert(change) => held.change(within, change, omitted, Layout::insert)?,
+            Message::Update(change) => held.change(within, change, omitted, Layout::update)?,
+            Message::Delete(change) => held.change(within, change, omitted, Layout::delete)?,
             Message::Truncate { relations, .. } => {
                 for relation in relations {
-                    held.truncate(*relation);
+                    held.truncate(within, *relation);
                 }
             }
             Message::Begin(_)
             | Message::Commit(_)
             | Message::Origin { .. }
             | Message::Type { .. }
+            | Message::StreamStart { .. }
+            | Message::StreamStop
+            | Message::StreamCommit { .. }
+            | Message::StreamAbort { .. }
             | Message::Message { .. } => (),
         }
         Ok(())
     }
 
+    /// A transaction, or a part of it, was rolled back.
+    pub(super) fn aborted(&self, transaction: Xid32, part: Xid32) {
+        let mut held = self.held();
+        if transaction == part {
+            held.open.remove(&transaction);
+        } else if let Some(open) = held.open.get_mut(&transaction) {
+            open.rows.aborted.insert(part);
+        }
+    }
+
     pub(super) fn committed(&self, xid: Xid32, end: Lsn, changed: &[Oid]) {
         let mut held = self.held();
-        let mut tables = std::mem::take(&mut held.open);
+        let Open { mut rows, layouts } = held.open.remove(&xid).unwrap_or_default();
+        held.layouts.extend(layouts);
         for relation in changed {
             if held.wanted.contains_key(relation) {
-                tables.entry(*relation).or_default();
+                rows.tables.entry(*relation).or_default();
             }
         }
-        let concerns_us = !tables.is_empty();
+        let concerns_us = !rows.tables.is_empty();
         if concerns_us {
             let after = *self.decoded.borrow();
-            held.committed.push_back(Transaction { xid, after, tables });
+            held.waiting.push(xid, after, rows);
         }
         drop(held);
         self.decoded(end);
@@ -142,55 +157,30 @@ impl Intake {
 
     /// Whether there is a transaction that the snapshot does not see.
     pub(super) fn has_news(&self, seen: &Snapshot) -> bool {
-        let held = self.held();
-        let mut committed = held.committed.iter();
-        committed.any(|transaction| !seen.sees(seen.extend(transaction.xid)))
+        self.held().waiting.has_news(seen)
     }
 
     /// How many bytes wait.
     pub(super) fn bytes(&self) -> u64 {
-        self.held().bytes
+        self.held().spool.bytes()
     }
 
     /// Forgets the transactions that the snapshot sees, and says up to where nothing is kept.
     pub(super) fn forget(&self, seen: &Snapshot) -> Lsn {
         let mut held = self.held();
         let decoded = *self.decoded.borrow();
-        let mut freed = 0;
-        held.committed.retain(|transaction| {
-            let is_seen = seen.sees(seen.extend(transaction.xid));
-            if is_seen {
-                freed += transaction.bytes();
-            }
-            !is_seen
-        });
-        held.bytes = held.bytes.saturating_sub(freed);
-        held.committed
-            .front()
-            .map_or(decoded, |oldest| oldest.after)
+        held.waiting.forget(seen).unwrap_or(decoded)
     }
 
-    /// The rows of all transactions that `now` sees and `before` did not, by table; a table that
-    /// changed without a row to show for it is there too.
-    pub(super) fn between(&self, before: &Snapshot, now: &Snapshot) -> HashMap<Oid, TableRows> {
-        let held = self.held();
-        let mut tables: HashMap<Oid, TableRows> = HashMap::new();
-        for transaction in &held.committed {
-            let is_new = now.sees(now.extend(transaction.xid))
-                && !before.sees(before.extend(transaction.xid));
-            if !is_new {
-                continue;
-            }
-            for (relation, rows) in &transaction.tables {
-                let all = tables.entry(*relation).or_default();
-                all.lines.extend_from_slice(&rows.lines);
-                all.count += rows.count;
-                if all.spoiled.is_none() {
-                    all.spoiled.clone_from(&rows.spoiled);
-                }
-            }
-        }
-        tables
+    /// What all transactions changed that `now` sees and `before` did not.
+    pub(super) fn between(
+        &self,
+        before: &Snapshot,
+        now: &Snapshot,
+    ) -> Result<Between, StreamError> {
+        let held = &mut *self.held();
+        let between = held.waiting.between(before, now, &mut held.spool);
+        Ok(between?)
     }
 
     /// The columns of the lines of each table.
@@ -199,15 +189,18 @@ impl Intake {
     }
 }
 
-impl Transaction {
-    fn bytes(&self) -> u64 {
-        let lines = self.tables.values().map(|rows| rows.lines.len() as u64);
-        lines.sum()
-    }
-}
-
 impl Held {
-    fn relation(&mut self, relation: &Relation) {
+    fn new(wanted: Wanted) -> Self {
+        Held {
+            wanted,
+            layouts: HashMap::new(),
+            open: HashMap::new(),
+            waiting: Waiting::default(),
+            spool: Spool::new(MEMORY_BYTES_MAX),
+        }
+    }
+
+    fn relation(&mut self, within: Within, relation: &Relation) {
         let Some(wanted) = self.wanted.get(&relation.oid) else {
             return;
         };
@@ -239,85 +232,109 @@ impl Held {
             keys,
             table,
         };
-        self.layouts.insert(relation.oid, layout);
+        let layouts = match within.is_streamed {
+            true => &mut self.open.entry(within.transaction).or_default().layouts,
+            false => &mut self.layouts,
+        };
+        layouts.insert(relation.oid, layout);
     }
 
     fn change(
         &mut self,
+        within: Within,
         change: &Change,
         omitted: usize,
-        write: fn(&Layout, &[usize], Row, &mut TableRows),
+        write: fn(&Layout, &[usize], Row, &mut Lines<'_>) -> Result<(), Unfoldable>,
     ) -> Result<(), StreamError> {
         if !self.wanted.contains_key(&change.relation) {
             return Ok(());
         }
-        let layout = self
-            .layouts
-            .get(&change.relation)
-            .ok_or(StreamError::OutOfOrder(
-                "a row of a table that was not described",
-            ))?;
-        let rows = self.open.entry(change.relation).or_default();
-        if rows.spoiled.is_some() {
+        let Open { rows, layouts } = self.open.entry(within.transaction).or_default();
+        let layouts = match within.is_streamed {
+            true => layouts,
+            false => &self.layouts,
+        };
+        let undescribed = StreamError::OutOfOrder("a row of a table that was not described");
+        let layout = layouts.get(&change.relation).ok_or(undescribed)?;
+        let rows = rows.tables.entry(change.relation).or_default();
+        if rows.is_spoiled(within) {
             return Ok(());
         }
-        let columns = match &layout.columns {
-            Ok(columns) => columns,
-            Err(why) => {
-                rows.spoil(why.clone(), &mut self.bytes);
-                return Ok(());
+        let is_too_much = omitted > 0 || self.spool.bytes() > ROWS_BYTES_MAX;
+        let written = match &layout.columns {
+            Err(why) => Err(why.clone()),
+            Ok(_) if is_too_much => Err(Unfoldable::TooMuch {
+                bytes_max: ROWS_BYTES_MAX,
+            }),
+            Ok(columns) => {
+                let (log, part) = (&mut rows.log, within.part);
+                let mut lines = Lines { log, part };
+                write(layout, columns, change.rows.read()?, &mut lines)
             }
         };
-        if omitted > 0 || self.bytes > ROWS_BYTES_MAX {
-            let too_much = Unfoldable::TooMuch {
-                bytes_max: ROWS_BYTES_MAX,
-            };
-            rows.spoil(too_much, &mut self.bytes);
-            return Ok(());
+        if let Err(why) = written {
+            rows.spoil(within, why);
         }
-        let before = rows.lines.len();
-        write(layout, columns, change.rows.read()?, rows);
-        self.bytes += (rows.lines.len().saturating_sub(before)) as u64;
-        if let Some(why) = rows.spoiled.clone() {
-            rows.spoil(why, &mut self.bytes);
+        if rows.log.is_due()
+            && let Err(error) = rows.log.seal(&mut self.spool)
+        {
+            let error = error.to_string();
+            rows.spoil(within.whole(), Unfoldable::NotKept { error });
         }
         Ok(())
     }
 
-    fn insert(layout: &Layout, columns: &[usize], row: Row, rows: &mut TableRows) {
-        match row.new {
-            Some(new) => rows.write(b"1", columns, &new, layout),
-            None => rows.spoiled = Some(no_old_row(&layout.table)),
-        }
-    }
-
-    fn delete(layout: &Layout, columns: &[usize], row: Row, rows: &mut TableRows) {
-        let Row { key, old, new: _ } = row;
-        let is_key = |column: &usize| layout.keys.get(*column).copied().unwrap_or(false);
-        let has_all = columns.iter().all(is_key);
-        match old.or(key.filter(|_| has_all)) {
-            Some(old) => rows.write(b"-1", columns, &old, layout),
-            None => rows.spoiled = Some(no_old_row(&layout.table)),
-        }
-    }
-
-    fn update(layout: &Layout, columns: &[usize], row: Row, rows: &mut TableRows) {
-        let Row { key, old, new } = row;
-        let Some(mut new) = new else {
-            rows.spoiled = Some(no_old_row(&layout.table));
+    fn truncate(&mut self, within: Within, relation: Oid) {
+        if !self.wanted.contains_key(&relation) {
             return;
-        };
-        let is_key = |column: &usize| layout.keys.get(*column).copied().unwrap_or(false);
-        let has_all = columns.iter().all(is_key);
+        }
+        let Open { rows, layouts } = self.open.entry(within.transaction).or_default();
+        let layout = layouts
+            .get(&relation)
+            .or_else(|| self.layouts.get(&relation));
+        // Not described means that no row of it came, and no rollup may believe that it knows it.
+        let why = layout.map_or(Unfoldable::Reshaped, |layout| Unfoldable::Truncated {
+            table: layout.table.clone(),
+        });
+        let rows = rows.tables.entry(relation).or_default();
+        rows.spoil(within, why);
+    }
+}
+
+impl Layout {
+    fn is_key(&self, column: usize) -> bool {
+        self.keys.get(column).copied().unwrap_or(false)
+    }
+
+    fn no_old_row(&self) -> Unfoldable {
+        Unfoldable::NoOldRow {
+            table: self.table.clone(),
+        }
+    }
+
+    fn insert(&self, columns: &[usize], row: Row, lines: &mut Lines<'_>) -> Result<(), Unfoldable> {
+        let new = row.new.ok_or_else(|| self.no_old_row())?;
+        lines.write(b"1", columns, &new, self)
+    }
+
+    fn delete(&self, columns: &[usize], row: Row, lines: &mut Lines<'_>) -> Result<(), Unfoldable> {
+        let Row { key, old, new: _ } = row;
+        let has_all = columns.iter().all(|column| self.is_key(*column));
+        let old = old.or(key.filter(|_| has_all));
+        let old = old.ok_or_else(|| self.no_old_row())?;
+        lines.write(b"-1", columns, &old, self)
+    }
+
+    fn update(&self, columns: &[usize], row: Row, lines: &mut Lines<'_>) -> Result<(), Unfoldable> {
+        let Row { key, old, new } = row;
+        let mut new = new.ok_or_else(|| self.no_old_row())?;
+        let has_all = columns.iter().all(|column| self.is_key(*column));
         let is_whole = old.is_some();
         // Without an old key the key is what it was.
         let old = match old.or(key) {
             Some(old) if is_whole || has_all => old,
-            None if has_all => return,
-            Some(_) | None => {
-                rows.spoiled = Some(no_old_row(&layout.table));
-                return;
-            }
+            None if has_all => return Ok(()),
+            Some(_) | None => return Err(self.no_old_row()),
         };
         for (new, old) in new.iter_mut().zip(&old) {
             if *new == Value::Unchanged {
@@ -325,73 +342,55 @@ impl Held {
             }
         }
         let is_same = |column: &usize| old.get(*column) == new.get(*column);
-        if !columns.iter().all(is_same) {
-            rows.write(b"-1", columns, &old, layout);
-            rows.write(b"1", columns, &new, layout);
+        if columns.iter().all(is_same) {
+            return Ok(());
         }
-    }
-
-    fn truncate(&mut self, relation: Oid) {
-        let Some(layout) = self.layouts.get(&relation) else {
-            // Not described means that no row of it came, and no rollup may believe that it knows it.
-            if self.wanted.contains_key(&relation) {
-                let rows = self.open.entry(relation).or_default();
-                rows.spoiled = Some(Unfoldable::Reshaped);
-            }
-            return;
-        };
-        let table = layout.table.clone();
-        let rows = self.open.entry(relation).or_default();
-        rows.spoil(Unfoldable::Truncated { table }, &mut self.bytes);
+        lines.write(b"-1", columns, &old, self)?;
+        lines.write(b"1", columns, &new, self)
     }
 }
 
-fn no_old_row(table: &str) -> Unfoldable {
-    Unfoldable::NoOldRow {
-        table: table.to_owned(),
-    }
-}
-
-impl TableRows {
-    /// What is kept would not be enough.
-    fn spoil(&mut self, why: Unfoldable, bytes: &mut u64) {
-        *bytes = bytes.saturating_sub(self.lines.len() as u64);
-        *self = TableRows {
-            spoiled: Some(why),
-            ..TableRows::default()
-        };
-    }
-
-    fn write(&mut self, sign: &[u8], columns: &[usize], row: &[Value], layout: &Layout) {
-        let start = self.lines.len();
-        self.lines.extend_from_slice(sign);
-        for column in columns {
-            self.lines.push(b'\t');
-            match row.get(*column) {
-                Some(Value::Null) => self.lines.extend_from_slice(b"\\N"),
-                Some(Value::Text(text)) => escape(text, &mut self.lines),
-                // Not sent, in a format that was not asked for, or not there at all.
-                Some(Value::Unchanged | Value::Binary(_)) | None => {
-                    self.lines.truncate(start);
-                    self.spoiled = Some(no_old_row(&layout.table));
-                    return;
+impl Lines<'_> {
+    fn write(
+        &mut self,
+        sign: &[u8],
+        columns: &[usize],
+        row: &[Value],
+        layout: &Layout,
+    ) -> Result<(), Unfoldable> {
+        self.log.append(self.part, |out| {
+            out.extend_from_slice(sign);
+            for column in columns {
+                out.put_u8(b'\t');
+                match row.get(*column) {
+                    Some(Value::Null) => out.extend_from_slice(b"\\N"),
+                    Some(Value::Text(text)) => escape(text, out),
+                    // Not sent, in a format that was not asked for, or not there at all.
+                    Some(Value::Unchanged | Value::Binary(_)) | None => {
+                        return Err(layout.no_old_row());
+                    }
                 }
             }
-        }
-        self.lines.push(b'\n');
-        self.count += 1;
+            out.put_u8(b'\n');
+            Ok(())
+        })
     }
 }
 
 /// As COPY's text format wants it.
-fn escape(text: &[u8], out: &mut Vec<u8>) {
+fn escape(text: &[u8], out: &mut BytesMut) {
+    let needs_escape = |byte: &u8| matches!(byte, b'\\' | b'\t' | b'\n' | b'\r');
+    if !text.iter().any(needs_escape) {
+        out.extend_from_slice(text);
+        return;
+    }
     for byte in text {
         match byte {
             b'\\' => out.extend_from_slice(b"\\\\"),
             b'\t' => out.extend_from_slice(b"\\t"),
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
-            other => out.push(*other),
+            other => out.put_u8(*other),
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::replication::Lsn;
 use crate::rollups::lock::{LEADER_LOCK, LOCK_CLASS};
 use crate::rollups::{RollupStore, shape};
 use crate::stream::purpose::{Attached, Purpose, SlotChoice};
+use crate::stream::receiving::Within;
 use crate::stream::shared::Shared;
 use crate::stream::{Contents, Snapshot, StreamError, Xid};
 
@@ -170,8 +171,20 @@ impl Purpose for Maintenance {
         self.intake.begin(columns, from);
     }
 
-    fn message(&self, message: &Message, omitted: usize) -> Result<(), StreamError> {
-        self.intake.message(message, omitted)
+    fn message(
+        &self,
+        within: Within,
+        message: &Message,
+        omitted: usize,
+    ) -> Result<(), StreamError> {
+        self.intake.message(within, message, omitted)
+    }
+
+    fn aborted(&self, transaction: Xid32, part: Xid32) {
+        let is_weak = self.options.weakness == Weakness::KeepsRolledBack;
+        if !is_weak || transaction == part {
+            self.intake.aborted(transaction, part);
+        }
     }
 
     fn committed(&self, xid: Xid32, end: Lsn, changed: &[Oid]) {

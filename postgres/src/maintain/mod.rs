@@ -14,7 +14,7 @@
 //! others **follow**: they stream from temporary slots and read what the leader has committed. Both
 //! can prove ([`Maintainer::prove`]).
 //!
-//! `intake` keeps the rows that were decoded, `staging` hands them to PostgreSQL, `fold` runs one
+//! `intake` takes the rows that were decoded, `waiting` and `spool` keep them, `staging` hands them to PostgreSQL, `fold` runs one
 //! rollup's statements, `leader` decides who does all this and when, `status` is what sessions ask.
 //!
 //! # How the proxy uses it
@@ -42,9 +42,11 @@ mod intake;
 mod keys;
 mod leader;
 mod reason;
+mod spool;
 mod staging;
 mod state;
 mod status;
+mod waiting;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -151,6 +153,8 @@ pub enum Weakness {
     AcknowledgeDecoded,
     /// Takes a snapshot without waiting for the stream.
     NoDecodeWait,
+    /// Folds what was rolled back after it was streamed.
+    KeepsRolledBack,
 }
 
 /// Brings rollups up to date until it is dropped.

@@ -33,6 +33,18 @@ pub enum Unfoldable {
         /// The bound.
         bytes_max: u64,
     },
+    /// More transactions than are told apart.
+    #[error("more than {transactions_max} transactions were waiting")]
+    TooMany {
+        /// The bound.
+        transactions_max: usize,
+    },
+    /// The changes did not fit into memory, and could not be written to a file.
+    #[error("changes could not be kept in a temporary file: {error}")]
+    NotKept {
+        /// What the system said.
+        error: String,
+    },
     /// A partition came or went, or rows were rewritten.
     #[error("a table was given other partitions or other files")]
     Reshaped,
@@ -58,6 +70,8 @@ impl Unfoldable {
             Unfoldable::ColumnChanged { .. } => "column-changed",
             Unfoldable::NoOldRow { .. } => "no-old-row",
             Unfoldable::TooMuch { .. } => "too-much",
+            Unfoldable::TooMany { .. } => "too-many",
+            Unfoldable::NotKept { .. } => "not-kept",
             Unfoldable::Reshaped => "reshaped",
             Unfoldable::Gap => "gap",
             Unfoldable::Failed { .. } => "failed",

@@ -7,21 +7,25 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
 use pgstar_rewriter::catalog::Oid;
 use pgstar_rewriter::fold::{Changed, FoldColumn, FoldPlan, KEY_FATE, SIGN};
 use tokio_postgres::Transaction;
 
-use super::intake::{TableRows, Wanted};
+use super::intake::Wanted;
+use super::waiting::Changes;
 use crate::identifier::quote;
 use crate::stream::StreamError;
 
 /// So many rows of a table are compared with one another before they are used.
 const NETTED_ROWS_MAX: u64 = 200_000;
 
+/// And if they are no longer than this, because all of them are in memory then.
+const NETTED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 /// COPY is fed in pieces of this size.
-const COPY_BYTES: usize = 256 * 1024;
+const COPY_BYTES: usize = 64 * 1024;
 
 /// What a temporary table holds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,7 +67,7 @@ impl Staging {
         &mut self,
         transaction: &Transaction<'_>,
         plan: &FoldPlan,
-        rows: &HashMap<Oid, TableRows>,
+        rows: &HashMap<Oid, Changes>,
         wanted: &Wanted,
         knows_keys: &(dyn Fn(usize) -> bool + Sync),
     ) -> Result<Vec<Option<Changed>>, StreamError> {
@@ -79,7 +83,8 @@ impl Staging {
                 changed.push(None);
                 continue;
             };
-            let is_netted = at != last && rows.count <= NETTED_ROWS_MAX;
+            let is_few = rows.lines <= NETTED_ROWS_MAX && rows.bytes <= NETTED_BYTES_MAX;
+            let is_netted = at != last && is_few;
             let referenced = occurrence.referenced.as_ref();
             let referenced = referenced.filter(|_| is_netted && knows_keys(at));
             let key = referenced.map(|referenced| referenced.columns.as_slice());
@@ -96,7 +101,7 @@ impl Staging {
         &mut self,
         transaction: &Transaction<'_>,
         kind: Kind,
-        rows: &TableRows,
+        changes: &Changes,
         wanted: &[FoldColumn],
     ) -> Result<Option<String>, StreamError> {
         let next = format!("pgstar_rows_{}", self.names.len());
@@ -104,14 +109,21 @@ impl Staging {
         if let Some(is_filled) = self.filled.get(&kind) {
             return Ok(is_filled.then_some(name));
         }
-        let lines = match kind.is_netted {
-            true => net(&kind, &rows.lines),
-            false => rows.lines.clone(),
+        let netted = match kind.is_netted {
+            true => Some(net(&kind, &all_lines(changes).await?)),
+            false => None,
         };
-        let is_filled = !lines.is_empty();
-        if is_filled {
+        let has_lines = netted
+            .as_ref()
+            .map_or(changes.lines, |lines| lines.len() as u64)
+            > 0;
+        let mut is_filled = false;
+        if has_lines {
             self.create(transaction, &name, &kind, wanted).await?;
-            copy(transaction, &name, lines).await?;
+            is_filled = match netted {
+                Some(lines) => copy(transaction, &name, lines).await?,
+                None => copy_all(transaction, &name, changes).await?,
+            };
         }
         self.filled.insert(kind, is_filled);
         Ok(is_filled.then_some(name))
@@ -250,22 +262,65 @@ fn key_of<'a>(row: &[&'a [u8]], key: &[usize]) -> Vec<&'a [u8]> {
     key.iter().filter_map(|at| row.get(*at).copied()).collect()
 }
 
+/// Only of changes that are few.
+async fn all_lines(changes: &Changes) -> Result<Vec<u8>, StreamError> {
+    let mut all = vec![];
+    for reading in &changes.readings {
+        for piece in 0..reading.pieces() {
+            for lines in reading.lines(piece).await? {
+                all.extend_from_slice(&lines);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Whether there were any.
 async fn copy(
     transaction: &Transaction<'_>,
     table: &str,
     lines: Vec<u8>,
-) -> Result<(), StreamError> {
-    let sink = transaction
-        .copy_in(&format!("COPY {table} FROM STDIN"))
-        .await?;
+) -> Result<bool, StreamError> {
+    let sink = copy_into(transaction, table).await?;
     let mut sink = std::pin::pin!(sink);
     let mut rest = Bytes::from(lines);
     while !rest.is_empty() {
         let piece = rest.split_to(rest.len().min(COPY_BYTES));
         sink.send(piece).await?;
     }
-    sink.finish().await?;
-    Ok(())
+    Ok(sink.finish().await? > 0)
+}
+
+/// The same, without having all of them in memory at any time.
+async fn copy_all(
+    transaction: &Transaction<'_>,
+    table: &str,
+    changes: &Changes,
+) -> Result<bool, StreamError> {
+    let sink = copy_into(transaction, table).await?;
+    let mut sink = std::pin::pin!(sink);
+    // Runs of a line or two are put together.
+    let mut gathered = BytesMut::new();
+    for reading in &changes.readings {
+        for piece in 0..reading.pieces() {
+            for lines in reading.lines(piece).await? {
+                gathered.extend_from_slice(&lines);
+                if gathered.len() >= COPY_BYTES {
+                    sink.send(gathered.split().freeze()).await?;
+                }
+            }
+        }
+    }
+    sink.send(gathered.freeze()).await?;
+    Ok(sink.finish().await? > 0)
+}
+
+async fn copy_into(
+    transaction: &Transaction<'_>,
+    table: &str,
+) -> Result<tokio_postgres::CopyInSink<Bytes>, StreamError> {
+    let sql = format!("COPY {table} FROM STDIN");
+    Ok(transaction.copy_in(&sql).await?)
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
-//! Reads what the output plugin pgoutput writes, protocol version 1.
+//! Reads what the output plugin pgoutput writes, protocol version 2.
 //!
 //! It knows no connection and no catalog. Rows are not looked into until somebody asks
 //! ([`Rows`]), so that noticing which relation changed costs a few bytes of each message.
 //! Whatever the bytes are, reading ends with a message or an error. (PostgreSQL manual, section
 //! 55.9 "Logical Replication Message Formats".)
 //!
-//! Version 2 puts the number of a transaction before the message whenever a transaction is streamed
-//! before its end; [`read`] would then take that number from the same cursor.
+//! Version 2 streams a large transaction before its end, in blocks between which others may be streamed
+//! or commit. In such a block each message carries the number of the transaction, or of the
+//! sub-transaction, that it belongs to. Either may be aborted later.
 
 mod row;
 
@@ -27,7 +28,7 @@ pub enum DecodeError {
     /// They go on after the end.
     #[error("a change of the stream goes on after its end")]
     GoesOn,
-    /// A type that version 1 does not have.
+    /// A type that version 2 does not have.
     #[error("the stream has a message of unknown type {0}")]
     UnknownMessage(u8),
     /// A part of a message is none of those it may be.
@@ -89,6 +90,29 @@ pub enum Message {
         cascade: bool,
         /// Whether RESTART IDENTITY was given.
         restart_identity: bool,
+    },
+    /// What follows is a part of a transaction that has not ended.
+    StreamStart {
+        /// The transaction.
+        xid: Xid32,
+        /// Whether it is its first part.
+        is_first: bool,
+    },
+    /// The part ends.
+    StreamStop,
+    /// A transaction that was streamed was committed.
+    StreamCommit {
+        /// The transaction.
+        xid: Xid32,
+        /// Its end.
+        commit: Commit,
+    },
+    /// A transaction that was streamed, or a sub-transaction of one, was rolled back.
+    StreamAbort {
+        /// The transaction.
+        xid: Xid32,
+        /// What was rolled back: a sub-transaction of it, or the whole transaction if it is the same.
+        aborted: Xid32,
     },
     /// Somebody called `pg_logical_emit_message`.
     Message {
@@ -162,11 +186,25 @@ pub struct Change {
     pub rows: Rows,
 }
 
-/// Reads one message. `omitted` bytes at its end were not kept: then only a change of a row can be
-/// read, and only which relation it belongs to.
-pub fn read(message: Bytes, omitted: usize) -> Result<Message, DecodeError> {
+/// Reads one message, and in a streamed block the transaction or sub-transaction that it belongs to.
+/// `omitted` bytes at its end were not kept: then only a change of a row can be read, and only which
+/// relation it belongs to.
+pub fn read(
+    message: Bytes,
+    omitted: usize,
+    is_streamed: bool,
+) -> Result<(Option<Xid32>, Message), DecodeError> {
     let mut cursor = Cursor::new(message);
-    let message = match cursor.u8()? {
+    let kind = cursor.u8()?;
+    let xid = match kind {
+        b'I' | b'U' | b'D' | b'T' | b'R' | b'Y' | b'M' if is_streamed => Some(Xid32(cursor.u32()?)),
+        _ => None,
+    };
+    Ok((xid, read_body(kind, cursor, omitted)?))
+}
+
+fn read_body(kind: u8, mut cursor: Cursor, omitted: usize) -> Result<Message, DecodeError> {
+    let message = match kind {
         b'I' => return Ok(Message::Insert(change(cursor)?)),
         b'U' => return Ok(Message::Update(change(cursor)?)),
         b'D' => return Ok(Message::Delete(change(cursor)?)),
@@ -186,6 +224,19 @@ pub fn read(message: Bytes, omitted: usize) -> Result<Message, DecodeError> {
         },
         b'T' => truncate(&mut cursor)?,
         b'M' => emitted(&mut cursor)?,
+        b'S' => Message::StreamStart {
+            xid: Xid32(cursor.u32()?),
+            is_first: cursor.u8()? != 0,
+        },
+        b'E' => Message::StreamStop,
+        b'c' => Message::StreamCommit {
+            xid: Xid32(cursor.u32()?),
+            commit: commit(&mut cursor)?,
+        },
+        b'A' => Message::StreamAbort {
+            xid: Xid32(cursor.u32()?),
+            aborted: Xid32(cursor.u32()?),
+        },
         other => return Err(DecodeError::UnknownMessage(other)),
     };
     if !cursor.is_empty() {

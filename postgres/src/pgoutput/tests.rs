@@ -20,11 +20,15 @@ fn samples() -> Vec<Vec<u8>> {
         [b"D\0\0\0\x05O".as_slice(), row].concat(),
         b"T\0\0\0\x02\x03\0\0\0\x05\0\0\0\x06".to_vec(),
         [b"M\x01".as_slice(), &lsn(4), b"pgstar\0\0\0\0\x02hi"].concat(),
+        b"S\0\0\0\x09\x01".to_vec(),
+        b"E".to_vec(),
+        [b"c\0\0\0\x09\0".as_slice(), &lsn(1), &lsn(2), &[0; 8]].concat(),
+        b"A\0\0\0\x09\0\0\0\x0a".to_vec(),
     ]
 }
 
 fn read_all(bytes: Vec<u8>, omitted: usize) -> Result<Message, DecodeError> {
-    let message = read(Bytes::from(bytes), omitted)?;
+    let (_, message) = read(Bytes::from(bytes), omitted, false)?;
     if let Message::Insert(change) | Message::Update(change) | Message::Delete(change) = &message {
         change.rows.read()?;
     }
@@ -133,13 +137,48 @@ fn every_kind_of_message_is_read() {
         content,
     };
     assert_eq!(read[9], expected);
+    let xid = Xid32(9);
+    let is_first = true;
+    assert_eq!(read[10], Message::StreamStart { xid, is_first });
+    assert_eq!(read[11], Message::StreamStop);
+    let Message::Commit(commit) = read[1] else {
+        panic!("{:?}", read[1])
+    };
+    assert_eq!(read[12], Message::StreamCommit { xid, commit });
+    let aborted = Xid32(10);
+    assert_eq!(read[13], Message::StreamAbort { xid, aborted });
+}
+
+#[test]
+fn in_a_streamed_block_messages_say_whose_they_are() {
+    for sample in samples() {
+        let whole = read_all(sample.clone(), 0).unwrap();
+        let (kind, rest) = sample.split_first().unwrap();
+        let names_its_transaction = b"IUDTRYM".contains(kind);
+        let streamed = match names_its_transaction {
+            true => [[*kind].as_slice(), &[0, 0, 0, 10], rest].concat(),
+            false => sample.clone(),
+        };
+        let (xid, message) = pgoutput_read(streamed);
+        assert_eq!(message, whole);
+        assert_eq!(xid, names_its_transaction.then_some(Xid32(10)));
+    }
+}
+
+fn pgoutput_read(bytes: Vec<u8>) -> (Option<Xid32>, Message) {
+    read(Bytes::from(bytes), 0, true).unwrap()
 }
 
 #[test]
 fn of_a_message_that_was_cut_the_relation_is_still_known() {
     let insert = samples().swap_remove(5);
     for kept in 6..insert.len() {
-        let cut = read(Bytes::copy_from_slice(&insert[..kept]), insert.len() - kept).unwrap();
+        let cut = read(
+            Bytes::copy_from_slice(&insert[..kept]),
+            insert.len() - kept,
+            false,
+        );
+        let cut = cut.unwrap().1;
         let Message::Insert(change) = cut else {
             panic!("{cut:?}")
         };
@@ -147,7 +186,10 @@ fn of_a_message_that_was_cut_the_relation_is_still_known() {
         assert_eq!(change.rows.read(), Err(DecodeError::EndsEarly), "{kept}");
     }
     let commit = samples().swap_remove(1);
-    assert_eq!(read(Bytes::from(commit), 1), Err(DecodeError::EndsEarly));
+    assert_eq!(
+        read(Bytes::from(commit), 1, false),
+        Err(DecodeError::EndsEarly)
+    );
 }
 
 #[test]

@@ -140,7 +140,8 @@ impl ReplicationConnection {
     ) -> Result<ReplicationStream, ReplicationError> {
         let names: Vec<String> = publications.iter().map(|name| quote(name)).collect();
         let command = format!(
-            "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '1', publication_names {}, messages 'true')",
+            "START_REPLICATION SLOT {} LOGICAL {from} \
+             (proto_version '2', streaming 'on', publication_names {}, messages 'true')",
             quote(slot),
             quote_literal(&names.join(","))
         );

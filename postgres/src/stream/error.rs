@@ -53,6 +53,9 @@ pub enum StreamError {
     /// Nobody brings the rollups up to date any more.
     #[error("this process takes over the upkeep of rollups")]
     TakeOver,
+    /// Rows that wait in a temporary file could not be written or read again.
+    #[error("changes that wait in a temporary file are not available: {0}")]
+    Spool(#[from] std::io::Error),
     /// The tests let the process die here.
     #[doc(hidden)]
     #[error("a failpoint was reached")]

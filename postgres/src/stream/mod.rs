@@ -67,6 +67,7 @@ mod progress;
 mod publication;
 pub(crate) mod purpose;
 mod reader;
+pub(crate) mod receiving;
 pub(crate) mod recent;
 mod setup;
 pub(crate) mod shared;

@@ -9,6 +9,7 @@ use pgstar_rewriter::catalog::Oid;
 use tokio_postgres::Client;
 
 use super::StreamError;
+use super::receiving::Within;
 use super::shared::Shared;
 use super::snapshot::Xid;
 use crate::connect::Connector;
@@ -53,8 +54,12 @@ pub(crate) trait Purpose: Send + Sync + 'static {
     /// A stream begins; nothing of an earlier one counts any more.
     fn begin(&self, slot: &SlotChoice);
 
-    /// A message within a transaction, or about what follows.
-    fn message(&self, message: &Message, omitted: usize) -> Result<(), StreamError>;
+    /// A message of a transaction: a change, or how the rows look that follow in it.
+    fn message(&self, within: Within, message: &Message, omitted: usize)
+    -> Result<(), StreamError>;
+
+    /// A part of a transaction was rolled back after its messages came, or all of it if it is the same.
+    fn aborted(&self, transaction: Xid32, part: Xid32);
 
     /// The transaction whose messages came has ended.
     fn committed(&self, xid: Xid32, end: Lsn, changed: &[Oid]);
@@ -86,9 +91,11 @@ impl Purpose for Watching {
 
     fn begin(&self, _: &SlotChoice) {}
 
-    fn message(&self, _: &Message, _: usize) -> Result<(), StreamError> {
+    fn message(&self, _: Within, _: &Message, _: usize) -> Result<(), StreamError> {
         Ok(())
     }
+
+    fn aborted(&self, _: Xid32, _: Xid32) {}
 
     fn committed(&self, _: Xid32, _: Lsn, _: &[Oid]) {}
 

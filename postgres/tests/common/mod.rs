@@ -13,12 +13,19 @@ use tokio_postgres::Config;
 static SERVER: OnceCell<Server> = OnceCell::const_new();
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
+const SETTINGS: [(&str, &str); 3] = [
+    // Slots of rollups' upkeep stay when their test is over.
+    ("max_replication_slots", "50"),
+    ("max_wal_senders", "50"),
+    // Transactions of a few hundred rows are streamed before their end.
+    ("logical_decoding_work_mem", "64kB"),
+];
+
 pub async fn server() -> &'static Server {
     let options = ServerOptions {
         install: InstallPolicy::Never,
-        // Slots of rollups' upkeep stay when their test is over.
-        settings: ["max_replication_slots", "max_wal_senders"]
-            .map(|name| (name.to_owned(), "50".to_owned()))
+        settings: SETTINGS
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .to_vec(),
         ..ServerOptions::default()
     };

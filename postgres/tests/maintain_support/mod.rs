@@ -405,6 +405,55 @@ impl Random {
     }
 }
 
+impl Random {
+    /// Statements of one transaction of thousands of rows, with parts in parts that are rolled back at any
+    /// depth. Several of these at once touch rows of their own.
+    pub fn large_transaction(&mut self, number: u64) -> Vec<String> {
+        let mut statements = vec!["BEGIN".to_owned()];
+        let mut depth = 0;
+        for step in 0..20 + self.below(20) {
+            let first = 10_000 + number * 1_000_000 + self.below(20) * 500;
+            statements.push(match self.below(9) {
+                0 | 1 => {
+                    depth += 1;
+                    format!("SAVEPOINT s{depth}")
+                }
+                2 if depth > 0 => {
+                    let to = 1 + self.below(depth);
+                    depth = to;
+                    format!("ROLLBACK TO s{to}")
+                }
+                3 if depth > 0 => {
+                    let to = 1 + self.below(depth);
+                    depth = to - 1;
+                    format!("RELEASE s{to}")
+                }
+                4 | 5 => format!(
+                    "DELETE FROM sale WHERE id BETWEEN {first} AND {}",
+                    first + 400
+                ),
+                6 => format!(
+                    "UPDATE sale SET quantity = quantity + {step}, note = 'n{step}' WHERE id BETWEEN {first} AND {}",
+                    first + 400
+                ),
+                _ => format!(
+                    "INSERT INTO sale (id, customer_id, day_id, quantity, amount, note, flag) \
+                     SELECT i, 1 + i % 40, i % 20, i % 7, i % 100, 'm' || i % 5, i % 2 = 0 \
+                     FROM generate_series({first}, {}) i ON CONFLICT DO NOTHING",
+                    first + 400
+                ),
+            });
+        }
+        let end = if self.below(5) == 0 {
+            "ROLLBACK"
+        } else {
+            "COMMIT"
+        };
+        statements.push(end.to_owned());
+        statements
+    }
+}
+
 /// Runs it; what collides with another transaction is rolled back.
 pub async fn run(client: &Connection, sql: &str) {
     if let Err(error) = client.batch_execute(sql).await {
