@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::admin::{Admin, Condition, Readiness};
-use crate::config::{Auth, Config, Encryption, UpstreamAddress};
+use crate::config::{Auth, Config, Encryption, Problems, UpstreamAddress};
 use crate::descriptors;
 use crate::failure::{BindError, Failure};
 use crate::listener;
@@ -46,7 +46,7 @@ pub struct Proxy {
 /// Runs the proxy until SIGTERM or Ctrl-C.
 ///
 /// # Errors
-/// An address in use, a server that cannot be reached, or rollups that do not fit the database.
+/// An address in use, or a server that cannot be reached.
 pub async fn run(config: Config) -> Result<(), Failure> {
     let (mut terminate, mut interrupt, mut hangup) = signals()?;
     descriptors::raise_limit(config.limits.connections);
@@ -96,7 +96,10 @@ impl Proxy {
             Some(settings) => Some(load_certificate(settings)?),
             None => None,
         };
-        let warehouse = open_warehouse(config).await?;
+        let (warehouse, misfits) = read_warehouse(config).await?;
+        if let Some(misfits) = misfits {
+            error!("Rollups that do not fit the database are left out until they do:\n{misfits}");
+        }
         let router = Arc::new(Router::new(
             Arc::clone(&warehouse),
             config.cache,
@@ -249,6 +252,14 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 
 /// The database with its catalog read, all rollups fitting.
 pub(crate) async fn open_warehouse(config: &Config) -> Result<Arc<Warehouse>, Failure> {
+    match read_warehouse(config).await? {
+        (_, Some(misfits)) => Err(Failure::Mismatch(misfits)),
+        (warehouse, None) => Ok(warehouse),
+    }
+}
+
+/// The database and what is known of it, and the rollups that do not fit it.
+async fn read_warehouse(config: &Config) -> Result<(Arc<Warehouse>, Option<Problems>), Failure> {
     if let Some(tls) = client_tls(config)? {
         pgstar_postgres::tls::encrypt(config.upstream.connection(), tls);
     }
@@ -259,10 +270,8 @@ pub(crate) async fn open_warehouse(config: &Config) -> Result<Arc<Warehouse>, Fa
         .refresh()
         .await
         .map_err(|error| Failure::while_doing(reading(), error))?;
-    match misfit::problems(config, &misfits, &warehouse.snapshot()) {
-        Some(problems) => Err(Failure::Mismatch(problems)),
-        None => Ok(Arc::new(warehouse)),
-    }
+    let problems = misfit::problems(config, &misfits, &warehouse.snapshot());
+    Ok((Arc::new(warehouse), problems))
 }
 
 /// What logins need that pgstar checks itself, tried out; `None` where PostgreSQL checks all of them.

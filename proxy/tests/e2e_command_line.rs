@@ -316,6 +316,34 @@ async fn a_role_that_may_not_create_the_schema_still_gets_a_proxy() {
 
 // ---- explain ----
 
+/// A table that was dropped or altered must not keep the proxy from starting again.
+#[tokio::test(flavor = "multi_thread")]
+async fn rollups_that_do_not_fit_are_left_out_until_they_do() {
+    let database = database().await;
+    let later = (
+        "by_month",
+        "SELECT month, sum(cost) FROM spending GROUP BY month",
+    );
+    let file = ConfigFile::with(&database.toml(OFF, &[later, BY_TOWN]));
+    let serving = Serving::start(&file.path()).await;
+    assert!(serving.log().contains("unknown table"), "{}", serving.log());
+    let mut client = session(&database, serving.port()).await;
+    until_answered(&mut client, QUERY).await;
+    let states = rows(&ok(&mut client, "SHOW pgstar.rollups").await).join("\n");
+    assert!(states.contains("does not fit the database"), "{states}");
+    let mut direct = database.direct().await;
+    ok(
+        &mut direct,
+        "CREATE TABLE spending (id int PRIMARY KEY, month int NOT NULL, cost int NOT NULL)",
+    )
+    .await;
+    until_answered(
+        &mut client,
+        "SELECT month, sum(cost) FROM spending GROUP BY 1",
+    )
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn explain_says_what_a_new_session_would_get() {
     let database = database().await;

@@ -203,35 +203,43 @@ pub(crate) fn as_local_time<'a>(
     has_type(operand, types::TIMESTAMPTZ, columns).then_some((zone.as_str(), operand))
 }
 
-/// `date_bin(interval, operand, origin)` of an instant, the origin with its offset.
-pub(crate) fn as_bin_of_instants<'a>(
+/// A bucket of instants, its beginning given as an instant: `date_bin` with an origin that has an offset, or the
+/// beginning of a bucket of UTC's clocks.
+pub(crate) fn as_bucket_of_instants<'a>(
     scalar: &'a Scalar,
     columns: &dyn ColumnTypes,
 ) -> Option<Bucket<'a>> {
-    let Scalar::Call {
-        name: "date_bin",
-        arguments,
-    } = scalar
-    else {
+    let Scalar::Call { name, arguments } = scalar else {
         return None;
     };
-    let [stride, operand, origin] = arguments.as_slice() else {
-        return None;
-    };
-    let origin = match origin {
-        Scalar::Cast { operand, to: _ } => operand,
-        other => other,
-    };
-    let Scalar::Literal(Literal::String(origin)) = origin else {
-        return None;
-    };
-    let grain = bins(stride, Civil::parse_utc(origin)?)?;
-    has_type(operand, types::TIMESTAMPTZ, columns).then_some(Bucket {
-        grain,
-        operand,
-        is_date: false,
-        loses_infinity: false,
-    })
+    match (*name, arguments.as_slice()) {
+        ("date_bin", [stride, operand, origin]) => {
+            let origin = match origin {
+                Scalar::Cast { operand, to: _ } => operand,
+                other => other,
+            };
+            let Scalar::Literal(Literal::String(origin)) = origin else {
+                return None;
+            };
+            let grain = bins(stride, Civil::parse_utc(origin)?)?;
+            has_type(operand, types::TIMESTAMPTZ, columns).then_some(Bucket {
+                grain,
+                operand,
+                is_date: false,
+                loses_infinity: false,
+            })
+        }
+        ("timezone", [Scalar::Literal(Literal::String(zone)), beginning])
+            if Zone::named(zone) == Zone::Utc =>
+        {
+            let bucket = as_bucket(beginning, columns).filter(|bucket| !bucket.is_date)?;
+            Some(Bucket {
+                operand: as_utc(bucket.operand, columns)?,
+                ..bucket
+            })
+        }
+        _ => None,
+    }
 }
 
 fn has_type(scalar: &Scalar, oid: u32, columns: &dyn ColumnTypes) -> bool {

@@ -7,7 +7,7 @@ use crate::bucket::{self, Bucket, Grain, as_bucket};
 use crate::candidates::Offer;
 use crate::catalog::{AttNum, Catalog, ColumnType, Oid};
 use crate::equivalence::Equivalence;
-use crate::expr::{Aggregate, ColumnRef, OccurrenceId, Scalar};
+use crate::expr::{Aggregate, ColumnRef, ColumnTypes, OccurrenceId, Scalar};
 use crate::functions::Volatility;
 use crate::normalize::normalize;
 use crate::parse::parse_query;
@@ -17,6 +17,7 @@ use crate::query::{Body, Query};
 use crate::reason::{Code, Reason};
 use crate::scalar::quoted;
 use crate::stored::stored_columns;
+use crate::types;
 use crate::volatility::{may_raise, volatility};
 
 /// Changes whenever the same definition would be stored in another layout, so that rollups are rebuilt.
@@ -232,7 +233,7 @@ fn time_keys(columns: &[Stored], tables: Tables<'_>) -> Vec<TimeKey> {
                 add(of_instant, Some(InstantForm::Utc));
             }
             add(bucket, None);
-        } else if let Some(bucket) = bucket::as_bin_of_instants(key, &tables) {
+        } else if let Some(bucket) = bucket::as_bucket_of_instants(key, &tables) {
             add(bucket, Some(InstantForm::Instant));
         }
     }
@@ -330,13 +331,29 @@ fn refuse_session_dependence(block: &Block, tables: Tables<'_>) -> Result<(), Re
         }
         if volatility(scalar, &tables) != Volatility::Immutable {
             let detail = format!(
-                "{} depends on the session's settings (such as TimeZone or DateStyle) or on the time; group by the plain column, or cast it to timestamp",
-                label(scalar, tables)
+                "{} depends on the session's settings (such as TimeZone or DateStyle) or on the time; {}",
+                label(scalar, tables),
+                independent_form(scalar, tables)
             );
             return Err(Reason::new(Code::SessionSetting, detail));
         }
     }
     Ok(())
+}
+
+/// What to write instead of an expression that depends on the session's settings.
+fn independent_form(scalar: &Scalar, tables: Tables<'_>) -> &'static str {
+    let reads = |oid| {
+        let mut columns = scalar.columns().into_iter();
+        columns.any(|column| tables.column_type(column).is_some_and(|ty| ty.oid.0 == oid))
+    };
+    if reads(types::TIMESTAMPTZ) {
+        "keep instants in UTC, such as date_bin('15 minutes', …, '2000-01-01 00:00+00')"
+    } else if reads(types::DATE) {
+        "group by the plain column, or cast it to timestamp"
+    } else {
+        "group by the plain column"
+    }
 }
 
 /// Upkeep would stop at rows that a query with another filter does not look at.
