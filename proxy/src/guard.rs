@@ -1,12 +1,12 @@
-//! Whether what decisions rest on still holds: privileges, row security, keys and columns of the tables behind
-//! the rollups, and which other relations have their names.
+//! Whether what decisions rest on still holds: privileges, row security, keys, columns and definitions of the
+//! relations that a statement names or its rollups are built from, which other relations have their names,
+//! and what users have defined that could be meant instead of something built in.
 //!
 //! The catalog is polled, and between a change of it and the next poll an answer could be given that
-//! PostgreSQL would refuse. So every answer is preceded by one question to the server, shared by all
-//! statements that wait at that moment: what was committed before the question began is seen by it.
-//! Functions, operators, types and collations are left to the poll.
+//! PostgreSQL would refuse or give otherwise. So every answer is preceded by one question to the server, shared
+//! by all statements that wait at that moment: what was committed before the question began is seen by it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use pgstar_postgres::connect::{Connector, Error};
 use pgstar_rewriter::catalog::Oid;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 use tracing::debug;
 
 /// So many statements may wait for an answer; more wait to be counted.
@@ -27,18 +27,35 @@ const TROUBLE_PAUSE: Duration = Duration::from_millis(200);
 /// No question of ours takes nearly as long as this on a server that is alive.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A value that is another one whenever something that is guarded has changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Values of which one is another whenever something that is guarded has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mark {
-    tables: Arc<[u32]>,
-    hash: i64,
+    /// Of roles, and of what users have defined.
+    common: i64,
+    /// Of each relation.
+    relations: HashMap<u32, i64>,
 }
 
-type Request = oneshot::Sender<Mark>;
+impl Mark {
+    /// Whether nothing that concerns these relations has changed from one mark to the other. No is the answer
+    /// about a relation that is in neither.
+    pub fn is_same_for(&self, other: &Mark, relations: &[Oid]) -> bool {
+        let is_same = |relation: &Oid| {
+            let mine = self.relations.get(&relation.0);
+            mine.is_some() && mine == other.relations.get(&relation.0)
+        };
+        self.common == other.common && relations.iter().all(is_same)
+    }
+}
+
+struct Request {
+    relations: Vec<Oid>,
+    tell: oneshot::Sender<Arc<Mark>>,
+}
 
 /// Asks for marks.
 pub struct Guard {
-    tables: RwLock<Arc<[u32]>>,
+    relations: RwLock<Arc<[u32]>>,
     requests: mpsc::Sender<Request>,
     asked: Mutex<mpsc::Receiver<Request>>,
 }
@@ -46,37 +63,46 @@ pub struct Guard {
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guard")
-            .field("tables", &self.tables)
+            .field("relations", &self.relations)
             .finish_non_exhaustive()
     }
 }
 
-/// Index look-ups, and the few rows of roles that have more or less than the privileges granted to them, and of
-/// their members. Rows are compared by the transaction that
+/// Index look-ups, and the few rows of roles that have more or less than the privileges granted to them, of
+/// their members, and of what users have defined. Rows are compared by the transaction that
 /// wrote them, those of `pg_class` by value: a TRUNCATE is no change of what is guarded.
 const QUESTION: &str = "
-  SELECT coalesce((SELECT bit_xor(hash_record_extended(ROW(c.oid, c.relname, c.relnamespace, c.relowner, c.relkind,
-                            c.relacl::text, c.relrowsecurity, c.relforcerowsecurity, c.relhasrules), 0))
-                     FROM pg_class c WHERE c.oid = ANY ($1::oid[])), 0)
-       # coalesce((SELECT bit_xor(hash_record_extended(ROW(c.oid, c.relname, c.relnamespace), 4))
-                     FROM pg_class c WHERE c.relpersistence <> 't' AND c.relname IN (
-                          SELECT b.relname FROM pg_class b WHERE b.oid = ANY ($1::oid[]))), 0)
-       # coalesce((SELECT bit_xor(hash_record_extended(ROW(n.oid, n.nspname, n.nspowner, n.nspacl::text), 0))
-                     FROM pg_namespace n WHERE n.oid IN (
-                          SELECT c.relnamespace FROM pg_class c WHERE c.oid = ANY ($1::oid[]))), 0)
-       # coalesce((SELECT bit_xor(hash_record_extended(ROW(a.attrelid, a.attnum, a.xmin), 0))
-                     FROM pg_attribute a WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0), 0)
-       # coalesce((SELECT bit_xor(hash_record_extended(ROW(k.oid, k.xmin), 1))
-                     FROM pg_constraint k WHERE k.conrelid = ANY ($1::oid[])), 0)
-       # coalesce((SELECT bit_xor(hash_record_extended(ROW(i.indexrelid, i.xmin), 2))
-                     FROM pg_index i WHERE i.indrelid = ANY ($1::oid[])), 0)
-       # coalesce((SELECT bit_xor(hash_record_extended(ROW(t.oid, t.tgenabled), 3))
-                     FROM pg_trigger t WHERE t.tgrelid = ANY ($1::oid[]) AND t.tgconstraint <> 0), 0)
-       # coalesce((SELECT bit_xor(hash_record_extended(ROW(m.roleid, m.member, m.xmin), 0))
+  SELECT 0::oid,
+         coalesce((SELECT bit_xor(hash_record_extended(ROW(m.roleid, m.member, m.xmin), 0))
                      FROM pg_auth_members m), 0)
        # coalesce((SELECT bit_xor(hash_record_extended(
                             ROW(r.oid, r.rolname, r.rolsuper, r.rolinherit, r.rolbypassrls), 0))
-                     FROM pg_roles r WHERE r.rolsuper OR r.rolbypassrls OR NOT r.rolinherit), 0)";
+                     FROM pg_roles r WHERE r.rolsuper OR r.rolbypassrls OR NOT r.rolinherit), 0)
+       # coalesce((SELECT bit_xor(hash_record_extended(ROW(p.oid, p.xmin), 1))
+                     FROM pg_proc p WHERE p.oid >= 16384), 0)
+       # coalesce((SELECT bit_xor(hash_record_extended(ROW(o.oid, o.xmin), 2))
+                     FROM pg_operator o WHERE o.oid >= 16384), 0)
+       # coalesce((SELECT bit_xor(hash_record_extended(ROW(e.oid, e.xmin), 3)) FROM pg_enum e), 0)
+   UNION ALL
+  SELECT g.oid,
+         coalesce((SELECT hash_record_extended(ROW(c.oid, c.relname, c.relnamespace, c.relowner, c.relkind,
+                            c.relacl::text, c.relrowsecurity, c.relforcerowsecurity, c.relhasrules,
+                            n.oid, n.nspname, n.nspowner, n.nspacl::text), 0)
+                     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = g.oid), 0)
+       # coalesce((SELECT bit_xor(hash_record_extended(ROW(c.oid, c.relname, c.relnamespace), 4))
+                     FROM pg_class c WHERE c.relpersistence <> 't' AND c.relname = (
+                          SELECT b.relname FROM pg_class b WHERE b.oid = g.oid)), 0)
+       # coalesce((SELECT bit_xor(hash_record_extended(ROW(a.attnum, a.xmin), 0))
+                     FROM pg_attribute a WHERE a.attrelid = g.oid AND a.attnum > 0), 0)
+       # coalesce((SELECT bit_xor(hash_record_extended(ROW(k.oid, k.xmin), 1))
+                     FROM pg_constraint k WHERE k.conrelid = g.oid), 0)
+       # coalesce((SELECT bit_xor(hash_record_extended(ROW(i.indexrelid, i.xmin), 2))
+                     FROM pg_index i WHERE i.indrelid = g.oid), 0)
+       # coalesce((SELECT bit_xor(hash_record_extended(ROW(t.oid, t.tgenabled), 3))
+                     FROM pg_trigger t WHERE t.tgrelid = g.oid AND t.tgconstraint <> 0), 0)
+       # coalesce((SELECT bit_xor(hash_record_extended(ROW(w.oid, w.xmin), 5))
+                     FROM pg_rewrite w WHERE w.ev_class = g.oid), 0)
+    FROM unnest($1::oid[]) AS g(oid)";
 
 /// Planned once, and always for a catalog with many tables.
 const SESSION_SETTINGS: &str =
@@ -87,40 +113,42 @@ impl Guard {
     pub fn new() -> Self {
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
         Guard {
-            tables: RwLock::new(Arc::from([])),
+            relations: RwLock::new(Arc::from([])),
             requests,
             asked: Mutex::new(asked),
         }
     }
 
-    /// From now on guards these tables; whether they are others than before.
-    pub fn watch(&self, tables: BTreeSet<Oid>) -> bool {
-        let wanted: Arc<[u32]> = tables.iter().map(|table| table.0).collect();
-        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-        let are_others = *tables != wanted;
-        *tables = wanted;
+    /// From now on [`look`](Self::look) is about these relations; whether they are others than before.
+    pub fn watch(&self, relations: &BTreeSet<Oid>) -> bool {
+        let wanted: Arc<[u32]> = relations.iter().map(|relation| relation.0).collect();
+        let mut relations = self
+            .relations
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let are_others = *relations != wanted;
+        *relations = wanted;
         are_others
-    }
-
-    fn tables(&self) -> Arc<[u32]> {
-        Arc::clone(&self.tables.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The mark of now, on a connection of the caller's.
     pub async fn look(&self, client: &Client) -> Result<Mark, Error> {
-        let tables = self.tables();
-        let row = client.query_one(QUESTION, &[&tables.to_vec()]).await?;
-        Ok(Mark {
-            tables,
-            hash: row.try_get(0)?,
-        })
+        let relations = Arc::clone(
+            &self
+                .relations
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        Ok(mark(
+            &client.query(QUESTION, &[&relations.to_vec()]).await?,
+        )?)
     }
 
-    /// The mark of an instant after the call; `None` when the server does not say in time.
-    pub async fn ask(&self, deadline: Duration) -> Option<Mark> {
+    /// The mark of these relations at an instant after the call; `None` when the server does not say in time.
+    pub async fn ask(&self, relations: Vec<Oid>, deadline: Duration) -> Option<Arc<Mark>> {
         let (tell, told) = oneshot::channel();
         let asking = async {
-            self.requests.send(tell).await.ok()?;
+            self.requests.send(Request { relations, tell }).await.ok()?;
             told.await.ok()
         };
         timeout(deadline, asking).await.ok().flatten()
@@ -150,21 +178,36 @@ impl Guard {
         loop {
             let mut waiting = vec![];
             asked.recv_many(&mut waiting, REQUESTS_MAX).await;
-            let tables = self.tables();
-            let parameter = tables.to_vec();
-            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&parameter];
-            let asking = client.query_one(&statement, &parameters);
-            let Ok(row) = timeout(ANSWER_TIMEOUT, asking).await else {
+            let relations: BTreeSet<u32> = waiting
+                .iter()
+                .flat_map(|request| request.relations.iter().map(|relation| relation.0))
+                .collect();
+            let relations: Vec<u32> = relations.into_iter().collect();
+            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&relations];
+            let asking = client.query(&statement, &parameters);
+            let Ok(rows) = timeout(ANSWER_TIMEOUT, asking).await else {
                 return Ok(());
             };
-            let hash = row?.try_get(0)?;
+            let mark = Arc::new(mark(&rows?)?);
             for request in waiting {
-                let tables = Arc::clone(&tables);
                 // Whoever asked may have gone.
-                let _ = request.send(Mark { tables, hash });
+                let _ = request.tell.send(Arc::clone(&mark));
             }
         }
     }
+}
+
+fn mark(rows: &[Row]) -> Result<Mark, tokio_postgres::Error> {
+    let mut mark = Mark::default();
+    for row in rows {
+        match row.try_get(0)? {
+            0 => mark.common = row.try_get(1)?,
+            relation => {
+                mark.relations.insert(relation, row.try_get(1)?);
+            }
+        }
+    }
+    Ok(mark)
 }
 
 impl Default for Guard {

@@ -233,6 +233,8 @@ impl Proxy {
         if let Err(error) = (&mut self.sessions).await {
             error!(%error, "Sessions ended badly.");
         }
+        self.upkeep.iter().for_each(JoinHandle::abort);
+        self.warehouse.follower().end().await;
     }
 }
 
@@ -264,7 +266,9 @@ async fn read_warehouse(config: &Config) -> Result<(Arc<Warehouse>, Option<Probl
         pgstar_postgres::tls::encrypt(config.upstream.connection(), tls);
     }
     let reading = || format!("read the catalog of {}", config.upstream);
-    let warehouse = Warehouse::new(config.upstream.connection(), config.rollups.clone())
+    let connection = config.upstream.connection();
+    let others_max = config.cache.followed_tables;
+    let warehouse = Warehouse::new(connection, config.rollups.clone(), others_max)
         .map_err(|error| Failure::while_doing(reading(), error))?;
     let misfits = warehouse
         .refresh()

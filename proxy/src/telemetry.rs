@@ -30,6 +30,7 @@ mod names {
     pub const CACHE_MISSES: &str = "pgstar_cache_misses_total";
     pub const CACHE_BYTES: &str = "pgstar_cache_bytes";
     pub const CACHE_ENTRIES: &str = "pgstar_cache_entries";
+    pub const CACHE_TABLES: &str = "pgstar_cache_followed_tables";
     pub const SESSIONS: &str = "pgstar_sessions";
     pub const SESSIONS_TOTAL: &str = "pgstar_sessions_total";
     pub const RELAY_ONLY: &str = "pgstar_relay_only_sessions_total";
@@ -144,9 +145,12 @@ pub fn cache_miss() {
 }
 
 /// What the cache holds now.
-pub fn cache_holds(bytes: u64, entries: u64) {
+///
+/// `tables` are those that no rollup reads and that are followed for its answers.
+pub fn cache_holds(bytes: u64, entries: u64, tables: usize) {
     METRICS.cache_bytes.set(bytes as f64);
     METRICS.cache_entries.set(entries as f64);
+    gauge!(names::CACHE_TABLES).set(tables as f64);
 }
 
 /// A session that counts as open until this is dropped.
@@ -320,6 +324,10 @@ fn describe() {
     count!(CACHE_MISSES, "Lookups that found none.");
     level!(CACHE_BYTES, Unit::Bytes, "Memory that stored answers take.");
     level!(CACHE_ENTRIES, "Stored answers.");
+    level!(
+        CACHE_TABLES,
+        "Tables that no rollup reads and that are followed for stored answers."
+    );
     level!(SESSIONS, "Client sessions open now.");
     count!(SESSIONS_TOTAL, "Client sessions opened since the start.");
     count!(

@@ -3,7 +3,7 @@
 use pgstar_postgres::connect::{Connection, Connector};
 use pgstar_postgres::maintain::Maintainer;
 use pgstar_postgres::rollups::SCHEMA;
-use pgstar_postgres::stream::PUBLICATION;
+use pgstar_postgres::stream::{PASSING_PUBLICATION, PUBLICATION};
 
 use crate::config::Config;
 use crate::failure::Failure;
@@ -14,7 +14,8 @@ const FOUND: &str = "
            WHERE c.relnamespace = n.oid AND c.relkind = 'r') || ' tables'
     FROM pg_namespace n WHERE n.nspname = $1
    UNION ALL
-  SELECT 'publication \"' || p.pubname || '\"' FROM pg_publication p WHERE p.pubname = $2
+  SELECT 'publication \"' || p.pubname || '\"' FROM pg_publication p
+   WHERE p.pubname = $2 OR starts_with(p.pubname, $3)
    UNION ALL
   SELECT 'replication slot \"' || s.slot_name || '\"' FROM pg_replication_slots s
    WHERE s.slot_name LIKE $2 || '%' AND s.database = current_database() AND NOT s.temporary";
@@ -67,6 +68,8 @@ async fn slot_in_use(client: &Connection) -> Result<Option<String>, tokio_postgr
 }
 
 async fn found(client: &Connection) -> Result<Vec<String>, tokio_postgres::Error> {
-    let rows = client.query(FOUND, &[&SCHEMA, &PUBLICATION]).await?;
+    let rows = client
+        .query(FOUND, &[&SCHEMA, &PUBLICATION, &PASSING_PUBLICATION])
+        .await?;
     rows.iter().map(|row| row.try_get(0)).collect()
 }

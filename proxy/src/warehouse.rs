@@ -13,7 +13,7 @@ use pgstar_postgres::maintain::MaintainPlan;
 use pgstar_postgres::rollups::{
     self, BuildPlan, BuildProgress, BuiltRollup, Readers, RollupError, RollupStore,
 };
-use pgstar_rewriter::catalog::{Catalog, Oid};
+use pgstar_rewriter::catalog::{Catalog, Oid, Relation, RelationKind};
 use pgstar_rewriter::fold::FoldPlan;
 use pgstar_rewriter::{Match, Reason, Rollup, RollupDefinition};
 use tokio::sync::Notify;
@@ -43,6 +43,13 @@ const TROUBLE_PAUSE: Duration = Duration::from_secs(10);
 /// it can follow.
 const STREAM_WAIT: Duration = Duration::from_secs(2);
 
+/// So many relations are guarded beside those of rollups, so that reading the catalog takes no longer than it
+/// has to. Answers that read others are not kept.
+const GUARDED_MAX: usize = 2000;
+
+/// So many names are looked for in statements that no rollup can answer.
+const NAMES_MAX: usize = 5000;
+
 /// A rollup that can answer, with what decides for whom.
 #[derive(Debug, Clone)]
 pub struct ReadyRollup {
@@ -71,7 +78,7 @@ pub struct Snapshot {
     /// The tables behind the declared rollups, and those that foreign keys of these refer to.
     pub wanted: BTreeSet<Oid>,
     /// What the guard saw before the catalog was read.
-    pub mark: Option<Mark>,
+    pub mark: Mark,
     /// Relations, keys, row security.
     pub catalog: Catalog,
     /// What the rewriter may use.
@@ -81,8 +88,10 @@ pub struct Snapshot {
     /// Declared, but not usable.
     pub absent: Vec<AbsentRollup>,
     /// The names of the tables that usable rollups are built from: a statement that
-    /// names none of them cannot be answered.
+    /// names none of them cannot be answered from a rollup.
     pub base_tables: Words,
+    /// The names of all tables and views: answers to statements that name one may be kept.
+    pub any_tables: Words,
 }
 
 /// Why the database could not be read.
@@ -141,6 +150,7 @@ impl Warehouse {
     pub fn new(
         upstream: &tokio_postgres::Config,
         declared: Vec<RollupConfig>,
+        others_max: usize,
     ) -> Result<Self, WarehouseError> {
         Ok(Warehouse {
             connector: Connector::new(upstream.clone())?,
@@ -151,7 +161,7 @@ impl Warehouse {
             refreshing: tokio::sync::Mutex::default(),
             changed: Notify::new(),
             building: Mutex::default(),
-            follower: Follower::new(upstream.clone()),
+            follower: Follower::new(upstream.clone(), others_max),
             guard: Guard::new(),
             begun: Mutex::default(),
             renewing: tokio::sync::Mutex::default(),
@@ -217,10 +227,15 @@ impl Warehouse {
         }
     }
 
-    /// Whether what decisions rest on is still as this snapshot has it.
-    pub async fn still_holds(&self, snapshot: &Snapshot, deadline: Duration) -> bool {
-        let now = self.guard.ask(deadline).await;
-        now.is_some() && now == snapshot.mark
+    /// Whether what decisions about these relations rest on is still as this snapshot has it.
+    pub async fn still_holds(
+        &self,
+        snapshot: &Snapshot,
+        relations: Vec<Oid>,
+        deadline: Duration,
+    ) -> bool {
+        let now = self.guard.ask(relations.clone(), deadline).await;
+        now.is_some_and(|now| now.is_same_for(&snapshot.mark, &relations))
     }
 
     /// A snapshot that is newer than that of this version, if it can be had in time. Whoever asks at the
@@ -289,7 +304,8 @@ impl Warehouse {
             let catalog = load_catalog(&client).await?;
             let definitions = read_definitions(&self.declared(), &catalog, &search_path);
             // What is guarded depends on the catalog itself.
-            if !self.guard.watch(followed(&definitions.fitting, &catalog)) {
+            let followed = followed(&definitions.fitting, &catalog);
+            if !self.guard.watch(&guarded(&followed, &catalog)) {
                 break (catalog, mark, definitions);
             }
         };
@@ -310,7 +326,7 @@ impl Warehouse {
         };
         let mut snapshot = Snapshot {
             database,
-            mark: Some(mark),
+            mark,
             catalog,
             version: self.snapshot().version + 1,
             ..Snapshot::default()
@@ -329,6 +345,7 @@ impl Warehouse {
             snapshot.add(definition, &plan, &built, &readers);
         }
         snapshot.base_tables = Words::of(snapshot.names_of(&followed));
+        snapshot.any_tables = snapshot.all_names();
         snapshot.wanted = followed;
         self.follower.want(wanted);
         snapshot.tell_metrics();
@@ -545,6 +562,14 @@ impl Snapshot {
         names
     }
 
+    /// The names of all tables and views, in lower case.
+    fn all_names(&self) -> Words {
+        let relations = self.catalog.relations().iter();
+        let relations = relations.filter(|relation| is_readable(relation));
+        let names = relations.map(|relation| relation.name.to_ascii_lowercase());
+        Words::of(names.take(NAMES_MAX))
+    }
+
     /// The names of views whose definitions name one of these tables, or a view that does.
     fn views_of(&self, tables: &[String]) -> Vec<String> {
         let relations = self.catalog.relations().iter();
@@ -620,6 +645,32 @@ fn followed(definitions: &[RollupDefinition], catalog: &Catalog) -> BTreeSet<Oid
         }
     }
     tables
+}
+
+/// Whether statements whose answers may be kept can name it.
+fn is_readable(relation: &Relation) -> bool {
+    let kinds = [
+        RelationKind::Table,
+        RelationKind::PartitionedTable,
+        RelationKind::View,
+    ];
+    kinds.contains(&relation.kind) && relation.schema != "pg_catalog"
+}
+
+/// What answers may rest on, the tables of rollups first.
+fn guarded(followed: &BTreeSet<Oid>, catalog: &Catalog) -> BTreeSet<Oid> {
+    let readable = catalog.relations().iter();
+    let mut readable: Vec<&Relation> = readable.filter(|relation| is_readable(relation)).collect();
+    // What can be read in the place of a rollup's table comes before what has only itself.
+    readable.sort_by_key(|relation| (relation.kind != RelationKind::View, relation.oid));
+    let readable = readable.into_iter().map(|relation| relation.oid);
+    let others = readable.filter(|oid| !followed.contains(oid));
+    followed
+        .iter()
+        .copied()
+        .chain(others)
+        .take(GUARDED_MAX.max(followed.len()))
+        .collect()
 }
 
 fn wanted(

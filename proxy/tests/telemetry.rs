@@ -14,7 +14,7 @@ fn everything_counted_is_rendered_with_a_help_text() {
     decided_in(Duration::from_micros(3));
     cache_hit();
     cache_miss();
-    cache_holds(1024, 2);
+    cache_holds(1024, 2, 1);
     let first = session_opened();
     drop(session_opened());
     session_became_relay_only();
@@ -72,7 +72,7 @@ fn everything_counted_is_rendered_with_a_help_text() {
         .lines()
         .filter(|line| line.starts_with("# HELP "))
         .count();
-    assert_eq!((metrics, helps), (22, 22), "{text}");
+    assert_eq!((metrics, helps), (23, 23), "{text}");
     drop(first);
     assert!(render().contains("pgstar_sessions 0"));
 }

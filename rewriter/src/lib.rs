@@ -71,6 +71,8 @@ pub use reason::{Code, Reason};
 pub use rollup::{Rollup, RollupDefinition, Stored, StoredColumn};
 pub use wrapped::Wrapping;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use catalog::{Catalog, Oid};
 use place::Names;
 use wrapped::wrapped;
@@ -119,6 +121,11 @@ pub struct Decision {
     /// Every base table that the statement reads, sorted: while none of them changes, neither does the
     /// answer. Empty when the statement was not understood.
     pub reads: Vec<Oid>,
+    /// Those tables and the views that the statement names or whose definitions stand in it, sorted.
+    pub names: Vec<Oid>,
+    /// What the names in the text mean: the same text with another meaning, because a view was replaced
+    /// or another table has the name, has another number here.
+    pub meaning: u64,
     /// What the statement does with its query, and that query; `None` for a query by itself.
     pub wrapping: Option<(Wrapping, String)>,
 }
@@ -142,6 +149,13 @@ pub fn decide(sql: &str, context: Context<'_>) -> Decision {
         wrapping: Some((wrapped.wrapping, wrapped.query.to_owned())),
         ..decision
     }
+}
+
+/// Never the same in another version of Rust: it is not to be kept beyond the process.
+fn meaning(query: &query::Query) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    query.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn decide_query(sql: &str, context: Context<'_>) -> Decision {
@@ -172,6 +186,8 @@ fn decide_query(sql: &str, context: Context<'_>) -> Decision {
         is_plain_select: true,
         depends_on_clock: plan::depends_on_clock(&query, context.catalog),
         reads: query.relations(),
+        names: query.names(),
+        meaning: meaning(&query),
         wrapping: None,
     }
 }

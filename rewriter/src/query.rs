@@ -194,6 +194,16 @@ impl Query {
         relations.dedup();
         relations
     }
+
+    /// The same with the views whose definitions were read.
+    pub(crate) fn names(&self) -> Vec<Oid> {
+        let mut names = self.relations();
+        let blocks = self.blocks();
+        names.extend(blocks.iter().flat_map(|block| block.views.iter().copied()));
+        names.sort();
+        names.dedup();
+        names
+    }
 }
 
 fn walk_block<'a>(block: &'a Block, visit: &mut dyn FnMut(&'a Query)) {

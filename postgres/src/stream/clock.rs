@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use pgstar_rewriter::catalog::Oid;
 use tokio_postgres::{Client, Statement};
 
-use super::PUBLICATION;
+use super::StreamOptions;
 use super::tables::Followed;
 use crate::connect::Error;
 use crate::replication::Lsn;
@@ -63,17 +63,18 @@ const SHAPES: &str = "
 /// Prepared once for each connection and each set of partitions.
 pub(super) struct Clock {
     statement: Statement,
+    publication: String,
     members: Vec<u32>,
     roots: Vec<u32>,
     parents: Vec<u32>,
 }
 
 impl Clock {
-    /// `log_end` is the function to ask.
-    pub(super) async fn prepare(client: &Client, log_end: &str) -> Result<Self, Error> {
-        let statement = client.prepare(&question(log_end)).await?;
+    pub(super) async fn prepare(client: &Client, options: &StreamOptions) -> Result<Self, Error> {
+        let question = question(options.weakness.log_end());
         Ok(Clock {
-            statement,
+            statement: client.prepare(&question).await?,
+            publication: options.publication.clone(),
             members: vec![],
             roots: vec![],
             parents: vec![],
@@ -91,7 +92,7 @@ impl Clock {
         let row = client
             .query_one(
                 &self.statement,
-                &[&PUBLICATION, &self.members, &self.parents],
+                &[&self.publication, &self.members, &self.parents],
             )
             .await?;
         let end: &str = row.try_get(0)?;

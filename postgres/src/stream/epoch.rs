@@ -25,8 +25,8 @@ use super::tables::{self, Followed};
 use super::timekeeper::{Timekeeper, look};
 use super::visibility::watch_visibility;
 use super::{
-    Epoch, EpochId, PUBLICATION, Request, SetupProblem, StreamError, StreamOptions, Weakness,
-    blocker, publication, setup,
+    Epoch, EpochId, Request, SetupProblem, StreamError, StreamOptions, Weakness, blocker,
+    publication, setup,
 };
 use crate::connect::{Connection, Connector};
 use crate::replication::ReplicationConnection;
@@ -70,6 +70,9 @@ async fn follow(
 ) -> Result<Infallible, StreamError> {
     let mut asking = connect(setting.connector).await?;
     let emitting = connect(setting.connector).await?;
+    if setting.options.is_passing() {
+        publication::hold(&asking, &setting.options.publication).await?;
+    }
     let followed = prepare(&mut asking, setting).await?;
     let choice = purpose.choose(&asking, &followed.published).await?;
     let mut replication = ReplicationConnection::connect(setting.connector.config()).await?;
@@ -82,10 +85,14 @@ async fn follow(
         _ if beginning.is_complete => Xid(0),
         _ => Xid(number(&asking, "SELECT pg_current_xact_id()::text").await?),
     };
-    let mut clock = Clock::prepare(&asking, setting.options.weakness.log_end()).await?;
+    let mut clock = Clock::prepare(&asking, setting.options).await?;
     let seen = look(&asking, &mut clock, setting, followed).await?;
     let stream = replication
-        .start(&beginning.slot, beginning.from, &[PUBLICATION])
+        .start(
+            &beginning.slot,
+            beginning.from,
+            &[&setting.options.publication],
+        )
         .await?;
     let acknowledged = stream.acknowledged();
     let epoch = Epoch {
@@ -158,7 +165,8 @@ pub(super) async fn prepare(
     client: &mut Client,
     setting: &Setting<'_>,
 ) -> Result<Followed, StreamError> {
-    let problems = setup::problems(client).await?;
+    let publication = &setting.options.publication;
+    let problems = setup::problems(client, publication).await?;
     if !problems.is_empty() {
         return Err(StreamError::Setup(problems));
     }
@@ -167,7 +175,7 @@ pub(super) async fn prepare(
         warn!(relation = refusal.relation.0, reason = %refusal.reason, "A table cannot be followed.");
     }
     setting.shared.refuse(refusals);
-    publication::ensure(client, &followed).await?;
+    publication::ensure(client, publication, &followed).await?;
     Ok(followed)
 }
 

@@ -100,8 +100,11 @@ use epoch::Setting;
 use purpose::{Purpose, Watching};
 use shared::Shared;
 
-/// The publication's name.
+/// The name of the publication that rollups are followed by.
 pub const PUBLICATION: &str = "pgstar";
+
+/// How the names of other publications of pgstar's begin: each belongs to one running process.
+pub const PASSING_PUBLICATION: &str = "pgstar_cache_";
 
 /// So many sessions may be waiting for the log's end to be asked for; more wait to be counted.
 const REQUESTS_MAX: usize = 4096;
@@ -159,15 +162,32 @@ impl Proof {
 pub struct StreamOptions {
     /// How long creating the slot may wait for transactions that are writing, before it is tried again.
     pub slot_timeout: Duration,
+    /// The publication; one stream at a time may have it.
+    pub publication: String,
     /// For the tests of the tests.
     #[doc(hidden)]
     pub weakness: Weakness,
+}
+
+impl StreamOptions {
+    /// With a publication of its own, which is dropped by [`ChangeStream::sweep`] when the stream is gone.
+    pub fn passing() -> Self {
+        StreamOptions {
+            publication: format!("{PASSING_PUBLICATION}{:x}", EpochId::new().0),
+            ..StreamOptions::default()
+        }
+    }
+
+    fn is_passing(&self) -> bool {
+        self.publication != PUBLICATION
+    }
 }
 
 impl Default for StreamOptions {
     fn default() -> Self {
         StreamOptions {
             slot_timeout: Duration::from_secs(300),
+            publication: PUBLICATION.to_owned(),
             weakness: Weakness::None,
         }
     }
@@ -268,14 +288,20 @@ impl ChangeStream {
         tables: &[Oid],
     ) -> Result<(Vec<SetupProblem>, Vec<Refusal>), Error> {
         let client = Connector::new(config)?.connect().await?;
-        let problems = setup::problems(&client).await?;
+        let problems = setup::problems(&client, PUBLICATION).await?;
         let (_, refusals) = tables::inspect(&client, tables).await?;
         Ok((problems, refusals))
     }
 
-    /// Drops the publication, which is all that a stream leaves on the server.
+    /// Drops the publications of streams that are gone.
+    pub async fn sweep(config: Config) -> Result<(), Error> {
+        publication::sweep(&*Connector::new(config)?.connect().await?).await
+    }
+
+    /// Drops the publications, which are all that streams leave on the server.
     pub async fn uninstall(config: Config) -> Result<(), Error> {
         let client = Connector::new(config)?.connect().await?;
+        publication::sweep(&client).await?;
         let sql = format!("DROP PUBLICATION IF EXISTS {PUBLICATION}");
         Ok(client.batch_execute(&sql).await?)
     }

@@ -2,9 +2,10 @@
 
 use tokio_postgres::Client;
 
-use super::PUBLICATION;
+use super::PASSING_PUBLICATION;
 use super::tables::Followed;
 use crate::connect::Error;
+use crate::identifier::quote;
 
 /// ALTER PUBLICATION waits for VACUUM and ALTER TABLE of the tables, never for writers; nobody who
 /// waits behind it should wait for long.
@@ -24,8 +25,12 @@ const FOUND: &str = "
 
 /// Makes the publication what it has to be. Has to be done before the slot is created: a slot decodes
 /// with the catalog of its own time.
-pub(super) async fn ensure(client: &mut Client, followed: &Followed) -> Result<(), Error> {
-    let found = client.query_opt(FOUND, &[&PUBLICATION]).await?;
+pub(super) async fn ensure(
+    client: &mut Client,
+    publication: &str,
+    followed: &Followed,
+) -> Result<(), Error> {
+    let found = client.query_opt(FOUND, &[&publication]).await?;
     let wanted: Vec<u32> = followed.published.keys().map(|table| table.0).collect();
     let mut present = None;
     if let Some(found) = found {
@@ -36,7 +41,7 @@ pub(super) async fn ensure(client: &mut Client, followed: &Followed) -> Result<(
         }
     }
     let transaction = client.transaction().await?;
-    let statements = statements(followed, present).join("; ");
+    let statements = statements(&quote(publication), followed, present).join("; ");
     transaction
         .batch_execute(&format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         .await?;
@@ -44,9 +49,39 @@ pub(super) async fn ensure(client: &mut Client, followed: &Followed) -> Result<(
     Ok(transaction.commit().await?)
 }
 
+/// A number that stands for the publication among advisory locks.
+const LOCK: &str = "hashtextextended('publication ' || $1::text, 0)";
+
+/// While this session lasts, [`sweep`] lets the publication be.
+pub(super) async fn hold(client: &Client, publication: &str) -> Result<(), Error> {
+    let sql = format!("SELECT pg_advisory_lock_shared({LOCK})");
+    client.execute(&sql, &[&publication]).await?;
+    Ok(())
+}
+
+/// Drops the publications of processes that are gone, as far as this role may.
+pub(super) async fn sweep(client: &Client) -> Result<(), Error> {
+    let sql = "SELECT pubname::text FROM pg_publication
+                WHERE starts_with(pubname, $1) AND pg_has_role(pubowner, 'USAGE')";
+    for row in client.query(sql, &[&PASSING_PUBLICATION]).await? {
+        let publication: String = row.try_get(0)?;
+        let sql = format!("SELECT pg_try_advisory_lock({LOCK})");
+        let is_free: bool = client.query_one(&sql, &[&publication]).await?.try_get(0)?;
+        if !is_free {
+            continue;
+        }
+        let drop = format!("DROP PUBLICATION IF EXISTS {}", quote(&publication));
+        let dropped = client.batch_execute(&drop).await;
+        let sql = format!("SELECT pg_advisory_unlock({LOCK})");
+        client.execute(&sql, &[&publication]).await?;
+        dropped?;
+    }
+    Ok(())
+}
+
 /// `present` says of the publication that is there whether its options are the right ones: whoever sets
 /// them again makes it look as if something else had been published until then.
-fn statements(followed: &Followed, present: Option<bool>) -> Vec<String> {
+fn statements(publication: &str, followed: &Followed, present: Option<bool>) -> Vec<String> {
     let names: Vec<String> = followed
         .published
         .values()
@@ -54,21 +89,21 @@ fn statements(followed: &Followed, present: Option<bool>) -> Vec<String> {
         .collect();
     let list = names.join(", ");
     match (present, names.is_empty()) {
-        (Some(true), false) => vec![format!("ALTER PUBLICATION {PUBLICATION} SET {list}")],
+        (Some(true), false) => vec![format!("ALTER PUBLICATION {publication} SET {list}")],
         (Some(false), false) => vec![
-            format!("ALTER PUBLICATION {PUBLICATION} SET ({OPTIONS})"),
-            format!("ALTER PUBLICATION {PUBLICATION} SET {list}"),
+            format!("ALTER PUBLICATION {publication} SET ({OPTIONS})"),
+            format!("ALTER PUBLICATION {publication} SET {list}"),
         ],
         // SET needs at least one table.
         (Some(_), true) => vec![
-            format!("DROP PUBLICATION {PUBLICATION}"),
-            format!("CREATE PUBLICATION {PUBLICATION} WITH ({OPTIONS})"),
+            format!("DROP PUBLICATION {publication}"),
+            format!("CREATE PUBLICATION {publication} WITH ({OPTIONS})"),
         ],
         (None, false) => {
             vec![format!(
-                "CREATE PUBLICATION {PUBLICATION} FOR {list} WITH ({OPTIONS})"
+                "CREATE PUBLICATION {publication} FOR {list} WITH ({OPTIONS})"
             )]
         }
-        (None, true) => vec![format!("CREATE PUBLICATION {PUBLICATION} WITH ({OPTIONS})")],
+        (None, true) => vec![format!("CREATE PUBLICATION {publication} WITH ({OPTIONS})")],
     }
 }

@@ -110,8 +110,11 @@ const QUESTION: &str = "
    WHERE r.rolname = current_user";
 
 /// Everything that is missing. A stream of ours that runs already may be what takes the last slot.
-pub(super) async fn problems(client: &Client) -> Result<Vec<SetupProblem>, Error> {
-    let row = client.query_one(QUESTION, &[&PUBLICATION]).await?;
+pub(super) async fn problems(
+    client: &Client,
+    publication: &str,
+) -> Result<Vec<SetupProblem>, Error> {
+    let row = client.query_one(QUESTION, &[&publication]).await?;
     let (wal_level, is_standby): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
     let (slots_max, slots): (i32, i32) = (row.try_get(2)?, row.try_get(3)?);
     let (senders_max, senders): (i32, i32) = (row.try_get(4)?, row.try_get(5)?);

@@ -208,6 +208,13 @@ pub const SECTIONS: &[Section] = &[
                 Means("\"16MiB\""),
                 "The largest answer worth storing, at most the whole memory.",
             ),
+            count(
+                "followed_tables",
+                Means("64"),
+                "The most tables, beside those of rollups, whose changes are followed so that answers to repeated \
+                 aggregations can be stored; 0 follows none. Only tables that pgstar's user owns and that have a \
+                 primary key or another replica identity.",
+            ),
         ],
     },
     Section {

@@ -82,6 +82,8 @@ pub struct CacheConfig {
     pub memory: ByteSize,
     /// The largest answer worth storing, at most `memory`.
     pub max_answer: ByteSize,
+    /// The most tables, beside those of rollups, that are followed so that answers can be kept.
+    pub followed_tables: usize,
 }
 
 /// `[freshness]`.
@@ -315,9 +317,11 @@ fn cache(table: &Table<'_, '_>, findings: &mut Findings<'_>) -> CacheConfig {
         MAX_ANSWER_RANGE,
         findings,
     );
+    let followed_tables = read_count(table, "followed_tables", 64, 0..=1000, findings);
     CacheConfig {
         memory,
         max_answer: max_answer.min(memory),
+        followed_tables,
     }
 }
 

@@ -1,11 +1,10 @@
 //! Whether a statement's text is worth a decision at all: a scan of bytes, no parsing.
 //!
-//! A statement that only could be served by a rollup names one of the rollups' tables and groups,
-//! aggregates or removes duplicates. Everything else is relayed without a question to the session.
+//! A statement that could be served groups, aggregates or removes duplicates, and names a table: one of the
+//! rollups', or for the cache alone any. Everything else is relayed without a question to the session.
 
 use std::sync::LazyLock;
 
-use super::Candidate;
 use crate::warehouse::Snapshot;
 use crate::words::Words;
 
@@ -32,14 +31,31 @@ static AGGREGATE_WORDS: LazyLock<Words> = LazyLock::new(|| {
 
 static OWN_NAME: LazyLock<Words> = LazyLock::new(|| Words::of(["pgstar"]));
 
-pub(super) fn look(sql: &[u8], snapshot: &Snapshot) -> Candidate {
+/// What a text may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Nothing for pgstar.
+    No,
+    /// A statement that no rollup answers; its answer may be kept.
+    Keepable,
+    /// A statement that pgstar may answer.
+    Answerable,
+}
+
+pub(super) fn look(sql: &[u8], snapshot: &Snapshot) -> Look {
     let is_ours = || first_word_is(sql, &[b"explain", b"show"]) && OWN_NAME.are_in(sql);
-    let may_be_answered =
-        || may_hold_query(sql) && snapshot.base_tables.are_in(sql) && AGGREGATE_WORDS.are_in(sql);
-    if is_ours() || may_be_answered() {
-        Candidate::Yes
+    if is_ours() {
+        return Look::Answerable;
+    }
+    if !may_hold_query(sql) || !AGGREGATE_WORDS.are_in(sql) {
+        return Look::No;
+    }
+    if snapshot.base_tables.are_in(sql) {
+        Look::Answerable
+    } else if snapshot.any_tables.are_in(sql) {
+        Look::Keepable
     } else {
-        Candidate::No
+        Look::No
     }
 }
 
@@ -89,6 +105,7 @@ mod tests {
     fn snapshot() -> Snapshot {
         Snapshot {
             base_tables: Words::of(["lineorder"]),
+            any_tables: Words::of(["other_table"]),
             ..Snapshot::default()
         }
     }
@@ -106,8 +123,14 @@ mod tests {
             "COPY (SELECT max(a) FROM lineorder) TO STDOUT",
             "(SELECT max(a) FROM lineorder)",
         ] {
-            assert_eq!(look(sql.as_bytes(), &snapshot()), Candidate::Yes, "{sql}");
+            assert_eq!(look(sql.as_bytes(), &snapshot()), Look::Answerable, "{sql}");
         }
+    }
+
+    #[test]
+    fn answers_about_other_tables_may_be_kept() {
+        let sql = b"SELECT DISTINCT a FROM Other_Table";
+        assert_eq!(look(sql, &snapshot()), Look::Keepable);
     }
 
     #[test]
@@ -122,7 +145,7 @@ mod tests {
             "",
             "/* never ends",
         ] {
-            assert_eq!(look(sql.as_bytes(), &snapshot()), Candidate::No, "{sql}");
+            assert_eq!(look(sql.as_bytes(), &snapshot()), Look::No, "{sql}");
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use moka::sync::Cache;
 use pgstar_cache::Key;
@@ -61,6 +62,8 @@ pub(super) struct Decided {
     /// For each match, what PostgreSQL says of its columns, once asked.
     pub(super) parity: Vec<OnceCell<Parity>>,
     pub(super) counts: Counts,
+    /// How long PostgreSQL took when it was last measured, in microseconds; 0 when it was not.
+    took: AtomicU64,
 }
 
 impl Decided {
@@ -71,7 +74,24 @@ impl Decided {
             decision,
             parity,
             counts: Counts::default(),
+            took: AtomicU64::new(0),
         }
+    }
+
+    pub(super) fn note_took(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.took.store(took.max(1), Ordering::Relaxed);
+    }
+
+    /// How long PostgreSQL took when it was last measured.
+    pub(super) fn took(&self) -> Option<Duration> {
+        let took = self.took.load(Ordering::Relaxed);
+        (took > 0).then(|| Duration::from_micros(took))
+    }
+
+    /// How often the statement was served by PostgreSQL.
+    pub(super) fn runs(&self) -> u64 {
+        self.counts.passthrough.get()
     }
 
     fn size(&self) -> usize {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgstar_rewriter::{Reason, Step};
 use serde::Serialize;
 
-use super::{Requested, Shown, Verdict};
+use super::{BaseAnswer, Requested, Shown, Verdict};
 
 /// A decision with everything that led to it.
 #[derive(Debug, Serialize)]
@@ -83,7 +83,7 @@ impl Explanation {
             freshness: FreshnessLine::of(
                 match (&verdict.outcome, &verdict.base) {
                     (Ok(answering), _) => Some(answering.shown),
-                    (Err(_), Some(base)) if is_cached => Some(base.shown),
+                    (Err(_), Some(BaseAnswer::Kept { shown, .. })) if is_cached => Some(*shown),
                     (Err(_), _) => None,
                 },
                 requested,
@@ -199,7 +199,7 @@ impl FreshnessLine {
             None => {}
             Some(Shown::Current(proven)) => {
                 line.shown = Some("current");
-                line.position = Some(proven.position.at.to_string());
+                line.position = Some(proven.positions.shown());
                 line.waited_ms = Some(milliseconds(proven.waited));
             }
             Some(Shown::Within(staleness)) => {

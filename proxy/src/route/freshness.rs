@@ -8,10 +8,10 @@ use pgstar_postgres::stream::Changed;
 use pgstar_rewriter::catalog::Oid;
 use pgstar_rewriter::{Code, Match, Reason};
 
-use super::kept::Tag;
+use super::prospect::Read;
 use super::{Passed, Requested};
 use crate::config::Freshness;
-use crate::follower::{Proven, Unknown};
+use crate::follower::{Positions, Proven, Side, Unknown};
 use crate::warehouse::{Snapshot, Warehouse};
 
 /// What was shown of an answer.
@@ -133,29 +133,31 @@ impl<'a> Prover<'a> {
         Ok(())
     }
 
-    /// What an answer computed from now on can be tagged with, when all of these tables are followed.
-    pub(super) async fn tag(&mut self, tables: &[Oid]) -> Result<Tag, Unknown> {
-        let proven = self.prove().await?;
+    /// What an answer computed from now on can be tagged with, when all that it reads is followed.
+    pub(super) async fn tag(&mut self, reads: &[Read]) -> Result<Positions, Unknown> {
+        let positions = self.prove(reads).await?.positions;
         let follower = self.warehouse.follower();
-        let unchanged = follower.unchanged_since(proven.position, tables);
-        match unchanged {
-            // Since the proof: the answer that is computed next may have it or not.
-            Ok(()) | Err(Unknown::Changed(Changed::At { .. })) => Ok(Some(proven.position)),
-            Err(why) => Err(why),
+        for read in reads {
+            match follower.is_unchanged(positions, read.table, read.side) {
+                // Since the proof: the answer that is computed next may have it or not.
+                Ok(()) | Err(Unknown::Changed(Changed::At { .. })) => {}
+                Err(why) => return Err(why),
+            }
         }
+        Ok(positions)
     }
 
     /// What holds of an answer from the base tables that has not changed, as far as is known after this.
-    pub(super) async fn of_kept(&mut self) -> Result<Shown, Unknown> {
+    pub(super) async fn of_kept(&mut self, reads: &[Read]) -> Result<Shown, Unknown> {
         match self.requested.freshness {
-            Freshness::Strict => self.prove().await.map(Shown::Current),
+            Freshness::Strict => self.prove(reads).await.map(Shown::Current),
             _ if self.passed.is_unproven() => {
-                let proven = self.prove().await?;
+                let proven = self.prove(reads).await?;
                 self.passed.prove();
                 Ok(Shown::Current(proven))
             }
             Freshness::Any => Ok(Shown::AsBuilt),
-            Freshness::Within(_) => self.prove().await.map(Shown::Current),
+            Freshness::Within(_) => self.prove(reads).await.map(Shown::Current),
         }
     }
 
@@ -179,7 +181,7 @@ impl<'a> Prover<'a> {
         // Of tables that are not followed nothing could be confirmed afterwards either.
         let unchanged = match found.base_reads.as_slice() {
             [] => Ok(()),
-            tables => follower.unchanged_since(proven.position, tables),
+            tables => follower.unchanged_since(proven.positions, tables),
         };
         unchanged
             .map(|()| Shown::Current(proven))
@@ -226,11 +228,14 @@ impl<'a> Prover<'a> {
         }
     }
 
-    async fn prove(&mut self) -> Result<Proven, Unknown> {
+    /// One statement's reads are the same each time.
+    async fn prove(&mut self, reads: &[Read]) -> Result<Proven, Unknown> {
         if let Some(proof) = &self.proof {
             return proof.clone();
         }
-        let proof = self.warehouse.follower().prove(self.deadline).await;
+        let sides: Vec<Side> = reads.iter().map(|read| read.side).collect();
+        let proof = self.warehouse.follower().prove_sides(&sides, self.deadline);
+        let proof = proof.await;
         self.proof.insert(proof).clone()
     }
 

@@ -11,13 +11,12 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use pgstar_cache::{Answer, AnswerCache, Kept, Key, Statistics};
-use pgstar_postgres::stream::Position;
-use pgstar_rewriter::catalog::Oid;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::CacheSlot;
-use crate::follower::Follower;
+use super::prospect::Read;
+use crate::follower::{Follower, Positions};
 use crate::telemetry;
 
 /// How long a statement waits for another session that is computing the same answer.
@@ -32,8 +31,8 @@ const IN_VAIN_TOLERATED: u32 = 2;
 /// … but at least every so many times, given as a power of 2.
 const IN_VAIN_EXPONENT_MAX: u32 = 6;
 
-/// A position from before the answer was computed; `None` when changes were not followed then.
-pub(super) type Tag = Option<Position>;
+/// Positions from before the answer was computed; `None` when changes were not followed then.
+pub(super) type Tag = Option<Positions>;
 
 /// The answers of one router.
 #[derive(Debug)]
@@ -58,6 +57,11 @@ struct InVain {
 }
 
 impl KeptAnswers {
+    /// The largest answer that is kept, in bytes.
+    pub(super) fn answer_bytes_max(&self) -> usize {
+        self.answer_bytes_max
+    }
+
     /// At most this much memory for all and for each answer, in bytes.
     pub(super) fn new(bytes_max: u64, answer_bytes_max: usize) -> Self {
         KeptAnswers {
@@ -214,9 +218,16 @@ impl Drop for Flight {
     }
 }
 
-/// Whether an answer with this tag may be used, as far as is known of these tables.
-pub(super) fn holds(follower: &Follower, tag: Tag, tables: &[Oid]) -> bool {
-    tag.is_some_and(|position| follower.unchanged_since(position, tables).is_ok())
+/// Whether an answer with this tag may be used, as far as is known of what it reads.
+pub(super) fn holds(follower: &Follower, tag: Tag, reads: &[Read]) -> bool {
+    tag.is_some_and(|positions| {
+        let is_unchanged = |read: &Read| {
+            follower
+                .is_unchanged(positions, read.table, read.side)
+                .is_ok()
+        };
+        reads.iter().all(is_unchanged)
+    })
 }
 
 #[cfg(test)]

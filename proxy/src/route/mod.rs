@@ -21,13 +21,13 @@ mod kept;
 mod local;
 mod parity;
 mod passed;
+mod prospect;
 mod show;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use pgstar_cache::Key;
-use pgstar_rewriter::catalog::Oid;
 use pgstar_rewriter::{Code, Match, Reason};
 
 pub use explain::Explanation;
@@ -41,11 +41,13 @@ pub use passed::{Passed, Passing};
 use crate::config::{CacheConfig, FreshnessConfig};
 use crate::telemetry;
 use crate::warehouse::{Snapshot, Warehouse};
+use candidate::Look;
 use decisions::{Decided, Decisions};
 use freshness::{Prover, Shown};
 use kept::{KeptAnswers, Tag};
 use local::Command;
 use parity::Describer;
+use prospect::{Prospect, Read, Sights};
 
 /// Decides for every session; shared by all of them.
 #[derive(Debug)]
@@ -54,6 +56,8 @@ pub struct Router {
     decisions: Decisions,
     describer: Describer,
     kept: KeptAnswers,
+    /// Texts that no rollup answers and that were sent before; `None` where only rollups' tables are followed.
+    sights: Option<Sights>,
     freshness: FreshnessConfig,
 }
 
@@ -70,12 +74,17 @@ struct Verdict {
 }
 
 /// An answer from the base tables that is kept, or may be.
-struct BaseAnswer {
-    key: Key,
-    /// What to tag it with when it is computed now; `None` when one is there.
-    tag: Tag,
-    /// What holds of one that is there.
-    shown: Shown,
+enum BaseAnswer {
+    /// One is there, or there is what to tag it with when it is computed now.
+    Kept {
+        key: Key,
+        reads: Vec<Read>,
+        tag: Tag,
+        /// What holds of one that is there.
+        shown: Shown,
+    },
+    /// It is not to be kept this time, but how long it takes is to be known.
+    Measured,
 }
 
 /// A match that may answer this session now.
@@ -89,7 +98,7 @@ struct Answering {
     /// What was shown of its freshness.
     shown: Shown,
     /// Every base table that it depends on.
-    tables: Vec<Oid>,
+    reads: Vec<Read>,
     /// The rollups' tables.
     rollups: Vec<String>,
 }
@@ -104,6 +113,7 @@ impl Router {
                 cache.memory.bytes(),
                 usize::try_from(cache.max_answer.bytes()).unwrap_or(usize::MAX),
             ),
+            sights: (cache.followed_tables > 0 && cache.memory.bytes() > 0).then(Sights::new),
             warehouse,
             freshness,
         }
@@ -111,7 +121,16 @@ impl Router {
 
     /// A cheap look at the text, before the session's facts are asked for.
     pub fn candidate(&self, sql: &[u8]) -> Candidate {
-        candidate::look(sql, &self.warehouse.snapshot())
+        let has_seen = || {
+            self.sights
+                .as_ref()
+                .is_some_and(|sights| sights.has_seen(sql))
+        };
+        match candidate::look(sql, &self.warehouse.snapshot()) {
+            Look::Answerable => Candidate::Yes,
+            Look::Keepable if has_seen() => Candidate::Yes,
+            Look::Keepable | Look::No => Candidate::No,
+        }
     }
 
     /// What serves this statement for this session, now.
@@ -160,7 +179,7 @@ impl Router {
                 let key = answering.key.as_ref();
                 key.is_some_and(|key| self.kept.has(key, &will_do))
             }
-            (Err(_), base) => base.as_ref().is_some_and(|base| base.tag.is_none()),
+            (Err(_), base) => matches!(base, Some(BaseAnswer::Kept { tag: None, .. })),
         };
         Explanation::of(
             &verdict,
@@ -217,10 +236,16 @@ impl Router {
         binding: Option<&Binding>,
     ) -> (Result<Answering, Vec<Reason>>, Option<BaseAnswer>) {
         let decision = &decided.decision;
-        if decision.matches.is_empty() && !decision.is_plain_select {
-            return (Err(decision.reasons.clone()), None);
-        }
         let requested = gate::requested(facts, self.freshness.default);
+        let key = self.base_key(decided, facts, binding);
+        let prospect = key
+            .filter(|_| !requested.is_invalid)
+            .and_then(|key| self.prospect(decided, key));
+        // What comes of the others has to be shown by asking the server.
+        if decision.matches.is_empty() && !matches!(prospect, Some(Prospect::Keep { .. })) {
+            let measured = prospect.map(|_| BaseAnswer::Measured);
+            return (Err(decision.reasons.clone()), measured);
+        }
         let deadline = self.freshness.deadline;
         let passed = &facts.passed;
         let mut prover = Prover::new(&self.warehouse, snapshot, &requested, passed, deadline);
@@ -228,16 +253,15 @@ impl Router {
             let outcome = self
                 .choose(&mut prover, snapshot, decided, facts, binding)
                 .await;
-            let base = match &outcome {
-                Err(_) if !requested.is_invalid => {
-                    self.base(&mut prover, decided, facts, binding).await
-                }
+            let base = match (&outcome, prospect) {
+                (Err(_), Some(prospect)) => self.base(&mut prover, prospect).await,
                 _ => None,
             };
             (outcome, base)
         };
         // Both ask the server, so they ask at the same time.
-        let guard = self.warehouse.still_holds(snapshot, deadline);
+        let guarded = prospect::relations(decision, snapshot);
+        let guard = self.warehouse.still_holds(snapshot, guarded, deadline);
         let (answer, holds) = tokio::join!(answer, guard);
         if holds {
             return answer;
@@ -275,7 +299,7 @@ impl Router {
                         origins,
                         key,
                         shown,
-                        tables: prover.tables(found, reads),
+                        reads: prospect::of_rollups(prover.tables(found, reads)),
                         rollups: prover.rollups(found),
                     });
                 }
@@ -303,29 +327,28 @@ impl Router {
     }
 
     /// What the cache can do for a statement that no rollup answers.
-    async fn base(
-        &self,
-        prover: &mut Prover<'_>,
-        decided: &Decided,
-        facts: &SessionFacts,
-        binding: Option<&Binding>,
-    ) -> Option<BaseAnswer> {
-        let key = self.base_key(decided, facts, binding)?;
-        let tables = &decided.decision.reads;
-        let will_do = |tag| kept::holds(self.warehouse.follower(), tag, tables);
-        if self.kept.has(&key, &will_do)
-            && let Ok(shown) = prover.of_kept().await
-            && self.kept.has(&key, &will_do)
-        {
-            let tag = None;
-            return Some(BaseAnswer { key, tag, shown });
+    async fn base(&self, prover: &mut Prover<'_>, prospect: Prospect) -> Option<BaseAnswer> {
+        let Prospect::Keep { key, reads } = prospect else {
+            return Some(BaseAnswer::Measured);
+        };
+        let will_do = |tag| kept::holds(self.warehouse.follower(), tag, &reads);
+        let mut tag = None;
+        let is_kept = self.kept.has(&key, &will_do)
+            && prover.of_kept(&reads).await.is_ok()
+            && self.kept.has(&key, &will_do);
+        if !is_kept {
+            if !self.kept.is_worth_keeping(&key) {
+                return None;
+            }
+            tag = Some(prover.tag(&reads).await.ok()?);
         }
-        if !self.kept.is_worth_keeping(&key) {
-            return None;
-        }
-        let tag = prover.tag(tables).await.ok()?;
-        let shown = prover.of_kept().await.ok()?;
-        Some(BaseAnswer { key, tag, shown })
+        let shown = prover.of_kept(&reads).await.ok()?;
+        Some(BaseAnswer::Kept {
+            key,
+            reads,
+            tag,
+            shown,
+        })
     }
 
     async fn serve(&self, verdict: Verdict) -> Route {
@@ -382,7 +405,7 @@ impl Router {
             };
             let follower = warehouse.follower();
             follower.prove(deadline).await.is_ok()
-                && follower.unchanged_since(proven.position, &tables).is_ok()
+                && follower.unchanged_since(proven.positions, &tables).is_ok()
         }))
     }
 
@@ -395,15 +418,22 @@ impl Router {
         let (Some(decided), Some(base)) = (&decided, base) else {
             return passthrough(decided.as_deref(), &reasons);
         };
-        let tables = &decided.decision.reads;
-        let will_do = |tag| kept::holds(self.warehouse.follower(), tag, tables);
-        match self.kept.find_or_board(&base.key, &will_do).await {
+        let BaseAnswer::Kept {
+            key, reads, tag, ..
+        } = base
+        else {
+            passthrough(Some(decided), &reasons);
+            return Route::Observed(self.measuring(decided));
+        };
+        let will_do = |tag| kept::holds(self.warehouse.follower(), tag, &reads);
+        match self.kept.find_or_board(&key, &will_do).await {
             Ok(answer) => cached(decided, answer),
             // It changed since it was looked at; only who knows a position may keep an answer.
-            Err(_) if base.tag.is_none() => passthrough(Some(decided), &reasons),
+            Err(_) if tag.is_none() => passthrough(Some(decided), &reasons),
             Err(flight) => {
                 passthrough(Some(decided), &reasons);
-                Route::Observed(self.kept.slot(base.key, base.tag, flight))
+                let slot = self.kept.slot(key, tag, flight);
+                Route::Observed(prospect::timed(decided, &self.warehouse, slot))
             }
         }
     }
@@ -412,11 +442,11 @@ impl Router {
     async fn tag(&self, answering: &Answering) -> Tag {
         let follower = self.warehouse.follower();
         match answering.shown {
-            Shown::Current(proven) => Some(proven.position),
+            Shown::Current(proven) => Some(proven.positions),
             Shown::Within(_) | Shown::AsBuilt => {
                 let rollups: Vec<&str> = answering.rollups.iter().map(String::as_str).collect();
                 let proof = follower.prove_rollups(&rollups, self.freshness.deadline);
-                Some(proof.await.ok()?.position)
+                Some(proof.await.ok()?.positions)
             }
         }
     }
@@ -426,7 +456,7 @@ impl Router {
     fn will_do(&self, tag: Tag, answering: &Answering) -> bool {
         match (answering.shown, tag) {
             (Shown::AsBuilt, None) => true,
-            (_, tag) => kept::holds(self.warehouse.follower(), tag, &answering.tables),
+            (_, tag) => kept::holds(self.warehouse.follower(), tag, &answering.reads),
         }
     }
 
@@ -480,6 +510,7 @@ impl Router {
             Key::of(&[
                 b"base",
                 &decisions::protocol(binding),
+                &decision.meaning.to_be_bytes(),
                 decided.sql.as_bytes(),
                 &facts.fingerprint,
                 bind,
@@ -497,7 +528,8 @@ impl Router {
     pub fn tell_metrics(&self) {
         self.warehouse.tell_metrics();
         let statistics = self.kept.statistics();
-        telemetry::cache_holds(statistics.bytes, statistics.entries);
+        let tables = self.warehouse.follower().others();
+        telemetry::cache_holds(statistics.bytes, statistics.entries, tables);
     }
 }
 

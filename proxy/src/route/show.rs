@@ -173,6 +173,7 @@ impl Router {
             ("bytes_max", statistics.bytes_max),
             ("hits", statistics.hits),
             ("misses", statistics.misses),
+            ("followed_tables", self.warehouse.follower().others() as u64),
         ];
         named
             .iter()

@@ -1,7 +1,10 @@
 //! What is known of changes to the tables behind rollups and kept answers, and what can be proven of it.
 //!
 //! Owns the maintainer, which follows the change stream and brings the rollups up to date: begins it, begins
-//! it again when other rollups are declared, and says why there is none. It knows no statements.
+//! it again when other rollups are declared, and says why there is none. Beside it `others` follows tables
+//! that no rollup reads. It knows no statements.
+
+mod others;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,6 +21,8 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
+use others::Others;
+
 /// How long to wait before a stream that could not begin is tried again; its settings may have been corrected.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -28,9 +33,48 @@ const IN_STEP_POLL: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Proven {
     /// Up to where.
-    pub position: Position,
+    pub positions: Positions,
     /// How long it took.
     pub waited: Duration,
+}
+
+/// Who follows a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The maintainer, because a rollup may be joined with it.
+    Rollups,
+    /// The stream for kept answers.
+    Others,
+}
+
+/// A point of each stream that an answer can be tagged with; `None` of a stream that was not asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Positions {
+    rollups: Option<Position>,
+    others: Option<Position>,
+}
+
+impl Positions {
+    /// Of an answer from rollups.
+    pub fn of_rollups(position: Position) -> Self {
+        Positions {
+            rollups: Some(position),
+            others: None,
+        }
+    }
+
+    /// One of them, for people.
+    pub fn shown(&self) -> String {
+        let position = self.rollups.or(self.others);
+        position.map_or(String::new(), |position| position.at.to_string())
+    }
+
+    fn of(&self, side: Side) -> Option<Position> {
+        match side {
+            Side::Rollups => self.rollups,
+            Side::Others => self.others,
+        }
+    }
 }
 
 /// Why something cannot be shown to be current.
@@ -56,6 +100,7 @@ pub struct Wanted {
 /// Follows what it is told to.
 pub struct Follower {
     maintainer: Maintainer,
+    others: Others,
     wanted: watch::Sender<Wanted>,
     stage: RwLock<Stage>,
     /// Told of every change of stage.
@@ -85,9 +130,12 @@ impl fmt::Debug for Follower {
 
 impl Follower {
     /// Nothing is followed before [`begin`](Self::begin) and [`keep`](Self::keep).
-    pub fn new(config: tokio_postgres::Config) -> Self {
+    ///
+    /// At most so many tables are followed that no rollup reads.
+    pub fn new(config: tokio_postgres::Config, others_max: usize) -> Self {
         Follower {
-            maintainer: Maintainer::new(config, MaintainOptions::default()),
+            maintainer: Maintainer::new(config.clone(), MaintainOptions::default()),
+            others: Others::new(config, others_max),
             wanted: watch::Sender::new(Wanted::default()),
             stage: RwLock::new(Stage::Unkept),
             staged: watch::Sender::new(()),
@@ -111,6 +159,15 @@ impl Follower {
 
     /// Follows for as long as it is polled.
     pub async fn keep(&self) {
+        tokio::join!(self.keep_rollups(), self.others.keep());
+    }
+
+    /// Nobody polls any more, and what a running process needs on the server is dropped.
+    pub async fn end(&self) {
+        self.others.end().await;
+    }
+
+    async fn keep_rollups(&self) {
         let mut wanted = self.wanted.subscribe();
         let mut warned = String::new();
         loop {
@@ -195,9 +252,77 @@ impl Follower {
         }
         let proof = self.maintainer.prove_current(deadline).await;
         Ok(Proven {
-            position: proof.map_err(unproven)?.position(),
+            positions: Positions::of_rollups(proof.map_err(unproven)?.position()),
             waited: asked_at.elapsed(),
         })
+    }
+
+    /// Who follows the table now.
+    pub fn side_of(&self, table: Oid) -> Option<Side> {
+        if self.wanted.borrow().also.contains(&table) && self.state().is_ok() {
+            return Some(Side::Rollups);
+        }
+        self.others.follows(table).then_some(Side::Others)
+    }
+
+    /// An answer that reads these tables is kept, or could be if they were followed.
+    pub fn want_others(&self, tables: &[Oid]) {
+        let is_other = |table: &&Oid| !self.wanted.borrow().also.contains(table);
+        let others: Vec<Oid> = tables.iter().filter(is_other).copied().collect();
+        self.others.want(&others);
+    }
+
+    /// Whether all of these tables are followed or could be, as far as is known.
+    pub fn may_follow(&self, tables: &[Oid]) -> bool {
+        let is_of_rollups = |table: &Oid| self.wanted.borrow().also.contains(table);
+        let mut tables = tables.iter();
+        tables.all(|table| is_of_rollups(table) || self.others.may_follow(*table))
+    }
+
+    /// How many tables are followed that no rollup reads.
+    pub fn others(&self) -> usize {
+        self.others.count()
+    }
+
+    /// As [`prove`](Self::prove), of each of these streams.
+    pub async fn prove_sides(&self, sides: &[Side], deadline: Duration) -> Result<Proven, Unknown> {
+        let asked_at = Instant::now();
+        let rollups = async {
+            match sides.contains(&Side::Rollups) {
+                true => Ok(self.prove(deadline).await?.positions.rollups),
+                false => Ok(None),
+            }
+        };
+        let others = async {
+            match sides.contains(&Side::Others) {
+                true => {
+                    let proof = self.others.prove(deadline).await;
+                    Ok(Some(proof.map_err(unproven)?.position()))
+                }
+                false => Ok(None),
+            }
+        };
+        let (rollups, others) = tokio::try_join!(rollups, others)?;
+        Ok(Proven {
+            positions: Positions { rollups, others },
+            waited: asked_at.elapsed(),
+        })
+    }
+
+    /// Whether the table was not changed by a commit that is known to who follows it and ends after the position.
+    pub fn is_unchanged(
+        &self,
+        positions: Positions,
+        table: Oid,
+        side: Side,
+    ) -> Result<(), Unknown> {
+        let position = positions.of(side);
+        let position = position.ok_or(Unknown::Changed(Changed::NotFollowed(table)))?;
+        let unchanged = match side {
+            Side::Rollups => self.maintainer.unchanged_since(position, &[table]),
+            Side::Others => self.others.unchanged_since(position, table),
+        };
+        unchanged.map_err(Unknown::Changed)
     }
 
     /// After it returns, each of these rollup tables has every commit acknowledged before the call, and all
@@ -214,7 +339,7 @@ impl Follower {
         }
         match self.maintainer.prove(tables, deadline).await {
             Ok(proof) => Ok(Proven {
-                position: proof.position(),
+                positions: Positions::of_rollups(proof.position()),
                 waited: asked_at.elapsed(),
             }),
             Err(aside @ NotCurrent::SteppedAside { .. }) => Err(Unknown::Aside(aside.to_string())),
@@ -249,18 +374,18 @@ impl Follower {
         let epoch = self.maintainer.epoch();
         let epoch = epoch.ok_or_else(|| unproven("the change stream was lost"))?;
         Ok(Proven {
-            position: Position {
+            positions: Positions::of_rollups(Position {
                 epoch: epoch.id,
                 at: epoch.complete_from,
-            },
+            }),
             waited: asked_at.elapsed(),
         })
     }
 
-    /// Whether none of these base tables was changed by a commit that is known and ends after the position.
-    pub fn unchanged_since(&self, position: Position, tables: &[Oid]) -> Result<(), Unknown> {
-        let unchanged = self.maintainer.unchanged_since(position, tables);
-        unchanged.map_err(Unknown::Changed)
+    /// Whether none of these base tables of rollups was changed by a commit that is known and ends after the position.
+    pub fn unchanged_since(&self, positions: Positions, tables: &[Oid]) -> Result<(), Unknown> {
+        let is_unchanged = |table: &Oid| self.is_unchanged(positions, *table, Side::Rollups);
+        tables.iter().try_for_each(is_unchanged)
     }
 
     /// Every commit acknowledged longer ago than this is in the rollup's table; costs no round trip.

@@ -1,0 +1,230 @@
+//! Answers that are kept although no rollup is declared: the tables behind them are followed when somebody asks
+//! again, and no kept answer lacks a commit, outlives what it meant, or is shown to who may not see it.
+
+#![allow(clippy::unwrap_used)]
+
+mod e2e_support;
+
+use std::time::{Duration, Instant};
+
+use e2e_support::{Client, Database, Lab, Served, ok, rows, served, sqlstate};
+
+const SCHEMA: &str = "
+    CREATE TABLE item (id int PRIMARY KEY, kind text NOT NULL, price int NOT NULL);
+    CREATE TABLE plain (id int, kind text NOT NULL);
+    CREATE TABLE sale (id int PRIMARY KEY, item_id int NOT NULL, amount int NOT NULL);
+    CREATE VIEW dear AS SELECT * FROM item WHERE price >= 200;
+    INSERT INTO item SELECT n, CASE n % 2 WHEN 0 THEN 'even' ELSE 'odd' END, n FROM generate_series(1, 400) n;
+    INSERT INTO plain SELECT n, 'x' FROM generate_series(1, 400) n;
+    INSERT INTO sale SELECT n, 1 + n % 10, n FROM generate_series(1, 400) n;";
+
+/// Each is slow enough to be worth keeping, and none is answered by a rollup.
+const ITEMS: &str =
+    "SELECT a.kind, count(*) FROM item a JOIN item b ON a.id <> b.id GROUP BY a.kind ORDER BY 1";
+const DEAR: &str = "SELECT count(*) FROM dear a JOIN item b ON a.id <> b.id";
+const PLAIN: &str = "SELECT count(*) FROM plain a JOIN plain b ON a.id <> b.id";
+
+/// How long it may take until a table is followed on a busy machine.
+const FOLLOWED: Duration = Duration::from_secs(60);
+
+async fn lab(more: &str) -> Lab {
+    Lab::start(&Database::with(SCHEMA).await, more, &[]).await
+}
+
+/// Asks until the cache answers, asserting that each answer is PostgreSQL's own.
+async fn until_cached(lab: &Lab, session: &mut Client, sql: &str) {
+    let began = Instant::now();
+    loop {
+        let right = rows(&ok(&mut lab.database.direct().await, sql).await);
+        let (by, frames) = served(session, sql).await;
+        assert_eq!(rows(&frames), right, "{sql}");
+        if by == Served::Cache {
+            return;
+        }
+        assert!(began.elapsed() < FOLLOWED, "{sql} is not kept");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn publications(lab: &Lab) -> Vec<String> {
+    let sql = "SELECT tablename FROM pg_publication_tables WHERE pubname LIKE 'pgstar%' ORDER BY 1";
+    rows(&ok(&mut lab.database.direct().await, sql).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeated_aggregations_of_any_table_are_kept_until_it_changes() {
+    let lab = lab("").await;
+    let mut session = lab.session().await;
+    assert_eq!(publications(&lab).await, [""; 0], "nobody has asked");
+    until_cached(&lab, &mut session, ITEMS).await;
+    assert_eq!(publications(&lab).await, ["item"]);
+    for change in [
+        "INSERT INTO item VALUES (401, 'odd', 401)",
+        "UPDATE item SET kind = 'even' WHERE id = 401",
+        "DELETE FROM item WHERE id = 401",
+        "BEGIN; INSERT INTO item VALUES (402, 'odd', 1); ROLLBACK; INSERT INTO item VALUES (403, 'new', 1)",
+        "DROP VIEW dear; ALTER TABLE item ALTER kind TYPE varchar(3) USING left(kind, 3)",
+        "TRUNCATE item",
+        "INSERT INTO item SELECT n, 'new', n FROM generate_series(1, 400) n",
+        "ALTER TABLE item RENAME TO other; CREATE TABLE item AS SELECT * FROM other WHERE id < 300",
+    ] {
+        lab.database.run(change).await;
+        for _ in 0..2 {
+            let right = rows(&ok(&mut lab.database.direct().await, ITEMS).await);
+            assert_eq!(rows(&ok(&mut session, ITEMS).await), right, "{change}");
+        }
+        if !change.contains("RENAME") {
+            until_cached(&lab, &mut session, ITEMS).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_table_is_followed_beside_the_first() {
+    let lab = lab("").await;
+    let mut session = lab.session().await;
+    until_cached(&lab, &mut session, ITEMS).await;
+    let both = "SELECT count(*) FROM item JOIN sale ON item_id <> item.id";
+    until_cached(&lab, &mut session, both).await;
+    until_cached(&lab, &mut session, ITEMS).await;
+    assert_eq!(publications(&lab).await, ["item", "sale"]);
+    lab.database
+        .run("INSERT INTO sale VALUES (1000, 1, 1)")
+        .await;
+    assert_eq!(served(&mut session, ITEMS).await.0, Served::Cache);
+    let (by, frames) = served(&mut session, both).await;
+    assert_eq!(by, Served::Passthrough);
+    let right = rows(&ok(&mut lab.database.direct().await, both).await);
+    assert_eq!(rows(&frames), right);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_rollups_and_others_are_read_together() {
+    let database = Database::with(SCHEMA).await;
+    let rollup = (
+        "by_item",
+        "SELECT item_id, count(*), sum(amount) FROM sale GROUP BY item_id",
+    );
+    let lab = Lab::start(&database, "", &[rollup]).await;
+    let mut session = lab.session().await;
+    let both = "SELECT count(*) FROM item JOIN sale ON item_id <> item.id WHERE amount > 3";
+    until_cached(&lab, &mut session, both).await;
+    for change in [
+        "INSERT INTO sale VALUES (1000, 1, 10)",
+        "INSERT INTO item VALUES (1000, 'odd', 1)",
+    ] {
+        database.run(change).await;
+        let right = rows(&ok(&mut database.direct().await, both).await);
+        assert_eq!(rows(&ok(&mut session, both).await), right, "{change}");
+        until_cached(&lab, &mut session, both).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_changes_would_fail_is_not_published() {
+    let lab = lab("").await;
+    let mut session = lab.session().await;
+    for _ in 0..20 {
+        assert_eq!(served(&mut session, PLAIN).await.0, Served::Passthrough);
+        lab.database
+            .run("UPDATE plain SET kind = 'y' WHERE id = 1; DELETE FROM plain WHERE id = 2")
+            .await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    until_cached(&lab, &mut session, ITEMS).await;
+    assert_eq!(publications(&lab).await, ["item"]);
+    // A table that loses its key leaves the publication by itself.
+    lab.database
+        .run("ALTER TABLE item DROP CONSTRAINT item_pkey")
+        .await;
+    let began = Instant::now();
+    let update = "UPDATE item SET price = price WHERE id = 1";
+    while sqlstate(&lab.database.direct().await.query(update).await).is_some() {
+        assert!(began.elapsed() < FOLLOWED, "updates still fail");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    lab.database
+        .run("INSERT INTO item VALUES (1000, 'new', 1)")
+        .await;
+    let right = rows(&ok(&mut lab.database.direct().await, ITEMS).await);
+    assert_eq!(rows(&ok(&mut session, ITEMS).await), right);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn none_is_followed_where_none_may_be() {
+    let lab = lab("[cache]\nfollowed_tables = 0\n").await;
+    let mut session = lab.session().await;
+    for _ in 0..5 {
+        assert_eq!(served(&mut session, ITEMS).await.0, Served::Passthrough);
+    }
+    assert_eq!(publications(&lab).await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_kept_answer_meant_is_asked_each_time() {
+    let lab = lab("").await;
+    lab.database
+        .run("CREATE ROLE e2e_reader LOGIN; GRANT SELECT ON item, dear TO e2e_reader")
+        .await;
+    let mut session = lab.session().await;
+    let mut reader = lab.session_as("e2e_reader").await;
+    until_cached(&lab, &mut session, DEAR).await;
+    lab.database
+        .run("CREATE OR REPLACE VIEW dear AS SELECT * FROM item WHERE price >= 300")
+        .await;
+    let right = rows(&ok(&mut lab.database.direct().await, DEAR).await);
+    assert_eq!(rows(&ok(&mut session, DEAR).await), right);
+    until_cached(&lab, &mut session, DEAR).await;
+    assert_eq!(rows(&ok(&mut reader, DEAR).await), right);
+    ok(&mut reader, DEAR).await;
+    lab.database
+        .run("REVOKE SELECT ON dear FROM e2e_reader")
+        .await;
+    assert_eq!(
+        sqlstate(&reader.query(DEAR).await).as_deref(),
+        Some("42501")
+    );
+    // Another table under the name, found first.
+    lab.database
+        .run("CREATE SCHEMA e2e_first; CREATE TABLE e2e_first.item AS SELECT * FROM item LIMIT 50")
+        .await;
+    ok(&mut session, "SET search_path = e2e_first, public").await;
+    let mut direct = lab.database.direct().await;
+    ok(&mut direct, "SET search_path = e2e_first, public").await;
+    let right = rows(&ok(&mut direct, ITEMS).await);
+    for _ in 0..3 {
+        assert_eq!(rows(&ok(&mut session, ITEMS).await), right);
+    }
+    lab.database
+        .run("CREATE TYPE mood AS ENUM ('good'); CREATE TABLE felt (id int PRIMARY KEY, mood mood NOT NULL); \
+              INSERT INTO felt SELECT n, 'good' FROM generate_series(1, 400) n")
+        .await;
+    let moods = "SELECT a.mood, count(*) FROM felt a JOIN felt b ON a.id <> b.id GROUP BY a.mood";
+    until_cached(&lab, &mut session, moods).await;
+    lab.database
+        .run("ALTER TYPE mood RENAME VALUE 'good' TO 'bad'")
+        .await;
+    assert_eq!(rows(&ok(&mut session, moods).await), ["bad|159600"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_published_when_pgstar_is_gone() {
+    let lab = lab("").await;
+    let mut session = lab.session().await;
+    until_cached(&lab, &mut session, ITEMS).await;
+    drop(session);
+    let Lab { database, proxy } = lab;
+    proxy.stop().await;
+    let left = "SELECT count(*) FROM pg_publication WHERE pubname LIKE 'pgstar%'";
+    assert_eq!(rows(&ok(&mut database.direct().await, left).await), ["0"]);
+    // One that was killed leaves its own, which the next one drops.
+    database
+        .run("CREATE PUBLICATION pgstar_cache_1 FOR TABLE item")
+        .await;
+    let _lab = Lab::start(&database, "", &[]).await;
+    let began = Instant::now();
+    while rows(&ok(&mut database.direct().await, left).await) != ["0"] {
+        assert!(began.elapsed() < FOLLOWED, "it is still published");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
