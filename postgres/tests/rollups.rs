@@ -13,6 +13,7 @@ use pgstar_postgres::rollups::{
     BuildPlan, BuildProgress, BuiltRollup, Readers, RollupError, RollupStore,
 };
 use pgstar_rewriter::catalog::Oid;
+use tokio::sync::RwLock;
 
 const FACTS: &str = "
     CREATE TABLE sales (city text, month int, amount numeric);
@@ -386,6 +387,9 @@ async fn row_security_makes_a_build_fail_instead_of_losing_rows() {
     assert!(error.contains("row-level security"), "{error}");
 }
 
+/// Roles belong to the whole server: a test with one that no policy holds for runs alone.
+static ROLES: RwLock<()> = RwLock::const_new(());
+
 /// Four roles and their rights on the base tables of a rollup over two tables in two schemas.
 struct Shop {
     database: Database,
@@ -472,6 +476,7 @@ impl Shop {
 
 #[tokio::test]
 async fn exactly_those_who_may_read_every_base_table_may_read_the_rollup() {
+    let _beside_others = ROLES.read().await;
     let shop = Shop::open().await;
     shop.store.ensure(&shop.plan, &quiet).await.unwrap();
     shop.check(&["both", "heir", "superuser"]).await;
@@ -484,7 +489,53 @@ async fn exactly_those_who_may_read_every_base_table_may_read_the_rollup() {
 }
 
 #[tokio::test]
+async fn who_may_read_holds_from_the_moment_it_is_committed() {
+    let _beside_others = ROLES.read().await;
+    let shop = Shop::open().await;
+    shop.store.ensure(&shop.plan, &quiet).await.unwrap();
+    shop.sync().await;
+    assert!(shop.can_read("both").await);
+    shop.run("ALTER TABLE sales ENABLE ROW LEVEL SECURITY")
+        .await;
+    assert!(!shop.can_read("both").await, "its rows would be filtered");
+    shop.run("ALTER TABLE sales DISABLE ROW LEVEL SECURITY; REVOKE SELECT ON sales FROM {both}")
+        .await;
+    assert!(!shop.can_read("both").await);
+    shop.run("GRANT SELECT ON s.city TO {one}").await;
+    assert!(shop.can_read("one").await);
+}
+
+#[tokio::test]
+async fn readers_can_be_dropped() {
+    let _beside_others = ROLES.read().await;
+    let shop = Shop::open().await;
+    shop.store.ensure(&shop.plan, &quiet).await.unwrap();
+    shop.check(&["both", "heir", "superuser"]).await;
+    shop.run("DROP ROLE {heir}").await;
+    shop.run("DROP OWNED BY {both}; DROP ROLE {both}").await;
+}
+
+#[tokio::test]
+async fn a_role_that_no_policy_holds_for_needs_a_grant() {
+    let _alone = ROLES.write().await;
+    let shop = Shop::open().await;
+    shop.store.ensure(&shop.plan, &quiet).await.unwrap();
+    shop.sync().await;
+    shop.run("ALTER ROLE {column} BYPASSRLS").await;
+    shop.check(&["both", "heir", "superuser"]).await;
+    shop.run("GRANT SELECT ON s.city TO {column}").await;
+    shop.check(&["both", "heir", "superuser", "column"]).await;
+    let acl = "SELECT relacl FROM pg_class WHERE relname = 'by_city_v1'";
+    assert!(
+        !shop.database.value(acl).await.contains("both"),
+        "nobody is left whom the policy would not stop"
+    );
+    shop.run("ALTER ROLE {column} NOBYPASSRLS").await;
+}
+
+#[tokio::test]
 async fn a_rebuild_keeps_its_readers_without_a_gap() {
+    let _beside_others = ROLES.read().await;
     let shop = Shop::open().await;
     shop.store.ensure(&shop.plan, &quiet).await.unwrap();
     shop.sync().await;
@@ -495,6 +546,7 @@ async fn a_rebuild_keeps_its_readers_without_a_gap() {
 
 #[tokio::test]
 async fn public_base_tables_make_a_public_rollup() {
+    let _beside_others = ROLES.read().await;
     let shop = Shop::open().await;
     shop.store.ensure(&shop.plan, &quiet).await.unwrap();
     assert!(!shop.sync().await.public);
@@ -515,6 +567,7 @@ async fn public_base_tables_make_a_public_rollup() {
 
 #[tokio::test]
 async fn grants_that_are_right_are_left_alone_and_wrong_ones_are_taken_back() {
+    let _beside_others = ROLES.read().await;
     let shop = Shop::open().await;
     shop.run("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {one}")
         .await;
@@ -546,6 +599,7 @@ async fn grants_that_are_right_are_left_alone_and_wrong_ones_are_taken_back() {
 
 #[tokio::test]
 async fn a_rollup_over_unknown_tables_has_no_readers() {
+    let _beside_others = ROLES.read().await;
     let shop = Shop::open().await;
     let mut plan = shop.plan.clone();
     plan.base_relations.clear();

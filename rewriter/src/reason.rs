@@ -109,7 +109,7 @@ codes! {
     Isolation => "isolation",
     /// The session owns temporary objects that may hide tables.
     TemporaryObjects => "temporary-objects",
-    /// A session setting changes how text or names are read.
+    /// A session setting changes how text, names or rows are read.
     SessionSetting => "session-setting",
     /// The session is connected to another database than the one with the rollups.
     OtherDatabase => "other-database",

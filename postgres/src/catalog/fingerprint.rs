@@ -49,7 +49,7 @@ const FINGERPRINT: &str = "
            FROM pg_catalog.pg_rewrite w JOIN relation r ON r.oid = w.ev_class
    UNION ALL
          SELECT 'policy', pg_catalog.hash_record_extended(ROW(p.oid, p.xmin), 0)
-           FROM pg_catalog.pg_policy p
+           FROM pg_catalog.pg_policy p JOIN relation r ON r.oid = p.polrelid
    UNION ALL
          SELECT 'inherits', pg_catalog.hash_record_extended(ROW(i.inhrelid, i.inhparent, i.xmin), 0)
            FROM pg_catalog.pg_inherits i JOIN relation r ON r.oid = i.inhparent

@@ -1,6 +1,11 @@
 //! Who may read a rollup: exactly those who may read all of its base tables.
 //!
 //! Privileges on single columns do not count: a rollup's columns come from several of them.
+//!
+//! A grant to a role would keep the role from being dropped. So everybody is granted the table, and a policy of
+//! it ends the statement of whoever may not read the base tables; PostgreSQL evaluates it before it reads a row,
+//! and knows privileges as they are at that moment. Roles that no policy holds for (BYPASSRLS) and that may not
+//! read the base tables are the exception: where such a role can be used, readers are granted the table by name.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -34,7 +39,7 @@ pub(super) async fn sync(
         let may_read = readers_of(&transaction, &plan.base_relations).await?;
         if let Some(table) = Table::of_rollup(&transaction, &plan.name).await? {
             let wanted = may_read.grantees(&table.owner);
-            reconcile(&transaction, &table, &wanted).await?;
+            reconcile(&transaction, &table, &plan.base_relations, &wanted).await?;
             schema_users.extend(wanted);
         }
         readers.insert(plan.name.clone(), may_read.readers);
@@ -54,7 +59,8 @@ pub(super) async fn grant_on_new_table(
     let Some(table) = Table::named(transaction, table).await? else {
         return Ok(());
     };
-    reconcile(transaction, &table, &may_read.grantees(&table.owner)).await
+    let wanted = may_read.grantees(&table.owner);
+    reconcile(transaction, &table, &plan.base_relations, &wanted).await
 }
 
 /// Whom a privilege is granted to.
@@ -77,16 +83,21 @@ impl Grantee {
     }
 }
 
+#[derive(Default)]
 struct MayRead {
     readers: Readers,
+    /// Readers that need no grant.
     superusers: HashSet<String>,
+    /// Roles that may not read, can be used, and that no policy holds for.
+    unstoppable: HashSet<String>,
 }
 
 impl MayRead {
     /// Who has to be named in the table's privileges: superusers and the owner need no grant, and
     /// one to PUBLIC is one for all.
     fn grantees(&self, owner: &str) -> BTreeSet<Grantee> {
-        if self.readers.public {
+        let policy_holds = self.unstoppable.iter().all(|role| role == owner);
+        if self.readers.public || policy_holds {
             return BTreeSet::from([Grantee::Public]);
         }
         let needs_grant = |role: &&String| *role != owner && !self.superusers.contains(*role);
@@ -108,11 +119,14 @@ const MAY_NOT_READ: &str = "EXISTS (
       OR has_table_privilege($role, c.oid, 'SELECT') IS NOT TRUE
       OR has_schema_privilege($role, c.relnamespace, 'USAGE') IS NOT TRUE)";
 
+/// A superuser can make use of every role, and needs none.
+const ROLES: &str = "
+  SELECT r.rolname::text, r.rolsuper, $may_not_read,
+         r.rolbypassrls AND (r.rolcanlogin OR EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = r.oid))
+    FROM pg_roles r WHERE r.rolname !~ '^pg_'";
+
 async fn readers_of(transaction: &Transaction<'_>, bases: &[Oid]) -> Result<MayRead, RollupError> {
-    let mut may_read = MayRead {
-        readers: Readers::default(),
-        superusers: HashSet::new(),
-    };
+    let mut may_read = MayRead::default();
     // Nothing is known of a rollup without base tables, so nobody may read it.
     if bases.is_empty() {
         return Ok(may_read);
@@ -123,16 +137,19 @@ async fn readers_of(transaction: &Transaction<'_>, bases: &[Oid]) -> Result<MayR
         .query_one(&public, &[&bases])
         .await?
         .try_get(0)?;
-    let roles = format!(
-        "SELECT r.rolname::text, r.rolsuper FROM pg_roles r WHERE r.rolname !~ '^pg_' AND NOT {}",
-        MAY_NOT_READ.replace("$role", "r.oid")
-    );
+    let roles = ROLES.replace("$may_not_read", &MAY_NOT_READ.replace("$role", "r.oid"));
     for row in transaction.query(&roles, &[&bases]).await? {
         let role: String = row.try_get(0)?;
-        if row.try_get(1)? {
+        let (is_superuser, may_not_read, passes_policies) =
+            (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        if is_superuser {
             may_read.superusers.insert(role.clone());
         }
-        may_read.readers.roles.insert(role);
+        if may_not_read && passes_policies {
+            may_read.unstoppable.insert(role);
+        } else if !may_not_read {
+            may_read.readers.roles.insert(role);
+        }
     }
     Ok(may_read)
 }
@@ -178,14 +195,62 @@ const TABLE_PRIVILEGES: &str = "
    CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
    WHERE c.oid = $1 AND a.grantee <> c.relowner";
 
+/// The policy that a rollup over these tables has: its name, which is another one whenever the policy is, and
+/// its condition.
+///
+/// Only numbers of relations are in it, which no DROP waits for. Whoever does not meet it gets an error, never a
+/// table without rows: an answer from too few rows would be a wrong one. (In PostgreSQL's terms the condition
+/// is a one-time filter, and its last part fails as soon as it is evaluated.)
+const POLICY: &str = "
+  WITH policy(condition) AS (
+         SELECT concat(coalesce(string_agg(format(
+                  'has_table_privilege(%1$s::oid, ''SELECT'') AND has_schema_privilege(%2$s::oid, ''USAGE'')'
+                  ' AND NOT row_security_active(%1$s::oid)', base.oid, coalesce(c.relnamespace, 0)),
+                  ' AND ' ORDER BY base.oid), 'false'),
+                ' OR CAST(current_user || '' may not read all tables behind this rollup'' AS boolean)')
+           FROM unnest($1::oid[]) AS base(oid) LEFT JOIN pg_class c ON c.oid = base.oid)
+  SELECT 'readers_' || md5(condition), condition FROM policy";
+
+/// The table's policies, and whether they hold.
+const TABLE_POLICIES: &str = "
+  SELECT c.relrowsecurity, ARRAY(SELECT p.polname::text FROM pg_policy p WHERE p.polrelid = c.oid)
+    FROM pg_class c WHERE c.oid = $1";
+
+/// What makes the policy the table's only one; nothing when it is.
+async fn policy_statements(
+    transaction: &Transaction<'_>,
+    table: &Table,
+    bases: &[Oid],
+) -> Result<Vec<String>, RollupError> {
+    let bases: Vec<u32> = bases.iter().map(|oid| oid.0).collect();
+    let policy = transaction.query_one(POLICY, &[&bases]).await?;
+    let (name, condition): (String, String) = (policy.try_get(0)?, policy.try_get(1)?);
+    let found = transaction.query_one(TABLE_POLICIES, &[&table.oid]).await?;
+    let (holds, present): (bool, Vec<String>) = (found.try_get(0)?, found.try_get(1)?);
+    let mut statements = Vec::new();
+    if holds && present == [name.as_str()] {
+        return Ok(statements);
+    }
+    let (table, name) = (quote_qualified(SCHEMA, &table.name), quote(&name));
+    let superfluous = present.iter().map(|policy| quote(policy));
+    statements.extend(superfluous.map(|policy| format!("DROP POLICY {policy} ON {table}")));
+    statements.push(format!(
+        "CREATE POLICY {name} ON {table} FOR SELECT USING ({condition})"
+    ));
+    statements.push(format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"));
+    Ok(statements)
+}
+
 /// Grants what is missing and revokes what is too much, writing included.
 async fn reconcile(
     transaction: &Transaction<'_>,
     table: &Table,
+    bases: &[Oid],
     wanted: &BTreeSet<Grantee>,
 ) -> Result<(), RollupError> {
     let mut missing = wanted.clone();
-    let mut statements = Vec::new();
+    // Before the grants: without the policy everybody would have more than the readers' rights.
+    let mut statements = policy_statements(transaction, table, bases).await?;
     let name = quote_qualified(SCHEMA, &table.name);
     for row in transaction.query(TABLE_PRIVILEGES, &[&table.oid]).await? {
         let grantee = Grantee::of_acl(row.try_get(0)?);

@@ -83,6 +83,9 @@ pub(super) fn session(
             "standard_conforming_strings or client_encoding",
         );
     }
+    if facts.refuses_policies {
+        return refuse(Code::SessionSetting, "row_security = off");
+    }
     if !finds_pg_catalog_first {
         return refuse(
             Code::SessionSetting,

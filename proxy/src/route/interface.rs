@@ -33,6 +33,8 @@ pub struct SessionFacts {
     pub time_zone: String,
     /// `standard_conforming_strings` is on, and `client_encoding` is UTF8 or SQL_ASCII-free text that equals it.
     pub plain_strings: bool,
+    /// `row_security` is off: statements that a policy would hold for fail, and rollups' tables have one.
+    pub refuses_policies: bool,
     /// `pgstar.freshness`, as set; `None` when not set.
     pub freshness: Option<String>,
     /// `pgstar.rewrite` is not off.

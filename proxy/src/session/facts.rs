@@ -39,6 +39,7 @@ const PRINTED: [&str; 21] = [
     "client_encoding",
     "server_encoding",
     "transform_null_equals",
+    "row_security",
     "DateStyle",
     "IntervalStyle",
     "extra_float_digits",
@@ -47,7 +48,6 @@ const PRINTED: [&str; 21] = [
     "lc_monetary",
     "lc_numeric",
     "lc_time",
-    "row_security",
     "array_nulls",
     "xmlbinary",
     "xmloption",
@@ -216,6 +216,7 @@ pub(crate) fn facts_of(values: &[Option<&str>]) -> Option<SessionFacts> {
         client_encoding,
         server_encoding,
         null_equals,
+        row_security,
         ..,
     ] = printed
     else {
@@ -238,6 +239,7 @@ pub(crate) fn facts_of(values: &[Option<&str>]) -> Option<SessionFacts> {
         plain_strings: plain
             .iter()
             .all(|(value, expected)| **value == Some(*expected)),
+        refuses_policies: is_off(*row_security),
         freshness: freshness.filter(|text| !text.is_empty()).map(str::to_owned),
         rewrite: !is_off(*rewrite),
         cache: !is_off(*cache),
