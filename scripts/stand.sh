@@ -43,11 +43,15 @@ target_directory() {
 }
 
 # Starts a server on a free port of 127.0.0.1 and on a socket in $socket; sets $server_port. Each argument is a setting.
+# It trusts everybody, or asks for passwords (SCRAM) when $server_password has that of user postgres.
 start_server() {
     socket=$work/socket
     mkdir -p "$socket" "$work/data"
-    give_to_account "$socket" "$work/data"
-    as_account "$PGSTAR_PG_BIN/initdb" -D "$work/data" -U postgres -A trust --no-locale -E UTF8 -N >/dev/null
+    echo "${server_password:-}" >"$work/password"
+    give_to_account "$socket" "$work/data" "$work/password"
+    if [ -n "${server_password:-}" ]; then method=scram-sha-256; else method=trust; fi
+    as_account "$PGSTAR_PG_BIN/initdb" -D "$work/data" -U postgres -A "$method" --pwfile="$work/password" \
+        --no-locale -E UTF8 -N >/dev/null
     settings=
     for setting in fsync=off "$@"; do settings="$settings -c '$setting'"; done
     server_port=$PORT_FIRST
@@ -78,6 +82,7 @@ start_pgstar() {
         echo 'address = "off"'
         echo "$2"
     } >"$work/pgstar.toml"
+    : >"$work/pgstar.log"
     NO_COLOR=1 "$1" serve --config "$work/pgstar.toml" >"$work/pgstar.log" 2>&1 &
     pgstar_pid=$!
     waited=0

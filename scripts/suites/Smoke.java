@@ -25,6 +25,7 @@ public class Smoke {
             mode = one[0];
             Properties properties = new Properties();
             properties.setProperty("user", "postgres");
+            properties.setProperty("password", System.getenv("PGPASSWORD"));
             try (Connection connection = DriverManager.getConnection(url + "?" + one[1], properties)) {
                 run("types", () -> types(connection));
                 run("repeated", () -> repeated(connection));
