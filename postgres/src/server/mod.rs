@@ -24,7 +24,7 @@ use tokio::task::spawn_blocking;
 use tokio_postgres::Config;
 
 pub use binaries::{Binaries, VERSION_MIN};
-pub use options::{Authentication, InstallPolicy, Progress, ServerOptions};
+pub use options::{Authentication, InstallPolicy, Progress, ServerOptions, Shutdown};
 
 use account::Account;
 use directory::ServerDirectory;
@@ -213,6 +213,24 @@ impl Server {
     /// The server's log so far.
     pub fn log(&self) -> String {
         self.directory.log()
+    }
+
+    /// Shuts the server down, ending every session, and starts it again on the same port.
+    pub async fn restart(self, shutdown: Shutdown) -> Result<Server, ServerError> {
+        let restarted = spawn_blocking(move || {
+            let mut server = self;
+            let account = Account::for_server()?;
+            let timeout = ServerOptions::default().start_timeout;
+            server.postmaster.restart(
+                shutdown.signal(),
+                &server.binaries,
+                &account,
+                &server.directory,
+                timeout,
+            )?;
+            Ok(server)
+        });
+        restarted.await.unwrap_or(Err(ServerError::Interrupted))
     }
 
     /// Shuts the server down, ending every session, and removes its directory.

@@ -61,6 +61,24 @@ impl Authentication {
     }
 }
 
+/// How a running server is made to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Ends sessions, rolls back, writes a checkpoint.
+    Fast,
+    /// Ends every process at once, as in a crash: the next start recovers.
+    Immediate,
+}
+
+impl Shutdown {
+    pub(super) fn signal(self) -> &'static str {
+        match self {
+            Shutdown::Fast => "INT",
+            Shutdown::Immediate => "QUIT",
+        }
+    }
+}
+
 /// Whether PostgreSQL may be installed when it is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstallPolicy {

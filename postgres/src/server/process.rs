@@ -101,6 +101,41 @@ impl Postmaster {
         Ok(())
     }
 
+    /// Ends the server by this signal, and starts it again on the same port.
+    pub(super) fn restart(
+        &mut self,
+        signal: &str,
+        binaries: &Binaries,
+        account: &Account,
+        directory: &ServerDirectory,
+        timeout: Duration,
+    ) -> Result<(), ServerError> {
+        if !self.signal_and_wait(signal, FAST_SHUTDOWN_MAX) {
+            let what = "did not shut down".to_owned();
+            let log_tail = directory.log_tail();
+            return Err(ServerError::NotReady { what, log_tail });
+        }
+        let deadline = Instant::now() + timeout;
+        loop {
+            match Self::start_on(self.port, binaries, account, directory, timeout) {
+                Ok(started) => {
+                    *self = started;
+                    return Ok(());
+                }
+                // For a moment some connection of somebody else's may have the port.
+                Err(Failed::PortTaken) if Instant::now() < deadline => {
+                    sleep(POLL_INTERVAL);
+                }
+                Err(Failed::PortTaken) => {
+                    let what = "found its port taken".to_owned();
+                    let log_tail = directory.log_tail();
+                    return Err(ServerError::NotReady { what, log_tail });
+                }
+                Err(Failed::Otherwise(error)) => return Err(error),
+            }
+        }
+    }
+
     /// Shuts down in an orderly way; falls back to killing.
     pub(super) fn stop(&mut self) -> Result<(), ServerError> {
         if self.signal_and_wait("INT", FAST_SHUTDOWN_MAX) {
