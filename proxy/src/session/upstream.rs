@@ -105,6 +105,10 @@ impl fmt::Display for Upstream {
     }
 }
 
+/// What is on its way to a server that does not read: little, because a client that runs ahead of its server learns
+/// of an error the later, the more its bytes are taken from it. Linux doubles the number.
+const SEND_BUFFER_BYTES: u32 = 128 * 1024;
+
 async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
@@ -113,6 +117,7 @@ async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
     };
     // A server that vanishes without a word must not leave the session waiting for ever.
     socket.set_keepalive(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
