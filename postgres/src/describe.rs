@@ -2,13 +2,14 @@
 //!
 //! It neither parses nor judges the statement; the answers are compared elsewhere.
 
+use pgstar_rewriter::Premise;
 use pgstar_rewriter::catalog::Oid;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Kind, Type};
 use tokio_postgres::{Client, Statement};
 
 use crate::connect::Reported;
-use crate::identifier::quote;
+use crate::identifier::{quote, quote_literal};
 
 /// One output column, as RowDescription has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +80,30 @@ pub async fn describe(
         .await
         .map_err(classify)?;
     Ok(description_of(&statement))
+}
+
+/// Whether a premise of the rewriter's holds in a session of this time zone.
+///
+/// It is asked in a transaction that is rolled back, with pg_catalog alone in the search path.
+pub async fn holds(
+    client: &mut Client,
+    premise: &Premise,
+    time_zone: &str,
+) -> Result<bool, DescribeError> {
+    let transaction = client.transaction().await.map_err(classify)?;
+    let settings = format!(
+        "SET LOCAL search_path = pg_catalog; SET LOCAL TimeZone = {}",
+        quote_literal(time_zone)
+    );
+    transaction
+        .batch_execute(&settings)
+        .await
+        .map_err(classify)?;
+    let row = transaction
+        .query_one(premise.sql(), &[])
+        .await
+        .map_err(classify)?;
+    row.try_get(0).map_err(DescribeError::Unavailable)
 }
 
 /// A statement that waits for somebody's ALTER TABLE would make every later question wait too.

@@ -21,17 +21,25 @@ use rewriter_support::generate::{Shape, Star, Written};
 use rewriter_support::neighbours::wander;
 use rewriter_support::ordered::{has_limit, visible};
 use rewriter_support::{
-    Outcome, Rows, ask, build_rollups, difference, different_order, enter_session,
+    Outcome, Rows, ask_with, build_rollups, difference, different_order, enter_session,
+    premises_hold,
 };
 
 const ROLLUPS_PER_STAR: usize = 5;
-const TIME_ZONES: [&str; 6] = [
+const TIME_ZONES: [&str; 12] = [
     "UTC",
     "UTC",
     "Etc/UTC",
     "Asia/Kolkata",
     "America/New_York",
     "Australia/Lord_Howe",
+    // Clocks that change at a minute past midnight, at midnight, by a day; and one of letters only.
+    "America/St_Johns",
+    "Africa/Cairo",
+    "America/Santiago",
+    "Pacific/Apia",
+    "Europe/Dublin",
+    "Japan",
 ];
 /// How many queries of a rollup are asked again in each state that it cannot tell from its own.
 const ASKED_AGAIN: usize = 12;
@@ -178,7 +186,8 @@ impl World {
             let [rollup] = found.rollups[..] else {
                 continue;
             };
-            if self.answered[rollup].len() < ASKED_AGAIN {
+            let is_usable = premises_hold(&self.client, found).await;
+            if is_usable && self.answered[rollup].len() < ASKED_AGAIN {
                 let query = Query {
                     shape: query.shape.clone(),
                     style,
@@ -199,8 +208,8 @@ impl World {
         totals: &mut Totals,
     ) -> Option<Difference> {
         enter_session(&self.client, &self.path, time_zone).await;
-        let sql = &written.sql;
-        let original = ask(&self.client, sql).await;
+        let (sql, parameters) = (&written.sql, &written.parameters);
+        let original = ask_with(&self.client, sql, parameters).await;
         match &original {
             Outcome::Refused(_) => {
                 totals.refused_by_postgresql += 1;
@@ -210,8 +219,14 @@ impl World {
             Outcome::Answer(_) => {}
         }
         for found in &self.decide(sql, time_zone).matches {
+            if !premises_hold(&self.client, found).await {
+                continue;
+            }
             totals.compared += 1;
-            let rewritten = ask(&self.client, &found.sql).await;
+            let rewritten = ask_with(&self.client, &found.sql, parameters).await;
+            if has_other_parameters(&original, &rewritten) {
+                continue;
+            }
             if let Some(what) = compared(written, &original, &rewritten) {
                 return Some(Difference {
                     rollups: found.rollups.clone(),
@@ -220,14 +235,21 @@ impl World {
                 });
             }
         }
-        self.differing_order(sql, time_zone).await
+        self.differing_order(written, time_zone).await
     }
 
-    async fn differing_order(&self, sql: &str, time_zone: &str) -> Option<Difference> {
-        let visible = visible(sql)?;
-        let original = ask(&self.client, &visible.sql).await;
+    async fn differing_order(&self, written: &Written, time_zone: &str) -> Option<Difference> {
+        let parameters = &written.parameters;
+        let visible = visible(&written.sql)?;
+        let original = ask_with(&self.client, &visible.sql, parameters).await;
         for found in &self.decide(&visible.sql, time_zone).matches {
-            let rewritten = ask(&self.client, &found.sql).await;
+            if !premises_hold(&self.client, found).await {
+                continue;
+            }
+            let rewritten = ask_with(&self.client, &found.sql, parameters).await;
+            if has_other_parameters(&original, &rewritten) {
+                continue;
+            }
             if let Some(what) = different_order(&original, &rewritten, visible.columns) {
                 return Some(Difference {
                     rollups: found.rollups.clone(),
@@ -256,17 +278,20 @@ impl World {
                     continue 'smaller;
                 }
             }
-            return self.case(&written.sql, &found, query.time_zone);
+            return self.case(&written, &found, query.time_zone);
         }
     }
 
-    fn case(&self, sql: &str, found: &Difference, time_zone: &str) -> String {
+    fn case(&self, written: &Written, found: &Difference, time_zone: &str) -> String {
+        let Written {
+            sql, parameters, ..
+        } = written;
         let definition =
             |rollup: &usize| format!("rollup r{rollup}\n{}\n\n", self.definitions[*rollup]);
         let definitions: String = found.rollups.iter().map(definition).collect();
         let (seed, star) = (self.seed, &self.star);
         format!(
-            "{}\n-- schema\n{}-- case\n{definitions}# Found by seed {seed}.\nrewrite seed-{seed}\nset timezone = '{time_zone}'\n{sql}\n----\n{}\n{}",
+            "{}\n-- schema\n{}-- case\n{definitions}# Found by seed {seed}, with {parameters:?}.\nrewrite seed-{seed}\nset timezone = '{time_zone}'\n{sql}\n----\n{}\n{}",
             star.references(),
             star.ddl,
             found.rewritten,
@@ -289,12 +314,9 @@ impl World {
                     self.seed, decision.reasons, self.star.ddl
                 ));
             }
-            let written = Written {
-                sql: sql.clone(),
-                is_total: false,
-            };
+            let written = Written::of(sql.clone());
             if let Some(found) = self.differing(&written, "UTC", totals).await {
-                return Err(self.case(sql, &found, "UTC"));
+                return Err(self.case(&written, &found, "UTC"));
             }
         }
         Ok(())
@@ -322,8 +344,12 @@ impl World {
             let mut result = Ok(());
             for (query, rewritten) in answered {
                 enter_session(&self.client, &self.path, query.time_zone).await;
-                let original = self.ask_within(&query.written.sql).await;
-                let answer = self.ask_within(rewritten).await;
+                let parameters = &query.written.parameters;
+                let original = self.ask_within(&query.written.sql, parameters).await;
+                let answer = self.ask_within(rewritten, parameters).await;
+                if has_other_parameters(&original, &answer) {
+                    continue;
+                }
                 totals.compared_elsewhere += 1;
                 if let Some(what) = compared(&query.written, &original, &answer) {
                     let found = Difference {
@@ -333,7 +359,7 @@ impl World {
                     };
                     result = Err(format!(
                         "IN ANOTHER STATE OF THE SAME ROLLUP\n{}",
-                        self.case(&query.written.sql, &found, query.time_zone)
+                        self.case(&query.written, &found, query.time_zone)
                     ));
                     break;
                 }
@@ -345,9 +371,9 @@ impl World {
     }
 
     /// Asks inside the open transaction, which an error must not end.
-    async fn ask_within(&self, sql: &str) -> Outcome {
+    async fn ask_within(&self, sql: &str, parameters: &[String]) -> Outcome {
         self.client.batch_execute("SAVEPOINT asking").await.unwrap();
-        let outcome = ask(&self.client, sql).await;
+        let outcome = ask_with(&self.client, sql, parameters).await;
         self.client
             .batch_execute("ROLLBACK TO asking; RELEASE asking")
             .await
@@ -360,6 +386,16 @@ struct Difference {
     rollups: Vec<usize>,
     rewritten: String,
     what: String,
+}
+
+/// Whether a parameter is gone or of another type: such a match is never used.
+fn has_other_parameters(original: &Outcome, rewritten: &Outcome) -> bool {
+    match (original, rewritten) {
+        (Outcome::Answer(original), Outcome::Answer(rewritten)) => {
+            original.types != rewritten.types
+        }
+        _ => false,
+    }
 }
 
 /// What differs, as far as the statement leaves no choice.

@@ -4,12 +4,16 @@
 //! which are [`ROLLUP_OCCURRENCE`] with the column's position as its number, and those of what is kept
 //! beside it.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use crate::block::Tables;
 use crate::bucket::{self, Grain, with_operand};
 use crate::catalog::AttNum;
 use crate::equivalence::Equivalence;
 use crate::expr::{BinaryOp, ColumnRef, ColumnTypes, Literal, OccurrenceId, Scalar, TypeName};
 use crate::implication::{Bound, as_bound};
+use crate::premise::Premise;
 use crate::print::expression;
 use crate::reason::{Code, Reason};
 use crate::rollup::{InstantForm, RollupDefinition, TimeKey};
@@ -42,6 +46,8 @@ pub(crate) struct Deriver<'a> {
     pub(crate) finite: &'a [Scalar],
     /// Instants that the query keeps to days in which all zones have whole quarters of an hour.
     pub(crate) recent: &'a [Scalar],
+    /// What is taken for granted of clocks by what was derived so far.
+    pub(crate) premises: &'a RefCell<BTreeSet<Premise>>,
 }
 
 /// A stored bucket of what a query names.
@@ -49,6 +55,15 @@ struct StoredBucket<'a> {
     key: &'a TimeKey,
     /// Its beginning, of the type of what is named.
     beginning: Scalar,
+    /// What has to hold of clocks.
+    premise: Option<Premise>,
+}
+
+/// What a constant means that a time is compared with.
+struct Point {
+    civil: Civil,
+    /// It is an instant, at which the session's clocks show this.
+    is_shown: bool,
 }
 
 /// A compared time as a timestamp.
@@ -191,6 +206,7 @@ impl<'a> Deriver<'a> {
             let bucket = buckets
                 .iter()
                 .find(|bucket| coarse.is_decided_by(bucket.key.grain))?;
+            self.presume(bucket.premise.as_ref());
             Some(with_operand(scalar, coarse.operand, &bucket.beginning))
         })
     }
@@ -203,6 +219,7 @@ impl<'a> Deriver<'a> {
             .map(|key| StoredBucket {
                 key,
                 beginning: key.beginning(),
+                premise: None,
             });
         let (zone, instant, shown) = match bucket::as_local_time(operand, &self.tables) {
             Some((zone, instant)) => (Zone::named(zone), instant, Some(zone)),
@@ -216,15 +233,20 @@ impl<'a> Deriver<'a> {
                 Some(zone) => at_time_zone(zone, key.beginning()),
                 None => key.beginning(),
             },
+            premise: (zone != Zone::Utc).then(|| Premise::quarter_hours(shown)),
         });
         direct.chain(instants).collect()
+    }
+
+    fn presume(&self, premise: Option<&Premise>) {
+        self.premises.borrow_mut().extend(premise.cloned());
     }
 
     /// Whether the buckets, which are UTC's, begin where the zone's clocks begin such buckets.
     fn is_alike_in(&self, zone: Zone, key: &TimeKey) -> bool {
         match zone {
             Zone::Utc => true,
-            Zone::QuarterHours => {
+            Zone::Named => {
                 key.grain.nests_in(Grain::QUARTER_HOUR) && self.recent.contains(&key.operand)
             }
             Zone::Other => false,
@@ -274,18 +296,33 @@ impl<'a> Deriver<'a> {
             .filter(|bucket| !is_day || bucket.key.grain.keeps_midnights())
             .collect();
         let coarsest = buckets.first()?;
-        let point = self
+        let turn = self
             .point(constant, &timestamp)
-            .map(|point| match constant {
-                // A text takes the type of what it is compared with, and a date cuts off the time.
-                Scalar::Literal(_) if is_day => point.midnight(),
-                _ => point,
+            .and_then(|Point { civil, is_shown }| {
+                let civil = match constant {
+                    // A text takes the type of what it is compared with, and a date cuts off the time.
+                    Scalar::Literal(_) if is_day => civil.midnight(),
+                    _ => civil,
+                };
+                let turn = turning_point(op, civil, resolution)?;
+                let premise = match is_shown {
+                    true => Some(Premise::clocks_keep_side(op, constant, turn, is_day)?),
+                    false => None,
+                };
+                Some((turn, premise))
             });
-        let turn = point.and_then(|point| turning_point(op, point, resolution));
-        let aligned = buckets
-            .iter()
-            .find(|bucket| turn.is_some_and(|turn| bucket.key.grain.begins_at(turn)));
-        let Some(StoredBucket { key, beginning }) = aligned else {
+        let aligned = turn.and_then(|(turn, premise)| {
+            let mut buckets = buckets.iter();
+            let found = buckets.find(|bucket| bucket.key.grain.begins_at(turn))?;
+            self.presume(premise.as_ref());
+            Some(found)
+        });
+        let Some(StoredBucket {
+            key,
+            beginning,
+            premise,
+        }) = aligned
+        else {
             let detail = format!(
                 "{}: the rollup keeps {}",
                 self.label(conjunct),
@@ -293,6 +330,7 @@ impl<'a> Deriver<'a> {
             );
             return Some(Err(Reason::new(Code::BucketUnaligned, detail)));
         };
+        self.presume(premise.as_ref());
         let beginning = match (is_day, key.stored_as_date) {
             (true, true) => stored_column(key.position),
             (true, false) => beginning.clone().cast(TypeName::plain("date", types::DATE)),
@@ -301,18 +339,30 @@ impl<'a> Deriver<'a> {
         Some(Ok(Scalar::binary(op, beginning, constant.clone())))
     }
 
-    /// What clocks show at the constant: those of the session when it is compared with an instant.
-    fn point(&self, constant: &Scalar, operand: &Scalar) -> Option<Civil> {
+    /// What clocks show at the constant: those of the session when it is an instant.
+    fn point(&self, constant: &Scalar, operand: &Scalar) -> Option<Point> {
         let is_instant =
             types::type_of(operand, &self.tables).is_some_and(|ty| ty.oid.0 == types::TIMESTAMPTZ);
-        let point = time::constant(constant, is_instant || self.zone == Zone::Utc);
-        match constant {
-            // In UTC, where buckets begin alike.
-            Scalar::Literal(Literal::String(text)) if is_instant => {
-                point.or_else(|| Civil::parse_utc(text))
+        let is_alike = is_instant || self.zone == Zone::Utc;
+        let point = match (time::constant(constant, is_alike), constant) {
+            (None, Scalar::Literal(Literal::String(text))) if is_instant => {
+                // In UTC, where buckets begin alike.
+                Civil::parse_utc(text)
             }
-            _ => point,
-        }
+            (point, _) => point,
+        };
+        let alike = point.map(|civil| Point {
+            civil,
+            is_shown: false,
+        });
+        let shown = || {
+            let civil = time::constant(constant, true)?;
+            (self.zone == Zone::Named && !is_alike).then_some(Point {
+                civil,
+                is_shown: true,
+            })
+        };
+        alike.or_else(shown)
     }
 
     /// The timestamp that a compared value is a day of, or is itself.

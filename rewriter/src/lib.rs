@@ -46,6 +46,7 @@ mod outer;
 mod parse;
 mod place;
 mod plan;
+mod premise;
 mod print;
 mod projection;
 pub mod query;
@@ -66,11 +67,13 @@ mod zone;
 
 pub use matching::Step;
 pub use parse::STATEMENT_BYTES_MAX;
+pub use premise::Premise;
 pub use print::{quote_identifier, quote_qualified};
 pub use reason::{Code, Reason};
 pub use rollup::{Rollup, RollupDefinition, Stored, StoredColumn};
 pub use wrapped::Wrapping;
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use catalog::{Catalog, Oid};
@@ -105,6 +108,8 @@ pub struct Match {
     pub query: Option<String>,
     /// The obligations and what discharged them.
     pub proof: Vec<Step>,
+    /// What PostgreSQL has to say of its clocks before the match may be used.
+    pub premises: BTreeSet<Premise>,
 }
 
 /// Whether and how a statement can be answered from rollups.

@@ -3,6 +3,9 @@
 //! The obligations are those of Goldstein and Larson (2001), section 3: the same tables, rows that
 //! the rollup has all of, compensating predicates, groups and aggregates that can be derived.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use crate::aggregate::AggregateDeriver;
 use crate::block::{Attachment, Block, Distinct, Occurrence, OrderItem, Output, Source, Tables};
 use crate::catalog::{AttNum, Catalog};
@@ -16,6 +19,7 @@ use crate::implication::{as_bound, implies, is_made_equal};
 use crate::joins::{Joins, Removal};
 use crate::left_joins::{FoundRows, LeftJoins};
 use crate::mapping::{Mapping, joined_back, mappings};
+use crate::premise::Premise;
 use crate::reason::{Code, Reason};
 use crate::rollup::RollupDefinition;
 use crate::time::{self, Civil};
@@ -36,6 +40,8 @@ pub struct Step {
 pub(crate) struct Derived {
     pub(crate) block: Block,
     pub(crate) proof: Vec<Step>,
+    /// What the server has to say of its clocks.
+    pub(crate) premises: BTreeSet<Premise>,
 }
 
 /// What every match attempt reads.
@@ -98,6 +104,7 @@ impl Matcher<'_> {
         };
         let finite = finite_times(&query.predicates, &rollup.classes);
         let recent = recent_times(&query.predicates, &rollup.classes);
+        let premises = RefCell::default();
         let attempt = Attempt {
             query: &query,
             mapping,
@@ -109,6 +116,7 @@ impl Matcher<'_> {
                 zone: self.zone,
                 finite: &finite,
                 recent: &recent,
+                premises: &premises,
             },
         };
         attempt.derive()
@@ -204,7 +212,18 @@ impl Attempt<'_> {
             rule: "grouped by",
             detail: self.keys_used(&block),
         });
-        Ok(Derived { block, proof })
+        let premises = self.deriver.premises.borrow().clone();
+        if !premises.is_empty() {
+            proof.push(Step {
+                rule: "asked of the server",
+                detail: "how the zone's clocks change".to_owned(),
+            });
+        }
+        Ok(Derived {
+            block,
+            proof,
+            premises,
+        })
     }
 
     /// The rollup's tables that the query does not read must each be removable.

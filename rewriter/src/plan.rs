@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use crate::block::{Block, Occurrence, Tables};
 use crate::candidates::{Candidates, MATCHES_MAX, REASONS_MAX};
@@ -15,6 +16,7 @@ use crate::functions::Volatility;
 use crate::joins::without_redundant_joins;
 use crate::matching::{Derived, Matcher, Step};
 use crate::outer::with_rejected_nulls_inner;
+use crate::premise::Premise;
 use crate::query::{Body, Query};
 use crate::reason::{Code, Reason};
 use crate::volatility::volatility;
@@ -34,6 +36,7 @@ struct Alternative {
     rollup: usize,
     block: Block,
     proof: Vec<Step>,
+    premises: BTreeSet<Premise>,
 }
 
 /// What can be said of a statement.
@@ -94,10 +97,18 @@ fn site<'q>(block: &'q Block, context: Context<'_>) -> Site<'q> {
             (Err(reason), Some(block)) => matcher.derive(block, definition).map_err(|_| reason),
             (derived, _) => derived,
         };
-        let found = derived.map(|Derived { block, proof }| Alternative {
-            rollup,
-            block,
-            proof,
+        let found = derived.map(|derived| {
+            let Derived {
+                block,
+                proof,
+                premises,
+            } = derived;
+            Alternative {
+                rollup,
+                block,
+                proof,
+                premises,
+            }
         });
         Some(found.map_err(|reason| reason.of_rollup(&definition.name)))
     };
@@ -223,6 +234,10 @@ fn statement(query: &Query, chosen: &[(&Block, &Alternative)], context: Context<
         proof: chosen
             .iter()
             .flat_map(|(_, alternative)| alternative.proof.clone())
+            .collect(),
+        premises: chosen
+            .iter()
+            .flat_map(|(_, alternative)| alternative.premises.clone())
             .collect(),
     }
 }

@@ -44,6 +44,14 @@ impl Civil {
         Civil(self.0 - self.0.rem_euclid(DAY))
     }
 
+    /// What `TIMESTAMP '…'` reads, of a whole minute.
+    pub(crate) fn minute_text(self) -> String {
+        let (year, month, day) = date_of(self.0.div_euclid(DAY));
+        let minute = self.0.rem_euclid(DAY) / MINUTE;
+        let (hour, minute) = (minute / 60, minute % 60);
+        format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}")
+    }
+
     /// The month in which this is the first instant, counted from January of year 0; `None` for others.
     pub(crate) fn month_begun(self) -> Option<i64> {
         if self.0.rem_euclid(DAY) != 0 {
@@ -210,6 +218,10 @@ mod tests {
         assert_eq!(month("2024-03-01"), Some(2024 * 12 + 2));
         assert_eq!(month("2024-03-01 00:00:00.000001"), None);
         assert_eq!(month("2024-02-29"), None);
+        for text in ["2024-02-29 23:59", "1979-10-02 00:00", "2000-01-01 12:30"] {
+            let read = Civil::parse(text).map(Civil::minute_text);
+            assert_eq!(read.as_deref(), Some(text));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod harness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::path::Path;
 
 use harness::{CaseFile, Kind, case_files, ddl, difference, schema_sql};
 use pgstar_rewriter::catalog::Catalog;
@@ -139,6 +140,59 @@ fn every_code_of_the_rewriter_has_a_case() {
         .map(|code| code.as_str())
         .collect();
     assert!(without.is_empty(), "no case for {without:?}");
+}
+
+/// The numbers behind "trap" or "traps" in a case's comment.
+fn traps_named(comment: &str) -> Vec<usize> {
+    let mut numbers = vec![];
+    let mut is_list = false;
+    for word in comment.split(|c: char| c.is_whitespace() || "(),.:".contains(c)) {
+        match word.parse() {
+            Ok(number) if is_list => numbers.push(number),
+            _ => {
+                is_list = matches!(word, "trap" | "traps" | "Trap" | "Traps")
+                    || is_list && matches!(word, "and" | "")
+            }
+        }
+    }
+    numbers
+}
+
+#[test]
+fn every_trap_is_held_by_a_case_or_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let document = std::fs::read_to_string(root.join("docs/traps.md")).unwrap();
+    let comments: BTreeMap<String, String> = case_files()
+        .iter()
+        .flat_map(|file| file.entries())
+        .map(|entry| (entry.name.clone(), entry.comment.clone()))
+        .collect();
+    let mut wanted = 1..;
+    for row in document.lines() {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [_, number, _, held, _] = cells[..] else {
+            continue;
+        };
+        let Ok(number) = number.parse::<usize>() else {
+            continue;
+        };
+        assert_eq!(Some(number), wanted.next());
+        let holders: Vec<&str> = held.split('`').skip(1).step_by(2).collect();
+        assert!(!holders.is_empty(), "nothing holds trap {number}");
+        for holder in holders {
+            match comments.get(holder) {
+                Some(comment) => assert!(
+                    traps_named(comment).contains(&number),
+                    "{holder} does not name trap {number}"
+                ),
+                None => assert!(
+                    root.join(holder).is_file(),
+                    "{holder} is neither a case nor a file"
+                ),
+            }
+        }
+    }
+    assert_eq!(wanted.next(), Some(91));
 }
 
 #[test]

@@ -248,7 +248,13 @@ const DAYS: &[&str] = &[
     "2024-12-30",
     "2025-01-01",
     "1999-12-31",
+    "2011-12-31",
+    "2024-04-26",
+    "1969-07-20",
+    "1899-12-31",
+    "0044-03-15 BC",
     "infinity",
+    "-infinity",
 ];
 const TIMES: &[&str] = &[
     "00:00:00",
@@ -300,8 +306,15 @@ fn value(
         1082 => format!("'{}'", random.pick(DAYS)),
         1083 => format!("'{}'", random.pick(TIMES)),
         1114 | 1184 => {
-            let (day, time) = (random.pick(&DAYS[..13]), random.pick(TIMES));
-            format!("'{day} {time}'")
+            let day = *random.pick(DAYS);
+            let time = match day {
+                "infinity" | "-infinity" => "",
+                _ => random.pick::<&str>(TIMES),
+            };
+            match day.strip_suffix(" BC") {
+                Some(day) => format!("'{day} {time} BC'"),
+                None => format!("'{day} {time}'"),
+            }
         }
         1186 => format!(
             "'{}'",

@@ -9,9 +9,10 @@ pub mod neighbours;
 pub mod ordered;
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pgstar_postgres::connect::{Connection, Connector};
-use pgstar_rewriter::Rollup;
+use pgstar_rewriter::{Match, Premise, Rollup};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, SimpleQueryMessage};
 
@@ -20,6 +21,8 @@ use tokio_postgres::{Config, SimpleQueryMessage};
 pub struct Answer {
     /// Name, type and type modifier of each column.
     pub columns: Vec<(String, u32, i32)>,
+    /// The types of the parameters.
+    pub types: Vec<u32>,
     /// The values as text; `None` is NULL.
     pub rows: Vec<Vec<Option<String>>>,
 }
@@ -63,8 +66,13 @@ pub fn code_of(failure: &str) -> SqlState {
     SqlState::from_code(failure.split(' ').next().unwrap())
 }
 
-/// Describes and runs a statement without parameters.
+/// Describes and runs a statement; one with parameters is only described.
 pub async fn ask(client: &Connection, sql: &str) -> Outcome {
+    ask_with(client, sql, &[]).await
+}
+
+/// The same with what its parameters are bound to, as texts.
+pub async fn ask_with(client: &Connection, sql: &str, parameters: &[String]) -> Outcome {
     let statement = match client.prepare(sql).await {
         Ok(statement) => statement,
         Err(error) => return Outcome::Refused(sqlstate(&error)),
@@ -80,20 +88,47 @@ pub async fn ask(client: &Connection, sql: &str) -> Outcome {
             )
         })
         .collect();
-    if !statement.params().is_empty() {
+    let types = statement.params().iter().map(|ty| ty.oid()).collect();
+    if statement.params().len() != parameters.len() {
         // Only the description can be compared without values.
         return Outcome::Answer(Answer {
             columns,
+            types,
             rows: vec![],
         });
     }
-    match client.simple_query(sql).await {
+    let answer = match parameters {
+        [] => client.simple_query(sql).await,
+        parameters => executed(client, sql, parameters).await,
+    };
+    match answer {
         Ok(messages) => Outcome::Answer(Answer {
             columns,
+            types,
             rows: messages.iter().filter_map(row).collect(),
         }),
         Err(error) => Outcome::Failed(sqlstate(&error)),
     }
+}
+
+static PREPARED: AtomicUsize = AtomicUsize::new(0);
+
+/// Prepared and executed with these values. What cannot be read as the parameter's type fails, as when it is bound.
+async fn executed(
+    client: &Connection,
+    sql: &str,
+    parameters: &[String],
+) -> Result<Vec<SimpleQueryMessage>, tokio_postgres::Error> {
+    let values = parameters.iter().map(|value| format!("'{value}'"));
+    let values = values.collect::<Vec<_>>().join(", ");
+    // An error may end the transaction, in which the name could not be given back.
+    let name = format!("asked_{}", PREPARED.fetch_add(1, Ordering::Relaxed));
+    client
+        .batch_execute(&format!("PREPARE {name} AS {sql}"))
+        .await?;
+    client
+        .simple_query(&format!("EXECUTE {name} ({values})"))
+        .await
 }
 
 fn row(message: &SimpleQueryMessage) -> Option<Vec<Option<String>>> {
@@ -207,6 +242,23 @@ fn without_trailing_zeros(value: &Option<String>) -> Option<String> {
     } else {
         text.clone()
     })
+}
+
+/// Whether the server's clocks are as the match needs them in a session of this zone.
+pub async fn premises_hold(client: &Connection, found: &Match) -> bool {
+    for premise in &found.premises {
+        if !premise_holds(client, premise).await {
+            return false;
+        }
+    }
+    true
+}
+
+/// Asked in the session as it is, whose names hide nothing.
+async fn premise_holds(client: &Connection, premise: &Premise) -> bool {
+    let row = client.query_one(premise.sql(), &[]).await;
+    row.unwrap_or_else(|error| panic!("{} in\n{}", sqlstate(&error), premise.sql()))
+        .get(0)
 }
 
 /// Builds each rollup's table.

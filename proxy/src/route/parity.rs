@@ -1,11 +1,12 @@
-//! Describe parity: a rewritten statement is used only if PostgreSQL itself gives both statements the
-//! same columns: count, names, types and modifiers (and the same parameters).
+//! What PostgreSQL has to say before a match is used: that both statements have the same columns (count,
+//! names, types and modifiers, and the same parameters), and that its clocks are as the proof needs them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use moka::sync::Cache;
 use pgstar_postgres::connect::Connection;
-use pgstar_postgres::describe::{DescribeError, Description, describe};
-use pgstar_rewriter::{Code, Match, Reason, Wrapping};
+use pgstar_postgres::describe::{DescribeError, Description, describe, holds};
+use pgstar_rewriter::{Code, Match, Premise, Reason, Wrapping};
 use tokio::sync::Semaphore;
 
 use super::decisions::{Decided, Parity};
@@ -15,12 +16,17 @@ use crate::warehouse::Warehouse;
 /// Connections that statements are described on; more questions than that wait.
 const CONNECTIONS_MAX: usize = 4;
 
+/// How many answers about clocks are remembered.
+const PREMISES_MAX: u64 = 10_000;
+
 /// Asks PostgreSQL, on connections of pgstar's own.
 #[derive(Debug)]
 pub(super) struct Describer {
     warehouse: Arc<Warehouse>,
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
+    /// By premise and time zone: what PostgreSQL said of it.
+    clocks: Cache<(Premise, String), bool>,
 }
 
 impl Describer {
@@ -29,6 +35,7 @@ impl Describer {
             warehouse,
             idle: Mutex::default(),
             permits: Semaphore::new(CONNECTIONS_MAX),
+            clocks: Cache::new(PREMISES_MAX),
         }
     }
 
@@ -47,11 +54,49 @@ impl Describer {
         ) else {
             return Err(Reason::new(Code::NotBuilt, ""));
         };
-        let ask = || self.compare_all(decided, found, facts, binding);
+        let ask = || self.ask(decided, found, facts, binding);
         match cell.get_or_try_init(ask).await {
             Ok(parity) => parity.clone(),
             Err(trouble) => Err(Reason::new(Code::DescribeMismatch, trouble.to_string())),
         }
+    }
+
+    async fn ask(
+        &self,
+        decided: &Decided,
+        found: &Match,
+        facts: &SessionFacts,
+        binding: Option<&Binding>,
+    ) -> Result<Parity, DescribeTrouble> {
+        for premise in &found.premises {
+            if !self.holds(premise, &facts.time_zone).await? {
+                let detail = format!("the clocks of {} change near there", facts.time_zone);
+                return Ok(Err(Reason::new(Code::BucketUnaligned, detail)));
+            }
+        }
+        self.compare_all(decided, found, facts, binding).await
+    }
+
+    /// Whether the server's clocks are as the premise says.
+    async fn holds(&self, premise: &Premise, time_zone: &str) -> Result<bool, DescribeTrouble> {
+        let key = (premise.clone(), time_zone.to_owned());
+        if let Some(known) = self.clocks.get(&key) {
+            return Ok(known);
+        }
+        let _permit = self
+            .permits
+            .acquire()
+            .await
+            .map_err(|_| DescribeTrouble::Closed)?;
+        let mut connection = self.connection().await?;
+        let answer = match holds(&mut connection, premise, time_zone).await {
+            Ok(answer) => answer,
+            Err(DescribeError::Refused { .. }) => false,
+            Err(error) => return Err(DescribeTrouble::Describe(error)),
+        };
+        self.clocks.insert(key, answer);
+        self.keep(connection);
+        Ok(answer)
     }
 
     /// Compares the statements, and where they only hold a query, those queries first.
@@ -103,11 +148,15 @@ impl Describer {
             Ok(description) => description,
             Err(error) => return self.refused(error, Code::DescribeMismatch),
         };
+        self.keep(connection);
+        Ok(parity(&original, &rewritten))
+    }
+
+    fn keep(&self, connection: Connection) {
         self.idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(connection);
-        Ok(parity(&original, &rewritten))
     }
 
     async fn connection(&self) -> Result<Connection, DescribeTrouble> {

@@ -217,6 +217,10 @@ pub(super) fn derived_key(key: &str, ty: Type, random: &mut Random) -> String {
             "@ * 1.5",
             "abs(@)",
             "-@",
+            "CASE @ WHEN 1 THEN 'one' WHEN 2 THEN NULL ELSE 'more' END",
+            "CASE WHEN @ IS NULL THEN 'none' WHEN @ IN (1, 2) THEN 'few' END",
+            "@::numeric(9,2)",
+            "greatest(@, 2)",
         ],
         Type::Text => &[
             "@",
@@ -351,6 +355,35 @@ pub(super) fn filter_on_key(key: &str, ty: Type, random: &mut Random) -> String 
     }
 }
 
+/// A range as Superset writes it: half open, of whole days, which may be those on which clocks change.
+fn superset_range(random: &mut Random) -> String {
+    let day = |random: &mut Random| {
+        *random.pick(&[
+            "1970-01-01",
+            "2011-12-31",
+            "2023-01-01",
+            "2024-01-01",
+            "2024-02-01",
+            "2024-03-10",
+            "2024-03-11",
+            "2024-03-31",
+            "2024-04-26",
+            "2024-10-27",
+            "2024-11-03",
+            "2025-01-01",
+        ])
+    };
+    let (from, to) = (day(random), day(random));
+    let bound =
+        |day: &str| format!("TO_TIMESTAMP('{day} 00:00:00.000000', 'YYYY-MM-DD HH24:MI:SS.US')");
+    match random.below(4) {
+        0 => format!("@ >= {}", bound(from)),
+        1 => format!("@ > {}", bound(from)),
+        2 => format!("@ <= TO_TIMESTAMP('{to} 23:59:59.999999', 'YYYY-MM-DD HH24:MI:SS.US')"),
+        _ => format!("@ >= {} AND @ < {}", bound(from), bound(to)),
+    }
+}
+
 pub(super) fn predicate(column: &str, ty: Type, random: &mut Random) -> String {
     let comparison = *random.pick(&["=", "<>", "<", "<=", ">", ">="]);
     let text = match ty {
@@ -406,6 +439,7 @@ pub(super) fn predicate(column: &str, ty: Type, random: &mut Random) -> String {
                 1 => format!("@ BETWEEN '2024-01-01' AND '{day}'"),
                 2 => format!("@ >= TO_TIMESTAMP('{}', 'YYYY-MM-DD')", &day[..10]),
                 3 => format!("@ < DATE '{day}'"),
+                4 if random.chance(50) => superset_range(random),
                 4 => format!("@ >= TIMESTAMP '{day}'"),
                 // Where clocks skip this hour, other local times are the same instant.
                 5 if random.chance(30) => "@ = TIMESTAMPTZ '2024-03-10 03:30:00-04'".to_owned(),
@@ -421,8 +455,9 @@ pub(super) fn predicate(column: &str, ty: Type, random: &mut Random) -> String {
                 "2024-10-27 00:00",
                 "2025-01-01",
             ]);
-            match random.below(4) {
+            match random.below(5) {
                 0 => format!("@ >= TO_TIMESTAMP('{}', 'YYYY-MM-DD')", &moment[..10]),
+                4 => superset_range(random),
                 1 => format!("@ >= '2024-01-01' AND @ < '{moment}'"),
                 2 => format!("@ < DATE '{}'", &moment[..10]),
                 _ => format!("@ {comparison} '{moment}'"),

@@ -11,7 +11,7 @@ impl Star {
     /// The query inside, or as a part of, a larger statement; nothing when it does not lend itself to it.
     pub(super) fn formed(&self, query: &Shape, random: &mut Random) -> Option<Written> {
         let parts = self.parts(query, random);
-        let sql = match random.below(15) {
+        let sql = match random.below(19) {
             0 => rowcount(&parts, random),
             1 | 2 => reaggregated(query, &parts, random)?,
             3 => self.union(query, random),
@@ -23,12 +23,65 @@ impl Star {
             11 => return Some(limited(&parts, random)),
             12 => distinct_on(query, &parts)?,
             13 => common(&parts, random),
+            14 => self.union_below(query, random)?,
+            15 => shown_twice(query, parts, random)?,
+            16 => more_windows(query, parts, random)?,
+            17 => self.outer_joined(query, random)?,
             _ => ordered_by_hidden(query, parts, random)?,
         };
-        Some(Written {
-            sql,
-            is_total: false,
-        })
+        Some(Written::of(sql))
+    }
+
+    /// Two arms of rows or of cells below one aggregation.
+    fn union_below(&self, query: &Shape, random: &mut Random) -> Option<String> {
+        let mut other = query.clone();
+        if random.chance(50) {
+            other.filters.pop();
+        }
+        let key = query.keys.len().checked_sub(1)?;
+        let measure = key + 1;
+        query.aggregates.first()?;
+        let operator = *random.pick(&["UNION ALL", "UNION ALL", "UNION ALL", "UNION"]);
+        let arms = match random.chance(50) {
+            true => (
+                self.parts(query, random).sql(),
+                self.parts(&other, random).sql(),
+            ),
+            // Rows: what would be grouped, and a number to add up.
+            false => {
+                let number = self
+                    .visible(&query.joins)
+                    .into_iter()
+                    .find(|(_, ty)| *ty == Type::Integer)?
+                    .0;
+                let rows = |shape: &Shape| {
+                    let (from, filter) = self.from(&shape.joins, &shape.filters, false);
+                    plain(&format!(
+                        "SELECT {} AS c{key}, {number} AS c{measure}\nFROM {from}{filter}",
+                        shape.keys[key]
+                    ))
+                };
+                (rows(query), rows(&other))
+            }
+        };
+        let function = random.pick(&["sum", "sum", "max", "count", "avg"]);
+        let (one, two) = arms;
+        Some(format!(
+            "SELECT c{key} AS k, {function}(c{measure}) AS m, count(*) AS n\nFROM (\n{one}\n{operator}\n{two}\n) AS v\nGROUP BY c{key}"
+        ))
+    }
+
+    /// With its first join turned around, or kept on both sides.
+    fn outer_joined(&self, query: &Shape, random: &mut Random) -> Option<String> {
+        let sql = self.parts(query, random).sql();
+        let kind = *random.pick(&["RIGHT JOIN", "FULL JOIN"]);
+        match sql.contains("LEFT JOIN ") {
+            true => Some(sql.replacen("LEFT JOIN", kind, 1)),
+            false if sql.contains("\nFROM f JOIN ") => {
+                Some(sql.replacen(" JOIN ", &format!(" {kind} "), 1))
+            }
+            false => None,
+        }
     }
 
     /// The query and a sister of it with another filter, one below the other.
@@ -132,7 +185,13 @@ fn windowed(query: &Shape, mut parts: Parts, random: &mut Random) -> Option<Stri
 fn grouping_sets(query: &Shape, mut parts: Parts, random: &mut Random) -> Option<String> {
     let first = query.keys.first()?.clone();
     let keys = query.keys.join(", ");
-    parts.group_by = match random.below(4) {
+    let positions: Vec<String> = (1..=query.keys.len()).map(|at| at.to_string()).collect();
+    let positions = positions.join(", ");
+    parts.group_by = match random.below(8) {
+        4 => format!("\nGROUP BY ROLLUP ({positions})"),
+        5 => format!("\nGROUP BY CUBE (({keys}), {first})"),
+        6 => format!("\nGROUP BY {first}, ROLLUP ({keys})"),
+        7 => format!("\nGROUP BY GROUPING SETS ((1), ({positions}), (), ())"),
         0 => format!("\nGROUP BY ROLLUP ({keys})"),
         1 => format!("\nGROUP BY CUBE ({keys})"),
         2 => format!("\nGROUP BY GROUPING SETS (({keys}), ())"),
@@ -198,9 +257,66 @@ fn limited(parts: &Parts, random: &mut Random) -> Written {
         _ => format!("LIMIT {to}"),
     };
     Written {
-        sql: format!("{}{order}\n{page}", parts.sql()),
         is_total: true,
+        ..Written::of(format!("{}{order}\n{page}", parts.sql()))
     }
+}
+
+/// With one output repeated, and groups by position and by expression at once.
+fn shown_twice(query: &Shape, mut parts: Parts, random: &mut Random) -> Option<String> {
+    let key = query.keys.first()?.clone();
+    parts.items.push(format!("{key} AS again"));
+    let last = parts.items.len();
+    let keys = query.keys.join(", ");
+    parts.group_by = match random.below(5) {
+        0 => format!("\nGROUP BY {keys}, {last}"),
+        1 => format!("\nGROUP BY ROLLUP ({last}, 1)"),
+        2 => format!("\nGROUP BY GROUPING SETS (({keys}), ({last}))"),
+        3 => format!("\nGROUP BY {last}, {keys}"),
+        _ => format!("\nGROUP BY {keys}"),
+    };
+    Some(parts.sql())
+}
+
+/// Window functions over an order that leaves nothing open, with frames and names.
+fn more_windows(query: &Shape, mut parts: Parts, random: &mut Random) -> Option<String> {
+    let aggregate = query.aggregates.first()?;
+    query.keys.first()?;
+    let keys = query.keys.join(", ");
+    let frame = *random.pick(&[
+        "",
+        " ROWS BETWEEN 1 PRECEDING AND CURRENT ROW",
+        " ROWS UNBOUNDED PRECEDING",
+        " RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING",
+        " GROUPS BETWEEN CURRENT ROW AND 1 FOLLOWING",
+    ]);
+    let function = match random.below(7) {
+        0 => "row_number()".to_owned(),
+        1 => format!("lag({aggregate}, 1)"),
+        2 => format!("lead({aggregate})"),
+        3 => format!("first_value({aggregate})"),
+        4 => "ntile(3)".to_owned(),
+        5 => "dense_rank()".to_owned(),
+        _ => "sum(count(*))".to_owned(),
+    };
+    let first = &query.keys[0];
+    let window = match random.below(3) {
+        0 => format!("PARTITION BY {first} ORDER BY {keys}"),
+        1 => format!("ORDER BY {keys} DESC NULLS LAST"),
+        _ => format!("ORDER BY {keys}"),
+    };
+    Some(match random.chance(30) {
+        true => {
+            parts.items.push(format!("{function} OVER w AS w"));
+            format!("{}\nWINDOW w AS ({}{frame})", parts.sql(), plain(&window))
+        }
+        false => {
+            parts
+                .items
+                .push(format!("{function} OVER ({window}{frame}) AS w"));
+            parts.sql()
+        }
+    })
 }
 
 /// The group that comes first of those with equal first keys.

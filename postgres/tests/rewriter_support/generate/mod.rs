@@ -10,6 +10,7 @@ mod forms;
 mod render;
 mod shape;
 mod star;
+mod views;
 
 pub use render::Written;
 pub use shape::Shape;

@@ -11,6 +11,54 @@ pub struct Written {
     pub sql: String,
     /// Its rows come in one order only, also where it has a LIMIT.
     pub is_total: bool,
+    /// What `$1`, `$2` and so on are bound to, as text.
+    pub parameters: Vec<String>,
+}
+
+impl Written {
+    pub fn of(sql: String) -> Written {
+        Written {
+            sql,
+            is_total: false,
+            parameters: vec![],
+        }
+    }
+
+    /// Puts parameters in the place of constants that something is compared with.
+    fn bind(&mut self, random: &mut Random) {
+        let mut rest = self.sql.as_str();
+        let mut text = String::new();
+        while let Some(at) = rest.find(['=', '<', '>']) {
+            let (before, after) = rest.split_at(at + 1);
+            text += before;
+            rest = after;
+            let Some(constant) = rest.strip_prefix(' ').and_then(constant) else {
+                continue;
+            };
+            if random.chance(60) {
+                self.parameters.push(constant.trim_matches('\'').to_owned());
+                text += &format!(" ${}", self.parameters.len());
+                rest = &rest[1 + constant.len()..];
+            }
+        }
+        text += rest;
+        self.sql = text;
+    }
+}
+
+/// A number, or a text without quotes in it, that something else begins behind.
+fn constant(text: &str) -> Option<&str> {
+    let end = match text.strip_prefix('\'') {
+        Some(inside) => 2 + inside.find('\'')?,
+        None => text
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(text.len()),
+    };
+    let ends = text[end..]
+        .chars()
+        .next()
+        .is_none_or(|next| matches!(next, ' ' | '\n' | ')'));
+    (end > 0 && ends).then(|| &text[..end])
 }
 
 /// The parts of a grouped SELECT.
@@ -55,16 +103,22 @@ impl Star {
     /// The query in the way that this seed says.
     pub fn query_sql(&self, query: &Shape, seed: u64) -> Written {
         let random = &mut Random(seed);
-        if random.chance(40)
-            && let Some(written) = self.formed(query, random)
-        {
-            return written;
+        let over_view = match random.chance(50) {
+            true => self.over_view(query, random),
+            false => None,
+        };
+        let mut written = match over_view {
+            Some(sql) => Written::of(sql),
+            None if random.chance(45) => {
+                let formed = self.formed(query, random);
+                formed.unwrap_or_else(|| Written::of(self.flat(query, random)))
+            }
+            None => Written::of(self.flat(query, random)),
+        };
+        if random.chance(15) {
+            written.bind(random);
         }
-        let sql = self.flat(query, random);
-        Written {
-            sql,
-            is_total: false,
-        }
+        written
     }
 
     /// Plain parts, with names `c0`, `c1` and so on.
@@ -102,6 +156,8 @@ impl Star {
             let name = match random.below(6) {
                 0 => "a".to_owned(),
                 1 => format!("\"Weird {position} \"\"x\"\"\""),
+                // Perhaps the name of an input column, which GROUP BY then means.
+                2 if random.chance(50) => random.pick(self.attributes_of("f")).name.clone(),
                 _ => format!("c{position}"),
             };
             let name = if names.contains(&name) {
@@ -119,6 +175,9 @@ impl Star {
         };
         let group_by = match distinct {
             "" if random.chance(50) => group_by_positions(query.keys.len()),
+            "" if random.chance(15) && !query.keys.is_empty() => {
+                format!("\nGROUP BY {}", names[..query.keys.len()].join(", "))
+            }
             "" if query.keys.is_empty() => String::new(),
             "" => format!("\nGROUP BY {}", query.keys.join(", ")),
             _ => String::new(),
@@ -264,7 +323,7 @@ impl Star {
 }
 
 /// The name of a sub-select's column for one of its tables' columns.
-fn flattened(column: &str) -> String {
+pub(super) fn flattened(column: &str) -> String {
     column
         .replace('.', "_")
         .replace(|c: char| !c.is_alphanumeric() && c != '_', "")
@@ -284,7 +343,7 @@ pub(super) fn plain(sql: &str) -> String {
 }
 
 /// `{alias.column}` as the sub-select's column.
-fn renamed(sql: &str) -> String {
+pub(super) fn renamed(sql: &str) -> String {
     let mut text = String::new();
     for (position, piece) in sql.split('{').enumerate() {
         match piece.split_once('}') {

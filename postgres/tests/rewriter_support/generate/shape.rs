@@ -61,7 +61,7 @@ impl Shape {
 }
 
 impl Star {
-    fn joins(&self, random: &mut Random) -> Vec<Join> {
+    pub(super) fn joins(&self, random: &mut Random) -> Vec<Join> {
         let mut joins: Vec<Join> = vec![];
         for (dimension, description) in self.dimensions.iter().enumerate() {
             let parent_is_there = description.parent == "f"
@@ -80,7 +80,7 @@ impl Star {
     }
 
     /// Every column that these joins make visible, with its type.
-    fn visible(&self, joins: &[Join]) -> Vec<(String, Type)> {
+    pub(super) fn visible(&self, joins: &[Join]) -> Vec<(String, Type)> {
         let joined = joins
             .iter()
             .map(|join| self.dimensions[join.dimension].alias.as_str());
@@ -98,7 +98,15 @@ impl Star {
 
     /// A rollup's shape: raw columns and buckets as keys.
     pub fn rollup(&self, random: &mut Random) -> Shape {
-        let joins = self.joins(random);
+        let joins = match self.views.is_empty() || random.chance(60) {
+            true => self.joins(random),
+            false => random.pick(&self.views).joins.clone(),
+        };
+        self.rollup_over(joins, random)
+    }
+
+    /// The same over these joins.
+    pub(super) fn rollup_over(&self, joins: Vec<Join>, random: &mut Random) -> Shape {
         let visible = self.visible(&joins);
         let mut shape = Shape {
             joins,

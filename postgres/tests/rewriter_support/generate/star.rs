@@ -1,6 +1,7 @@
 //! A random star or snowflake: tables, types, and how far its keys can be trusted.
 
 use super::Type;
+use super::views::View;
 use crate::rewriter_support::data::Random;
 
 /// How a dimension hangs on its parent.
@@ -47,6 +48,7 @@ pub struct Star {
     pub(super) dimensions: Vec<Dimension>,
     /// The attributes of each table; several aliases may share one.
     pub(super) tables: Vec<(String, Vec<Attribute>)>,
+    pub(super) views: Vec<View>,
 }
 
 /// Types, collations and domains that the tables below use.
@@ -117,6 +119,7 @@ impl Star {
             ddl: TYPES.to_owned(),
             dimensions: vec![],
             tables: vec![],
+            views: vec![],
         };
         let mut keys = Vec::new();
         let mut later = String::new();
@@ -132,6 +135,7 @@ impl Star {
         columns.extend(star.attributes("f", 9 + random.below(5), random));
         star.ddl += &format!("CREATE TABLE f (\n    {}\n);\n\n", columns.join(",\n    "));
         star.ddl += &later;
+        star.add_views(random);
         star
     }
 
