@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, SimpleQueryMessage};
 use tracing::warn;
 
+use crate::aggregation;
 use crate::config::RollupConfig;
 use crate::follower::{Follower, Wanted};
 use crate::guard::{Guard, Mark};
@@ -92,6 +93,8 @@ pub struct Snapshot {
     pub base_tables: Words,
     /// The names of all tables and views: answers to statements that name one may be kept.
     pub any_tables: Words,
+    /// The names of views over them that aggregate, so that a statement which names one need not.
+    pub aggregating_views: Words,
 }
 
 /// Why the database could not be read.
@@ -346,6 +349,7 @@ impl Warehouse {
         }
         snapshot.base_tables = Words::of(snapshot.names_of(&followed));
         snapshot.any_tables = snapshot.all_names();
+        snapshot.aggregating_views = Words::of(snapshot.aggregating_views_of(&followed));
         snapshot.wanted = followed;
         self.follower.want(wanted);
         snapshot.tell_metrics();
@@ -548,7 +552,7 @@ impl Snapshot {
         }
     }
 
-    /// The tables' names, in lower case.
+    /// The names of the tables and of views over them, in lower case.
     fn names_of(&self, tables: &BTreeSet<Oid>) -> Vec<String> {
         let relations = tables
             .iter()
@@ -556,7 +560,9 @@ impl Snapshot {
         let mut names: Vec<String> = relations
             .map(|relation| relation.name.to_ascii_lowercase())
             .collect();
-        names.extend(self.views_of(&names));
+        let views = self
+            .views_whose(&|definition| names.iter().any(|name| definition.contains(name.as_str())));
+        names.extend(views);
         names.sort();
         names.dedup();
         names
@@ -570,8 +576,17 @@ impl Snapshot {
         Words::of(names.take(NAMES_MAX))
     }
 
-    /// The names of views whose definitions name one of these tables, or a view that does.
-    fn views_of(&self, tables: &[String]) -> Vec<String> {
+    /// The names of views over the tables that aggregate.
+    fn aggregating_views_of(&self, tables: &BTreeSet<Oid>) -> Vec<String> {
+        let names = self.names_of(tables);
+        let mut views =
+            self.views_whose(&|definition| aggregation::may_be_in(definition.as_bytes()));
+        views.retain(|view| names.contains(view));
+        views
+    }
+
+    /// The names of views of whose definitions that is so, and of views over these.
+    fn views_whose(&self, is_so: &dyn Fn(&str) -> bool) -> Vec<String> {
         let relations = self.catalog.relations().iter();
         let views: Vec<(String, String)> = relations
             .filter_map(|relation| {
@@ -582,13 +597,12 @@ impl Snapshot {
             .collect();
         let mut found: Vec<String> = vec![];
         loop {
-            let names = |definition: &str| {
-                let mut known = tables.iter().chain(&found);
-                known.any(|name| definition.contains(name.as_str()))
+            let is_one = |definition: &str| {
+                is_so(definition) || found.iter().any(|name| definition.contains(name.as_str()))
             };
             let new = views
                 .iter()
-                .find(|(name, definition)| !found.contains(name) && names(definition));
+                .find(|(name, definition)| !found.contains(name) && is_one(definition));
             match new {
                 Some((name, _)) => found.push(name.clone()),
                 None => return found,

@@ -10,6 +10,7 @@ use sqlparser::ast::{
 
 use crate::block::{Attachment, Occurrence, Source, Tables};
 use crate::catalog::{AttNum, Catalog, Oid, Relation, RelationKind};
+use crate::disjunction::conjuncts;
 use crate::expr::{BinaryOp, ColumnRef, ColumnTypes, Literal, OccurrenceId, Scalar, TypeName};
 use crate::normalize;
 use crate::place::{Alias, Meaning, Place, is_base_table, is_only, single_name};
@@ -82,7 +83,18 @@ impl<'c> FromBuilder<'c> {
         place: &Place<'_>,
     ) -> Result<Scope, Reason> {
         let TableWithJoins { relation, joins } = item;
-        let mut scope = self.factor(relation, place)?;
+        let (mut scope, joins) = match joins.split_first() {
+            Some((
+                Join {
+                    relation: right,
+                    global: _,
+                    join_operator:
+                        JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint),
+                },
+                others,
+            )) => (self.right_join(relation, right, constraint, place)?, others),
+            _ => (self.factor(relation, place)?, joins.as_slice()),
+        };
         for Join {
             relation,
             global: _,
@@ -103,6 +115,29 @@ impl<'c> FromBuilder<'c> {
                 }
                 _ => return Err(Reason::new(Code::UnsupportedJoin, quoted(relation))),
             }
+        }
+        Ok(scope)
+    }
+
+    /// `left RIGHT JOIN right` is `right LEFT JOIN left`, but for the order of columns.
+    fn right_join(
+        &mut self,
+        left: &TableFactor,
+        right: &TableFactor,
+        constraint: &JoinConstraint,
+        place: &Place<'_>,
+    ) -> Result<Scope, Reason> {
+        // USING would show the right side's columns under the common names.
+        let JoinConstraint::On(_) = constraint else {
+            let detail = format!("RIGHT JOIN {} without ON", quoted(right));
+            return Err(Reason::new(Code::UnsupportedJoin, detail));
+        };
+        let right = self.factor(right, place)?;
+        let occurrence = self.occurrences.len();
+        let mut scope = Scope::of(self.whole_factor(left, place)?);
+        let condition = join_condition(&mut scope, right, constraint, place, self)?;
+        if let Some(added) = self.occurrences.get_mut(occurrence) {
+            added.attachment = Attachment::Left(condition);
         }
         Ok(scope)
     }
@@ -575,7 +610,7 @@ fn is_plain_mention(factor: &TableFactor) -> Result<(&ObjectName, Option<&TableA
 /// The conjuncts of a condition over input columns.
 fn condition(expr: &Expr, scope: &Scope, place: &Place<'_>) -> Result<Vec<Scalar>, Reason> {
     let resolver = Resolver::new(scope, place, Aggregates::Refused);
-    Ok(resolver.scalar(expr)?.into_conjuncts())
+    Ok(conjuncts(resolver.scalar(expr)?))
 }
 
 /// Joins the right side's scope to the left's, and returns the join's condition.

@@ -26,6 +26,7 @@ mod candidates;
 pub mod catalog;
 mod derive;
 mod determinism;
+mod disjunction;
 mod emit;
 mod equivalence;
 mod exact;

@@ -1,33 +1,14 @@
 //! Whether a statement's text is worth a decision at all: a scan of bytes, no parsing.
 //!
-//! A statement that could be served groups, aggregates or removes duplicates, and names a table: one of the
-//! rollups', or for the cache alone any. Everything else is relayed without a question to the session.
+//! A statement that could be served groups, aggregates or removes duplicates, or names a view that does, and
+//! names a table or view: one of the rollups', or for the cache alone any. Everything else is relayed without a
+//! question to the session.
 
 use std::sync::LazyLock;
 
+use crate::aggregation;
 use crate::warehouse::Snapshot;
 use crate::words::Words;
-
-/// Words of which a statement that a rollup answers has at least one.
-static AGGREGATE_WORDS: LazyLock<Words> = LazyLock::new(|| {
-    Words::of([
-        "sum",
-        "count",
-        "group",
-        "avg",
-        "min",
-        "max",
-        "distinct",
-        "bool_",
-        "every",
-        "var",
-        "stddev",
-        "_agg",
-        "percentile",
-        "bit_",
-        "mode",
-    ])
-});
 
 static OWN_NAME: LazyLock<Words> = LazyLock::new(|| Words::of(["pgstar"]));
 
@@ -47,7 +28,8 @@ pub(super) fn look(sql: &[u8], snapshot: &Snapshot) -> Look {
     if is_ours() {
         return Look::Answerable;
     }
-    if !may_hold_query(sql) || !AGGREGATE_WORDS.are_in(sql) {
+    let aggregates = || aggregation::may_be_in(sql) || snapshot.aggregating_views.are_in(sql);
+    if !may_hold_query(sql) || !aggregates() {
         return Look::No;
     }
     if snapshot.base_tables.are_in(sql) {
@@ -104,7 +86,8 @@ mod tests {
 
     fn snapshot() -> Snapshot {
         Snapshot {
-            base_tables: Words::of(["lineorder"]),
+            base_tables: Words::of(["lineorder", "revenue_by_year", "lines_of_today"]),
+            aggregating_views: Words::of(["revenue_by_year"]),
             any_tables: Words::of(["other_table"]),
             ..Snapshot::default()
         }
@@ -122,6 +105,7 @@ mod tests {
             "declare c cursor for select max(a) from lineorder",
             "COPY (SELECT max(a) FROM lineorder) TO STDOUT",
             "(SELECT max(a) FROM lineorder)",
+            "SELECT * FROM ssb.Revenue_by_Year ORDER BY 1",
         ] {
             assert_eq!(look(sql.as_bytes(), &snapshot()), Look::Answerable, "{sql}");
         }
@@ -139,6 +123,7 @@ mod tests {
             "SELECT abalance FROM pgbench_accounts WHERE aid = 1",
             "SELECT sum(a) FROM other",
             "SELECT a FROM lineorder",
+            "SELECT * FROM lines_of_today",
             "INSERT INTO lineorder SELECT sum(a) FROM lineorder",
             "SELECTED count lineorder",
             "SET pgstar.freshness = 'any'",
