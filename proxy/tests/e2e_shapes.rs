@@ -5,7 +5,7 @@
 
 mod e2e_support;
 
-use e2e_support::{ANY, Database, Lab, decision, error, ok, rows, sqlstate};
+use e2e_support::{ANY, Client, Database, Lab, batch, decision, error, ok, rows, sqlstate, table};
 
 const SCHEMA: &str = "
     CREATE TABLE shop (id int PRIMARY KEY, city text NOT NULL);
@@ -84,6 +84,50 @@ async fn a_copy_sends_what_would_run() {
         .same(&format!("COPY ({QUERY}) TO STDOUT (FORMAT nonsense)"))
         .await;
     assert!(error(&frames).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cursors_and_copies_in_the_extended_protocol() {
+    let (_database, lab) = lab().await;
+    let mut pair = lab.pair().await;
+    for describes in ["", "P", "S", "SP"] {
+        let copy = format!("COPY ({QUERY}) TO STDOUT");
+        let bytes = batch(&copy, &[], &[], 0, describes);
+        let before = served_by_rollups(&mut pair.through, &copy).await;
+        pair.same_bytes(&bytes, &copy).await;
+        pair.same("BEGIN").await;
+        pair.same_bytes(&bytes, &copy).await;
+        assert_eq!(
+            served_by_rollups(&mut pair.through, &copy).await,
+            before + 2,
+            "{describes}"
+        );
+        let declare = format!("DECLARE c CURSOR WITHOUT HOLD FOR {QUERY}");
+        pair.same_bytes(&batch(&declare, &[], &[], 0, describes), &declare)
+            .await;
+        let sql = "SELECT statement LIKE '%by_city%' FROM pg_cursors WHERE name = 'c'";
+        assert_eq!(
+            rows(&ok(&mut pair.through, sql).await),
+            ["t"],
+            "{describes}"
+        );
+        let fetch = batch("FETCH FORWARD 3 FROM c", &[], &[], 0, "P");
+        let (direct, through) = (
+            pair.direct.exchange(&fetch).await,
+            pair.through.exchange(&fetch).await,
+        );
+        assert_eq!(rows(&direct), rows(&through));
+        pair.same("COMMIT").await;
+    }
+}
+
+/// How often rollups served the statement.
+async fn served_by_rollups(session: &mut Client, sql: &str) -> i64 {
+    let all = table(&ok(session, "SHOW pgstar.queries").await);
+    let row = all
+        .iter()
+        .find(|row| row[0].as_deref().is_some_and(|query| query.contains(sql)));
+    row.map_or(0, |row| row[1].as_deref().unwrap().parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]

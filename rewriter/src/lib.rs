@@ -20,6 +20,7 @@
 #![warn(missing_docs)]
 
 mod aggregate;
+mod arms;
 pub mod block;
 mod bucket;
 mod candidates;
@@ -79,6 +80,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use catalog::{Catalog, Oid};
 use place::Names;
+use query::Query;
 use wrapped::wrapped;
 
 /// What a decision depends on beside the text.
@@ -164,6 +166,17 @@ fn meaning(query: &query::Query) -> u64 {
     hasher.finish()
 }
 
+/// The statement's plan; where aggregations over UNION ALL can be taken apart and some arm is answered, that one.
+fn planned(query: &Query, context: Context<'_>) -> Result<plan::Plan, Reason> {
+    let apart = arms::taken_apart(query, context.catalog)
+        .and_then(|apart| plan::plan(&apart, context).ok())
+        .filter(|plan| !plan.matches.is_empty());
+    match apart {
+        Some(plan) => Ok(plan),
+        None => plan::plan(query, context),
+    }
+}
+
 fn decide_query(sql: &str, context: Context<'_>) -> Decision {
     let names = Names {
         catalog: context.catalog,
@@ -179,7 +192,7 @@ fn decide_query(sql: &str, context: Context<'_>) -> Decision {
             };
         }
     };
-    let (matches, mut reasons) = match plan::plan(&query, context) {
+    let (matches, mut reasons) = match planned(&query, context) {
         Ok(plan) => (plan.matches, plan.reasons),
         Err(reason) => (vec![], vec![reason]),
     };

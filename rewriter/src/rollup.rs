@@ -127,6 +127,15 @@ impl RollupDefinition {
         refuse_clauses(&block)?;
         refuse_session_dependence(&block, tables)?;
         refuse_raising_filters(&block, tables)?;
+        RollupDefinition::of_block(name, block, catalog)
+    }
+
+    /// What is stored of a block, be it in a table or only while a statement runs.
+    pub(crate) fn of_block(name: &str, block: Block, catalog: &Catalog) -> Result<Self, Reason> {
+        let tables = Tables {
+            occurrences: &block.occurrences,
+            catalog,
+        };
         let columns = stored_columns(&block, tables)?;
         let build_select = build_select(&block, &columns, tables);
         let types: Vec<String> = columns

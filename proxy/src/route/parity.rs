@@ -113,10 +113,6 @@ impl Describer {
             let queries = self.compare(original, rewritten, facts, binding).await?;
             match (queries, wrapping) {
                 (Ok(_), Wrapping::Explain) => {}
-                (Ok(_), Wrapping::Cursor | Wrapping::Copy) if binding.is_some() => {
-                    let detail = "DECLARE and COPY in the extended protocol";
-                    return Ok(Err(Reason::new(Code::UnsupportedClause, detail)));
-                }
                 // Neither is described by itself.
                 (Ok(_), Wrapping::Cursor | Wrapping::Copy) => return Ok(Ok([].into())),
                 (refused, _) => return Ok(refused),

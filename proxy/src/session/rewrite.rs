@@ -145,6 +145,12 @@ impl<R: Routing> Session<R> {
             (Answering::Rewritten, server_tag::ROW_DESCRIPTION) => {
                 self.take_description(attempt, reply).await
             }
+            // DECLARE and COPY have no columns.
+            (Answering::Rewritten, server_tag::NO_DATA) => {
+                let frame = self.whole_reply(reply).await?;
+                attempt.take_description(frame);
+                Ok(())
+            }
             (Answering::Rewritten, tag) if is_prologue(tag) => {
                 attempt.is_bound |= tag == server_tag::BIND_COMPLETE;
                 let frame = self.whole_reply(reply).await?;
