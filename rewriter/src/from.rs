@@ -11,20 +11,18 @@ use sqlparser::ast::{
 use crate::block::{Attachment, Occurrence, Source, Tables};
 use crate::catalog::{AttNum, Catalog, Oid, Relation, RelationKind};
 use crate::disjunction::conjuncts;
-use crate::expr::{BinaryOp, ColumnRef, ColumnTypes, Literal, OccurrenceId, Scalar, TypeName};
+use crate::expr::{BinaryOp, ColumnRef, ColumnTypes, OccurrenceId, Scalar};
+use crate::merge::Computed;
 use crate::normalize;
 use crate::place::{Alias, Meaning, Place, is_base_table, is_only, single_name};
-use crate::projection::projection;
 use crate::query::{ColumnFacts, CommonTable, Rows, SubSelect};
 use crate::reason::{Code, Reason};
 use crate::scalar::{Aggregates, Resolver, quoted};
-use crate::scope::{Entry, Scope, fold};
-use crate::select::{Clauses, PlainSelect, Tail};
-use crate::types;
+use crate::scope::{Entry, Scope};
+use crate::select::PlainSelect;
 use crate::volatility::may_raise;
-use crate::window::columns_of_windows;
 
-type Columns = Vec<(String, Scalar)>;
+pub(crate) type Columns = Vec<(String, Scalar)>;
 
 /// Collects what FROM and WHERE say while scopes are built.
 pub(crate) struct FromBuilder<'c> {
@@ -37,15 +35,6 @@ pub(crate) struct FromBuilder<'c> {
     pub(crate) views: Vec<Oid>,
     /// WITH items of merged sub-selects.
     pub(crate) with: Vec<CommonTable>,
-}
-
-/// How much had been collected at some time.
-struct Mark {
-    occurrences: usize,
-    predicates: usize,
-    mentioned: usize,
-    views: usize,
-    with: usize,
 }
 
 impl<'c> FromBuilder<'c> {
@@ -404,7 +393,7 @@ impl<'c> FromBuilder<'c> {
         Ok(entry)
     }
 
-    fn may_raise(&self, scalar: &Scalar) -> bool {
+    pub(crate) fn may_raise(&self, scalar: &Scalar) -> bool {
         may_raise(scalar, &self.tables())
     }
 
@@ -414,124 +403,6 @@ impl<'c> FromBuilder<'c> {
             catalog: self.catalog,
         }
     }
-
-    fn mark(&self) -> Mark {
-        Mark {
-            occurrences: self.occurrences.len(),
-            predicates: self.predicates.len(),
-            mentioned: self.mentioned.len(),
-            views: self.views.len(),
-            with: self.with.len(),
-        }
-    }
-
-    fn forget_since(&mut self, mark: &Mark) {
-        self.occurrences.truncate(mark.occurrences);
-        self.predicates.truncate(mark.predicates);
-        self.mentioned.truncate(mark.mentioned);
-        self.views.truncate(mark.views);
-        self.with.truncate(mark.with);
-    }
-
-    /// Merges a sub-select that keeps every row of its FROM and WHERE, and returns its columns; `None`
-    /// if it has to stay a query of its own.
-    pub(crate) fn merge(
-        &mut self,
-        query: &Query,
-        place: &Place<'_>,
-        computed: Computed,
-    ) -> Result<Option<Columns>, Reason> {
-        let clauses = Clauses::of(query)?;
-        let Some(select) = clauses.select() else {
-            return Ok(None);
-        };
-        let select = PlainSelect::of(select)?;
-        let keeps_every_row = select.distinct.is_none()
-            && select.group_by.is_empty()
-            && select.having.is_none()
-            && clauses.tail.limit.is_none()
-            && clauses.tail.offset.is_none();
-        if !keeps_every_row || select.from.is_empty() {
-            return Ok(None);
-        }
-        let mark = self.mark();
-        let (place, items) = normalize::read_with(clauses.with, place)?;
-        self.with.extend(items.with);
-        let columns = self.merge_select(&select, clauses.tail, &place)?;
-        place.every_item_is_used(items.from)?;
-        let columns = columns.filter(|columns| {
-            computed == Computed::AsAsked || !columns.iter().any(|(_, value)| self.may_raise(value))
-        });
-        if columns.is_none() {
-            self.forget_since(&mark);
-        }
-        Ok(columns)
-    }
-
-    fn merge_select(
-        &mut self,
-        select: &PlainSelect<'_>,
-        tail: Tail<'_>,
-        place: &Place<'_>,
-    ) -> Result<Option<Columns>, Reason> {
-        let scope = self.read(select, place)?;
-        let resolver = Resolver {
-            windows: select.windows,
-            ..Resolver::new(&scope, place, Aggregates::Allowed)
-        };
-        let columns = projection(select.projection, &resolver)?;
-        // Nor may a query vanish with a column that nobody reads: the role needs privileges on its tables.
-        let stays = |value: &Scalar| {
-            let is_of_rows = value.has_aggregate() || value.has_window();
-            is_of_rows || value.has_sub_query() || matches!(value, Scalar::Parameter(_))
-        };
-        if columns.iter().any(|(_, value)| stays(value)) {
-            return Ok(None);
-        }
-        self.mentioned.extend(columns_of_windows(&resolver)?);
-        let columns: Columns = columns
-            .into_iter()
-            .map(|(name, value)| (name, typed(value)))
-            .collect();
-        self.mentioned
-            .extend(columns.iter().flat_map(|(_, value)| value.columns()));
-        // A sort computes every column.
-        let is_sorted_by_all = !tail.order_by.is_empty();
-        if is_sorted_by_all && columns.iter().any(|(_, value)| self.may_raise(value)) {
-            return Ok(None);
-        }
-        Ok(self
-            .order_has_no_effect(tail, &scope, place)?
-            .then_some(columns))
-    }
-
-    /// Without a limit the order of a sub-select's rows decides nothing that is supported, but
-    /// sorting them must not do anything else either.
-    fn order_has_no_effect(
-        &mut self,
-        tail: Tail<'_>,
-        scope: &Scope,
-        place: &Place<'_>,
-    ) -> Result<bool, Reason> {
-        let resolver = Resolver::new(scope, place, Aggregates::Refused);
-        for item in tail.order_by {
-            let is_output = match without_parentheses(&item.expr) {
-                Expr::Value(_) => true,
-                // Perhaps an output's name: an output is computed anyway, or not at all.
-                Expr::Identifier(ident) => scope.unqualified(&fold(ident)?)?.is_none(),
-                _ => false,
-            };
-            if is_output {
-                continue;
-            }
-            let value = resolver.scalar(&item.expr)?;
-            if self.may_raise(&value) || value.has_sub_query() {
-                return Ok(false);
-            }
-            self.mentioned.extend(value.columns());
-        }
-        Ok(true)
-    }
 }
 
 /// Whether views may become a part of the block.
@@ -539,15 +410,6 @@ impl<'c> FromBuilder<'c> {
 enum Views {
     Merged,
     Kept,
-}
-
-/// Which columns of a sub-select PostgreSQL computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Computed {
-    /// Those that are asked for.
-    AsAsked,
-    /// Perhaps all: a WITH item may be computed before anybody reads it.
-    AsAWhole,
 }
 
 fn of_columns(columns: Columns, alias: &Alias) -> Entry {
@@ -677,17 +539,6 @@ fn is_mergeable(
     } else {
         let detail = format!("USING ({name}) over unlike types");
         Err(Reason::new(Code::UnsupportedJoin, detail))
-    }
-}
-
-/// An output of a sub-select. PostgreSQL makes a text of a constant without type here, before the
-/// outer query can give it another one.
-fn typed(value: Scalar) -> Scalar {
-    match value {
-        Scalar::Literal(Literal::String(_) | Literal::Null) => {
-            value.cast(TypeName::plain("text", types::TEXT))
-        }
-        other => other,
     }
 }
 

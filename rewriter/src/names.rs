@@ -6,8 +6,9 @@
 use sqlparser::ast::{Expr, ObjectNamePart, SelectItem, SetExpr, Value};
 
 use crate::reason::{Code, Reason};
-use crate::scalar::{data_type, quoted};
+use crate::scalar::quoted;
 use crate::scope::fold;
+use crate::type_name::data_type;
 use crate::types;
 
 /// How certain a name is: PostgreSQL lets an outer node replace a weak one.

@@ -7,8 +7,9 @@ use sqlparser::ast::{
 
 use crate::block::{Block, Distinct, Limit, OrderItem, Output};
 use crate::expr::{Literal, Scalar};
-use crate::from::{Computed, FromBuilder, position, without_parentheses};
+use crate::from::{FromBuilder, position, without_parentheses};
 use crate::grouping::{Grouping, grouping};
+use crate::merge::Computed;
 use crate::outer::with_total_joins_inner;
 use crate::place::{Alias, Meaning, Names, Place};
 use crate::projection::projection;

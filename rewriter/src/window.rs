@@ -6,13 +6,12 @@ use sqlparser::ast::{
     WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType,
 };
 
+use crate::calls::{aggregate_function, is_star, plain_arguments};
 use crate::expr::{AggregateFunction, ColumnRef, Scalar, Window, WindowFunction};
 use crate::from::without_parentheses;
 use crate::normalize::order_item;
 use crate::reason::{Code, Reason};
-use crate::scalar::{
-    Aggregates, Resolved, Resolver, aggregate_function, is_star, plain_arguments, quoted,
-};
+use crate::scalar::{Aggregates, Resolved, Resolver, quoted};
 use crate::scope::fold;
 
 /// Window functions that are no aggregates.
