@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Config, NoTls, Socket};
@@ -24,6 +25,15 @@ pub const APPLICATION_NAME: &str = "pgstar";
 /// How long one connection attempt may take, unless the URL says otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A server that is alive acknowledges within this what it is sent; one that is silent is asked whether it is
+/// there after the other. Else the loss of a network would be noticed after hours.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What [`Config`] has when nobody sets it.
+const KEEPALIVE_IDLE_DEFAULT: Duration = Duration::from_secs(2 * 60 * 60);
+
 /// Trouble between pgstar and its server.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -33,6 +43,9 @@ pub enum Error {
     /// No connection could be opened.
     #[error("could not connect to PostgreSQL: {}", Reported(.0))]
     Connect(#[source] tokio_postgres::Error),
+    /// The server took the connection and then said nothing.
+    #[error("could not connect to PostgreSQL: no answer within {} s", .0.as_secs_f32())]
+    ConnectTimeout(Duration),
     /// A statement of pgstar's own failed, or its connection was lost.
     #[error("{}", Reported(.0))]
     Query(#[from] tokio_postgres::Error),
@@ -42,7 +55,7 @@ impl Error {
     /// The SQLSTATE, when it was PostgreSQL that said no.
     pub fn sqlstate(&self) -> Option<&SqlState> {
         match self {
-            Error::Tls(_) => None,
+            Error::Tls(_) | Error::ConnectTimeout(_) => None,
             Error::Connect(error) | Error::Query(error) => error.code(),
         }
     }
@@ -119,6 +132,15 @@ impl Connector {
 
     /// A new connection of the caller's own, with `search_path = pg_catalog` and `TimeZone = UTC`.
     pub async fn connect(&self) -> Result<Connection, Error> {
+        let hosts = self.config.get_hosts().len().max(1);
+        let each = self.config.get_connect_timeout().copied();
+        // The driver's own timeout ends when the socket is open.
+        let within = each.unwrap_or(CONNECT_TIMEOUT) * (1 + u32::try_from(hosts).unwrap_or(1));
+        let opened = timeout(within, self.open_session()).await;
+        opened.unwrap_or(Err(Error::ConnectTimeout(within)))
+    }
+
+    async fn open_session(&self) -> Result<Connection, Error> {
         let connection = match tls::of(&self.config)? {
             None => self.open(NoTls).await?,
             Some(tls) => {
@@ -168,6 +190,15 @@ fn with_defaults(mut config: Config) -> Config {
     }
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    if config.get_keepalives_idle() == KEEPALIVE_IDLE_DEFAULT {
+        config.keepalives_idle(KEEPALIVE_IDLE);
+    }
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_interval(KEEPALIVE_INTERVAL);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(UNACKNOWLEDGED_MAX);
     }
     config
 }

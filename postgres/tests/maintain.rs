@@ -7,18 +7,12 @@ mod maintain_support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::Database;
-use maintain_support::{Maintained, ROLLUPS, Random, STAR, run};
+use maintain_support::{Maintained, ROLLUPS, Random, STAR, connect, duration, run};
+use pgstar_postgres::connect::Connection;
 use pgstar_postgres::maintain::{MaintainOptions, Weakness};
-
-/// How long the random runs take; `PGSTAR_TORTURE_SECONDS` makes it longer.
-fn duration() -> Duration {
-    let seconds = std::env::var("PGSTAR_TORTURE_SECONDS").ok();
-    let seconds = seconds.and_then(|seconds| seconds.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(10))
-}
 
 fn seed() -> u64 {
     let seed = std::env::var("PGSTAR_SEED")
@@ -31,13 +25,8 @@ async fn star() -> Database {
     Database::with(STAR).await
 }
 
-async fn writer(database: &Database) -> pgstar_postgres::connect::Connection {
-    let client = database.connect().await;
-    client
-        .batch_execute("SET search_path = public")
-        .await
-        .unwrap();
-    client
+async fn writer(database: &Database) -> Connection {
+    connect(&database.config().await).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,7 +38,7 @@ async fn random_changes_are_folded_exactly() {
     let writer = writer(&database).await;
     let mut random = Random(seed());
     let (started, mut rounds) = (Instant::now(), 0);
-    while started.elapsed() < duration() || rounds < 5 {
+    while started.elapsed() < duration(10) || rounds < 5 {
         rounds += 1;
         let mut done = vec![];
         for _ in 0..1 + random.below(10) {
@@ -86,11 +75,11 @@ async fn rollups_that_are_built_beside_writers_are_exact() {
     }
     let rollups =
         Maintained::start(database.config().await, ROLLUPS, MaintainOptions::default()).await;
-    tokio::time::sleep(duration() / 3).await;
+    tokio::time::sleep(duration(10) / 3).await;
     for plan in rollups.plans.iter().take(3) {
         rollups.store.rebuild(&plan.build, &|_| ()).await.unwrap();
     }
-    tokio::time::sleep(duration() / 5).await;
+    tokio::time::sleep(duration(10) / 5).await;
     stop.store(true, Ordering::Relaxed);
     for writer in writers {
         writer.await.unwrap();
@@ -114,7 +103,7 @@ async fn differences_after_large_transactions(weakness: Weakness) -> Vec<String>
     let (started, mut rounds) = (Instant::now(), 0u64);
     let client = writer(&database).await;
     let mut differences = vec![];
-    while differences.is_empty() && (started.elapsed() < duration() / 2 || rounds < 4) {
+    while differences.is_empty() && (started.elapsed() < duration(10) / 2 || rounds < 4) {
         rounds += 1;
         let mut writers = vec![];
         for number in 0..2u64 {

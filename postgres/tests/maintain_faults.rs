@@ -12,80 +12,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::Database;
-use maintain_support::{DEADLINE, Maintained, ROLLUPS, Random, STAR, plans};
-use pgstar_postgres::connect::{Connection, Connector};
+use maintain_support::{
+    Acknowledged, COUNTED, COUNTS, DEADLINE, Maintained, ROLLUPS, STAR, Writers, connect,
+    connect_patiently, duration, plans, start_server,
+};
+use pgstar_postgres::connect::Connector;
 use pgstar_postgres::maintain::{
     Failpoint, MaintainOptions, Maintainer, NotCurrent, Role, Standing, Weakness,
 };
-use pgstar_postgres::server::{InstallPolicy, Server, ServerOptions};
-use tokio_postgres::Config;
-
-const COUNTS: &[(&str, &str)] = &[("counts", "SELECT grp, count(*), sum(n) FROM t GROUP BY grp")];
-const COUNTED: &str =
-    "CREATE TABLE t (id bigint PRIMARY KEY, grp int, n int); ALTER TABLE t REPLICA IDENTITY FULL;";
-
-fn duration() -> Duration {
-    let seconds = std::env::var("PGSTAR_TORTURE_SECONDS").ok();
-    let seconds = seconds.and_then(|seconds| seconds.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(6))
-}
-
-async fn connect(config: &Config) -> Connection {
-    let client = Connector::new(config.clone())
-        .unwrap()
-        .connect()
-        .await
-        .unwrap();
-    client
-        .batch_execute("SET search_path = public")
-        .await
-        .unwrap();
-    client
-}
-
-/// Writers that go on whatever happens to their connections.
-struct Writers {
-    stop: Arc<AtomicBool>,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Writers {
-    fn start(config: &Config, count: u64) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let write = |number: u64| {
-            let (config, stop) = (config.clone(), Arc::clone(&stop));
-            tokio::spawn(async move {
-                let mut random = Random(77 + number);
-                while !stop.load(Ordering::Relaxed) {
-                    let Ok(client) = Connector::new(config.clone()).unwrap().connect().await else {
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                        continue;
-                    };
-                    let commit = ["on", "off"][number as usize % 2];
-                    let set =
-                        format!("SET search_path = public; SET synchronous_commit = {commit}");
-                    let _ = client.batch_execute(&set).await;
-                    while !stop.load(Ordering::Relaxed) && !client.is_closed() {
-                        if client.batch_execute(&random.transaction()).await.is_err() {
-                            let _ = client.batch_execute("ROLLBACK").await;
-                        }
-                    }
-                }
-            })
-        };
-        Writers {
-            tasks: (0..count).map(write).collect(),
-            stop,
-        }
-    }
-
-    async fn end(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for task in self.tasks {
-            task.await.unwrap();
-        }
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_dies_anywhere_loses_and_repeats_nothing() {
@@ -115,14 +49,13 @@ async fn a_process_that_dies_anywhere_loses_and_repeats_nothing() {
     let writers = Writers::start(&config, 2);
     armed.store(true, Ordering::Relaxed);
     let started = Instant::now();
-    while started.elapsed() < duration() || deaths.load(Ordering::Relaxed) < 3 {
+    while started.elapsed() < duration(6) || deaths.load(Ordering::Relaxed) < 3 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     armed.store(false, Ordering::Relaxed);
     writers.end().await;
-    rollups.prove_all().await;
     let client = connect(&config).await;
-    assert_eq!(rollups.differences(&client).await, Vec::<String>::new());
+    rollups.check(&client).await;
     let figures = rollups.maintainer.figures();
     println!(
         "{} deaths, {} batches, {} rows",
@@ -184,24 +117,16 @@ async fn mistakes_that_lose_or_repeat_changes_are_noticed() {
     );
 }
 
-async fn start_server() -> Server {
-    let options = ServerOptions {
-        install: InstallPolicy::Never,
-        ..ServerOptions::default()
-    };
-    Server::start(options).await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_crashes_loses_and_repeats_nothing() {
-    let server = start_server().await;
+    let server = start_server(&[]).await;
     let config = server.config("postgres");
     connect(&config).await.batch_execute(STAR).await.unwrap();
     let rollups = Maintained::start(config.clone(), ROLLUPS, MaintainOptions::default()).await;
     let writers = Writers::start(&config, 2);
     let mut crashes = 0;
     let started = Instant::now();
-    while started.elapsed() < duration() || crashes < 2 {
+    while started.elapsed() < duration(6) || crashes < 2 {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         let Ok(client) = Connector::new(config.clone()).unwrap().connect().await else {
             continue;
@@ -218,20 +143,9 @@ async fn a_server_that_crashes_loses_and_repeats_nothing() {
         crashes += u32::from(killed.unwrap().success());
     }
     writers.end().await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    while Connector::new(config.clone())
-        .unwrap()
-        .connect()
-        .await
-        .is_err()
-    {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    rollups.prove_all().await;
-    let client = connect(&config).await;
-    assert_eq!(rollups.differences(&client).await, Vec::<String>::new());
+    rollups.check(&connect_patiently(&config).await).await;
     println!("{crashes} crashes, {:?}", rollups.maintainer.figures());
-    drop((client, rollups));
+    drop(rollups);
     server.stop().await.unwrap();
 }
 
@@ -248,8 +162,7 @@ async fn another_process_proves_as_well_and_takes_over() {
             .batch_execute(&format!("INSERT INTO t VALUES ({row}, {row} % 3, 1)"))
             .await
             .unwrap();
-        follower.prove_all().await;
-        assert_eq!(follower.differences(&client).await, Vec::<String>::new());
+        follower.check(&client).await;
     }
     assert_eq!(leader.maintainer.figures().role, Role::Leader);
     assert_eq!(follower.maintainer.figures().role, Role::Follower);
@@ -276,45 +189,13 @@ async fn stale_reads(weakness: Weakness) -> (u64, u64) {
     };
     let rollups = Maintained::start(config.clone(), COUNTS, options).await;
     rollups.prove_all().await;
-    let table = rollups
-        .store
-        .current("counts")
-        .await
-        .unwrap()
-        .unwrap()
-        .table;
-    let stop = Arc::new(AtomicBool::new(false));
-    let acknowledged = Arc::new(AtomicU64::new(0));
-    let mut writers = vec![];
-    for number in 0..3u64 {
-        let (config, stop, acknowledged) =
-            (config.clone(), Arc::clone(&stop), Arc::clone(&acknowledged));
-        writers.push(tokio::spawn(async move {
-            let client = connect(&config).await;
-            let commit = ["on", "off"][number as usize % 2];
-            client
-                .batch_execute(&format!("SET synchronous_commit = {commit}"))
-                .await
-                .unwrap();
-            let mut row = 0;
-            while !stop.load(Ordering::Relaxed) {
-                row += 1;
-                let sql = format!(
-                    "INSERT INTO t VALUES ({}, {}, 1)",
-                    number * 1_000_000 + row,
-                    row % 5
-                );
-                client.batch_execute(&sql).await.unwrap();
-                acknowledged.fetch_add(1, Ordering::SeqCst);
-                tokio::time::sleep(Duration::from_micros((row * 7919) % 9_000)).await;
-            }
-        }));
-    }
+    let table = rollups.table("counts").await;
+    let writers = Acknowledged::start(&config, &["on", "off", "on"]);
     let reader = connect(&config).await;
     let sum = format!("SELECT coalesce(sum(row_count), 0)::bigint FROM pgstar.\"{table}\"");
     let (started, mut reads, mut stale, mut waits) = (Instant::now(), 0, 0, vec![]);
-    while started.elapsed() < duration() || reads < 25 {
-        let expected = acknowledged.load(Ordering::SeqCst);
+    while started.elapsed() < duration(6) || reads < 25 {
+        let expected = writers.rows();
         let asked = Instant::now();
         if rollups
             .maintainer
@@ -329,10 +210,7 @@ async fn stale_reads(weakness: Weakness) -> (u64, u64) {
         reads += 1;
         stale += u64::from((count as u64) < expected);
     }
-    stop.store(true, Ordering::Relaxed);
-    for writer in writers {
-        writer.await.unwrap();
-    }
+    writers.end().await;
     waits.sort_unstable();
     let at = |share: usize| waits[(waits.len() - 1) * share / 100];
     println!(
@@ -439,13 +317,7 @@ async fn a_slot_that_is_gone_makes_rollups_be_built_again() {
     let config = database.config().await;
     let rollups = Maintained::start(config.clone(), COUNTS, MaintainOptions::default()).await;
     rollups.prove_all().await;
-    let before = rollups
-        .store
-        .current("counts")
-        .await
-        .unwrap()
-        .unwrap()
-        .table;
+    let before = rollups.table("counts").await;
     drop(rollups);
     let client = connect(&config).await;
     let drop_slot = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
@@ -466,18 +338,8 @@ async fn a_slot_that_is_gone_makes_rollups_be_built_again() {
         .prove(&[&before], Duration::from_secs(2))
         .await;
     assert!(stale.is_err(), "{stale:?}");
-    rollups.prove_all().await;
-    assert_eq!(rollups.differences(&client).await, Vec::<String>::new());
-    assert_ne!(
-        rollups
-            .store
-            .current("counts")
-            .await
-            .unwrap()
-            .unwrap()
-            .table,
-        before
-    );
+    rollups.check(&client).await;
+    assert_ne!(rollups.table("counts").await, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -558,15 +420,8 @@ async fn a_build_outlasts_an_interruption_of_the_stream() {
     }
     blocker.batch_execute("COMMIT").await.unwrap();
     let built = builds.await.unwrap();
-    rollups.prove_all().await;
-    assert_eq!(rollups.differences(&client).await, Vec::<String>::new());
-    let now = rollups
-        .store
-        .current("counts")
-        .await
-        .unwrap()
-        .unwrap()
-        .table;
+    rollups.check(&client).await;
+    let now = rollups.table("counts").await;
     assert_eq!(
         now, built.table,
         "it was brought up to date and not built again"

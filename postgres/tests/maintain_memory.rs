@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::Database;
 use futures_util::SinkExt;
-use maintain_support::{Maintained, plans};
+use maintain_support::{Maintained, connect, plans};
 use pgstar_postgres::connect::Connection;
 use pgstar_postgres::maintain::MaintainOptions;
 
@@ -70,21 +70,17 @@ async fn a_copy_of_millions_of_rows_is_folded_in_bounded_memory() {
     let database = Database::with(TABLES).await;
     let config = database.config().await;
     let rollups = Maintained::start(config.clone(), ROLLUPS, MaintainOptions::default()).await;
-    let client = database.connect().await;
-    client
-        .batch_execute("SET search_path = public")
-        .await
-        .unwrap();
+    let client = connect(&config).await;
     copy(&client, 0, 20_000).await;
     rollups.prove_all().await;
     let before = resident("VmRSS");
     let begun = Instant::now();
     copy(&client, 100_000, rows()).await;
     let copied = begun.elapsed();
-    let table = rollups.store.current("by_what").await.unwrap().unwrap();
+    let table = rollups.table("by_what").await;
     while rollups
         .maintainer
-        .prove(&[&table.table], Duration::from_secs(60))
+        .prove(&[&table], Duration::from_secs(60))
         .await
         .is_err()
     {

@@ -217,6 +217,7 @@ impl Context<'_> {
                     rows: &rows,
                     wanted: &wanted,
                     knows_keys: &knows_keys,
+                    options: self.options,
                 };
                 let table = member.recorded.table.clone();
                 if let Err(why) = fold.check() {
@@ -316,7 +317,11 @@ impl Context<'_> {
             }
             let from = recorded.own.as_ref().unwrap_or(&clock.contents);
             let bases = &plan.build.base_relations;
-            if recorded.shape != look.of(bases) {
+            let Some(shape) = &recorded.shape else {
+                aside.insert(recorded.table.clone(), Unfoldable::Gap);
+                continue;
+            };
+            if *shape != look.of(bases) {
                 aside.insert(recorded.table.clone(), Unfoldable::Reshaped);
                 continue;
             }

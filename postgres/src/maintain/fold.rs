@@ -10,6 +10,7 @@ use super::intake::Wanted;
 use super::reason::Unfoldable;
 use super::staging::Staging;
 use super::waiting::Changes;
+use super::{Failpoint, MaintainOptions};
 use crate::identifier::quote_qualified;
 use crate::rollups::SCHEMA;
 use crate::stream::StreamError;
@@ -47,6 +48,7 @@ pub(super) struct Fold<'a> {
     pub(super) wanted: &'a Wanted,
     /// Whether the key of an occurrence that others refer to is known to have been enforced.
     pub(super) knows_keys: &'a (dyn Fn(usize) -> bool + Sync),
+    pub(super) options: &'a MaintainOptions,
 }
 
 impl Fold<'_> {
@@ -94,6 +96,7 @@ impl Fold<'_> {
         if impossible > 0 {
             return Err(FoldError::Unfoldable(Unfoldable::Impossible));
         }
+        self.options.pass(Failpoint::BeforeMerge)?;
         let mut statements = vec![];
         if recomputed > 0 {
             statements.push(self.plan.delete_recomputed(delta, &rollup));

@@ -22,6 +22,7 @@ use crate::pgoutput::{Message, Xid32};
 use crate::replication::Lsn;
 use crate::rollups::lock::{LEADER_LOCK, LOCK_CLASS};
 use crate::rollups::{RollupStore, shape};
+use crate::stream::epoch::unique;
 use crate::stream::purpose::{Attached, Purpose, SlotChoice};
 use crate::stream::receiving::Within;
 use crate::stream::shared::Shared;
@@ -48,10 +49,11 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 const REBUILD_PAUSE_MIN: Duration = Duration::from_secs(1);
 const REBUILD_PAUSE_MAX: Duration = Duration::from_secs(600);
 
-/// No statement of a batch waits for longer for somebody else's lock.
+/// No statement of a batch waits for longer for somebody else's lock. A batch waits for the stream for less
+/// than its session may be idle; a process that is gone without a word holds its locks no longer.
 const SESSION_SETTINGS: &str = "
     SET synchronous_commit = local; SET lock_timeout = '2s'; SET statement_timeout = 0;
-    SET idle_in_transaction_session_timeout = 0; SET row_security = off; SET jit = off;
+    SET idle_in_transaction_session_timeout = '60s'; SET row_security = off; SET jit = off;
     SET default_transaction_read_only = off; SET client_min_messages = warning";
 
 /// What is done in an epoch: leading, or following who leads.
@@ -129,7 +131,7 @@ impl Purpose for Maintenance {
         };
         let (Some(recorded), Some(from)) = (recorded, slot) else {
             drop_stray_slots(asking, &present.prefix).await?;
-            let name = format!("{}_{:x}", present.prefix, nanoseconds());
+            let name = format!("{}_{:x}", present.prefix, unique());
             self.remember(Some(Lineage {
                 system: present.system,
                 slot: name.clone(),
@@ -141,6 +143,7 @@ impl Purpose for Maintenance {
         let is_complete = recorded.publication == present.publication
             && followed.iter().all(|(_, since)| since.is_some());
         let name = recorded.slot.clone();
+        end_stray_stream(asking, &name).await?;
         self.remember(Some(Lineage {
             publication: present.publication,
             ..recorded
@@ -265,9 +268,10 @@ impl Maintenance {
             let Some(recorded) = state.rollups.iter().find(is_its) else {
                 continue;
             };
-            let standing = match &recorded.own {
-                None => Standing::InStep,
-                Some(own) => Standing::Behind(own.clone()),
+            let standing = match (&recorded.shape, &recorded.own) {
+                (None, _) => Standing::Aside(Unfoldable::Gap),
+                (Some(_), None) => Standing::InStep,
+                (Some(_), Some(own)) => Standing::Behind(own.clone()),
             };
             let state = TableState {
                 name: recorded.name.clone(),
@@ -428,8 +432,9 @@ impl Maintenance {
             .map(|plan| plan.build.name.as_str())
             .collect();
         let sql = "SELECT pg_current_snapshot()::text,
-                          EXISTS (SELECT FROM pgstar.rollup_state s JOIN pgstar.rollup_progress p USING (table_name)
-                                   WHERE p.snapshot IS NOT NULL AND s.name = ANY ($1) AND s.table_name <> ALL ($2))";
+                          EXISTS (SELECT FROM pgstar.rollup_state s LEFT JOIN pgstar.rollup_progress p USING (table_name)
+                                   WHERE (p.snapshot IS NOT NULL OR p.shape IS NULL)
+                                     AND s.name = ANY ($1) AND s.table_name <> ALL ($2))";
         let row = looking.query_one(sql, &[&names, &aside]).await?;
         let now = state::snapshot(row.try_get(0)?)?;
         let has_newcomer: bool = row.try_get(1)?;
@@ -454,6 +459,7 @@ impl Maintenance {
         let position = self.intake.forget(&applier.floor);
         self.options.pass(Failpoint::BeforeAcknowledge)?;
         attached.acknowledged.advance(position);
+        self.options.pass(Failpoint::AfterAcknowledge)?;
         let known = self.states.known();
         let Some(clock) = &known.clock else {
             return Ok(());
@@ -658,7 +664,10 @@ pub(super) async fn drop_slots(config: tokio_postgres::Config) -> Result<(), Str
     Ok(drop_stray_slots(&client, &prefix).await?)
 }
 
-fn nanoseconds() -> u128 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.unwrap_or_default().as_nanos()
+/// Whoever streams from the slot of a leader that is none any more does so for nobody.
+async fn end_stray_stream(client: &Client, slot: &str) -> Result<(), Error> {
+    let sql = "SELECT pg_terminate_backend(a.pid) FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid
+                WHERE s.slot_name = $1 AND a.usename = current_user";
+    client.execute(sql, &[&slot]).await?;
+    Ok(())
 }

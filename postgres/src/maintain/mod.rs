@@ -136,9 +136,24 @@ impl MaintainOptions {
 pub enum Failpoint {
     AfterDecode,
     BeforeFold,
+    BeforeMerge,
     BeforeCommit,
     AfterCommit,
     BeforeAcknowledge,
+    AfterAcknowledge,
+}
+
+impl Failpoint {
+    /// All of them, in the order in which a batch passes them.
+    pub const ALL: [Failpoint; 7] = [
+        Failpoint::AfterDecode,
+        Failpoint::BeforeFold,
+        Failpoint::BeforeMerge,
+        Failpoint::BeforeCommit,
+        Failpoint::AfterCommit,
+        Failpoint::BeforeAcknowledge,
+        Failpoint::AfterAcknowledge,
+    ];
 }
 
 /// A mistake that the tests have to notice.

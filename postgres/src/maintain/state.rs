@@ -25,8 +25,9 @@ pub(super) struct Recorded {
     pub(super) name: String,
     pub(super) fingerprint: String,
     pub(super) table: String,
-    /// Of its base tables when it was built.
-    pub(super) shape: String,
+    /// Of its base tables when it was built; none if it is not known what the table contains, because
+    /// somebody else's records were found, or none.
+    pub(super) shape: Option<String>,
     /// What it contains, where that is not what the clock says.
     pub(super) own: Option<Contents>,
 }
@@ -49,7 +50,7 @@ const CLOCK: &str = "
 
 const ROLLUPS: &str = "
   SELECT s.name, s.fingerprint, s.table_name, p.shape, p.validated::text, p.snapshot
-    FROM pgstar.rollup_state s JOIN pgstar.rollup_progress p ON p.table_name = s.table_name
+    FROM pgstar.rollup_state s LEFT JOIN pgstar.rollup_progress p ON p.table_name = s.table_name
    ORDER BY s.name";
 
 /// Prepared for one session.
@@ -97,13 +98,16 @@ impl Questions {
 
 fn recorded(row: &Row) -> Result<Recorded, StreamError> {
     let own: Option<&str> = row.try_get(5)?;
-    let validated = row.try_get(4)?;
+    let validated: Option<&str> = row.try_get(4)?;
     Ok(Recorded {
         name: row.try_get(0)?,
         fingerprint: row.try_get(1)?,
         table: row.try_get(2)?,
         shape: row.try_get(3)?,
-        own: own.map(|own| contents(own, validated)).transpose()?,
+        own: own
+            .zip(validated)
+            .map(|(own, validated)| contents(own, validated))
+            .transpose()?,
     })
 }
 
@@ -239,7 +243,8 @@ pub(super) async fn follow(
     Ok(transaction.commit().await?)
 }
 
-/// What was in step stays at what it contains; what another cluster recorded means nothing.
+/// What was in step stays at what it contains; what another cluster recorded means nothing, and what was in
+/// step with a clock that is gone neither.
 async fn begin_lineage(
     transaction: &tokio_postgres::Transaction<'_>,
     lineage: &Lineage,
@@ -251,7 +256,8 @@ async fn begin_lineage(
         publication,
     } = lineage;
     let foreign = "DELETE FROM pgstar.rollup_progress
-                    WHERE EXISTS (SELECT FROM pgstar.maintenance WHERE system <> $1)";
+                    WHERE EXISTS (SELECT FROM pgstar.maintenance WHERE system <> $1)
+                       OR snapshot IS NULL AND NOT EXISTS (SELECT FROM pgstar.maintenance)";
     transaction.execute(foreign, &[system]).await?;
     let behind =
         "UPDATE pgstar.rollup_progress p SET snapshot = m.snapshot, validated = m.validated

@@ -68,6 +68,8 @@ pub enum Shutdown {
     Fast,
     /// Ends every process at once, as in a crash: the next start recovers.
     Immediate,
+    /// Kills the main process, and the others end when they notice.
+    Killed,
 }
 
 impl Shutdown {
@@ -75,6 +77,7 @@ impl Shutdown {
         match self {
             Shutdown::Fast => "INT",
             Shutdown::Immediate => "QUIT",
+            Shutdown::Killed => "KILL",
         }
     }
 }

@@ -122,10 +122,9 @@ impl Postmaster {
                     *self = started;
                     return Ok(());
                 }
-                // For a moment some connection of somebody else's may have the port.
-                Err(Failed::PortTaken) if Instant::now() < deadline => {
-                    sleep(POLL_INTERVAL);
-                }
+                // For a moment some connection of somebody else's may have the port, or a process of the
+                // old server its memory.
+                Err(_) if Instant::now() < deadline => sleep(POLL_INTERVAL * 10),
                 Err(Failed::PortTaken) => {
                     let what = "found its port taken".to_owned();
                     let log_tail = directory.log_tail();

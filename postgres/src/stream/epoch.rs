@@ -5,8 +5,9 @@
 //! reach the same server process, or a proof would compare two servers' logs.
 
 use std::convert::Infallible;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use pgstar_rewriter::catalog::Oid;
 use tokio::sync::mpsc;
@@ -16,7 +17,7 @@ use tokio_postgres::Client;
 use tracing::{info, warn};
 
 use super::clock::Clock;
-use super::purpose::{Attached, Purpose};
+use super::purpose::{Attached, Purpose, SlotChoice};
 use super::reader::read_stream;
 use super::shared::Shared;
 use super::slot::prepare_slot;
@@ -34,14 +35,14 @@ use crate::replication::ReplicationConnection;
 /// Barriers are at least this far apart.
 pub(super) const BARRIER_INTERVAL: Duration = Duration::from_millis(5);
 
+/// So many times the patience without a word, and somebody is taken for gone.
+const GONE_AFTER: u32 = 3;
+
 /// How often it is asked who holds up the start.
 pub(super) const BLOCKER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often tables and settings are looked at again.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// No question of ours takes nearly as long as this on a server that is alive.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Everything that one epoch needs from outside.
 pub(super) struct Setting<'a> {
@@ -68,15 +69,14 @@ async fn follow(
     purpose: &Arc<impl Purpose>,
     requests: &mut mpsc::Receiver<Request>,
 ) -> Result<Infallible, StreamError> {
-    let mut asking = connect(setting.connector).await?;
-    let emitting = connect(setting.connector).await?;
-    if setting.options.is_passing() {
-        publication::hold(&asking, &setting.options.publication).await?;
-    }
-    let followed = prepare(&mut asking, setting).await?;
-    let choice = purpose.choose(&asking, &followed.published).await?;
-    let mut replication = ReplicationConnection::connect(setting.connector.config()).await?;
-    check_same_server(&asking, &emitting, &mut replication).await?;
+    let opened = in_time(setting, open(setting, purpose)).await?;
+    let Opened {
+        asking,
+        emitting,
+        mut replication,
+        followed,
+        choice,
+    } = opened;
     let beginning = prepare_slot(&choice, &asking, &mut replication, setting).await?;
     // Asked for after the slot was made: every transaction that committed before the slot's beginning
     // has a lower number. So has whatever wrote a table before it was published.
@@ -86,14 +86,13 @@ async fn follow(
         _ => Xid(number(&asking, "SELECT pg_current_xact_id()::text").await?),
     };
     let mut clock = Clock::prepare(&asking, setting.options).await?;
-    let seen = look(&asking, &mut clock, setting, followed).await?;
-    let stream = replication
-        .start(
-            &beginning.slot,
-            beginning.from,
-            &[&setting.options.publication],
-        )
-        .await?;
+    let seen = in_time(setting, look(&asking, &mut clock, setting, followed)).await?;
+    let (slot, from) = (&beginning.slot, beginning.from);
+    let publication = setting.options.publication.as_str();
+    let stream = in_time(setting, async {
+        Ok(replication.start(slot, from, &[publication]).await?)
+    })
+    .await?;
     let acknowledged = stream.acknowledged();
     let epoch = Epoch {
         id: EpochId::new(),
@@ -125,12 +124,56 @@ async fn follow(
     tokio::select! {
         outcome = watch_visibility(&asking, setting) => outcome,
         outcome = time.keep(requests) => outcome,
-        outcome = emit_barriers(&emitting, setting.shared) => outcome,
+        outcome = emit_barriers(&emitting, setting) => outcome,
         outcome = name_blocker(&asking, setting.shared) => outcome,
         outcome = check_now_and_then(&emitting, setting) => outcome,
         outcome = purpose.work(attached) => outcome,
         outcome = reader.ended() => outcome,
     }
+}
+
+/// What has to be there before the slot.
+struct Opened {
+    asking: Connection,
+    emitting: Connection,
+    replication: ReplicationConnection,
+    followed: Followed,
+    choice: SlotChoice,
+}
+
+async fn open(setting: &Setting<'_>, purpose: &Arc<impl Purpose>) -> Result<Opened, StreamError> {
+    let patience = setting.options.patience;
+    let mut asking = connect(setting.connector, patience).await?;
+    let emitting = connect(setting.connector, patience).await?;
+    if setting.options.is_passing() {
+        publication::hold(&asking, &setting.options.publication).await?;
+    }
+    let followed = prepare(&mut asking, setting).await?;
+    let choice = purpose.choose(&asking, &followed.published).await?;
+    let mut replication = ReplicationConnection::connect(setting.connector.config()).await?;
+    // Where nobody reads any more the slot is free as soon.
+    let seconds = (patience * GONE_AFTER).as_millis();
+    replication
+        .rows(&format!("SET wal_sender_timeout = '{seconds}ms'"))
+        .await?;
+    check_same_server(&asking, &emitting, &mut replication).await?;
+    Ok(Opened {
+        asking,
+        emitting,
+        replication,
+        followed,
+        choice,
+    })
+}
+
+/// None of the steps to a stream takes as long as this on a server that is alive.
+async fn in_time<T>(
+    setting: &Setting<'_>,
+    step: impl Future<Output = Result<T, StreamError>>,
+) -> Result<T, StreamError> {
+    let within = setting.options.patience * GONE_AFTER;
+    let taken = timeout(within, step).await;
+    taken.unwrap_or(Err(StreamError::NoAnswer(within)))
 }
 
 /// Aborted when it is dropped.
@@ -154,9 +197,17 @@ impl Drop for Task {
 const SESSION_SETTINGS: &str = "
     SET synchronous_commit = local; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off";
 
-pub(super) async fn connect(connector: &Connector) -> Result<Connection, StreamError> {
+pub(super) async fn connect(
+    connector: &Connector,
+    patience: Duration,
+) -> Result<Connection, StreamError> {
     let connection = connector.connect().await?;
     connection.batch_execute(SESSION_SETTINGS).await?;
+    // Asked all the time, these sessions are idle only if nobody is there; one of them may hold the lock
+    // of who brings the rollups up to date.
+    let gone = (patience * GONE_AFTER).as_millis();
+    let sql = format!("SET idle_session_timeout = '{gone}ms'");
+    connection.batch_execute(&sql).await?;
     Ok(connection)
 }
 
@@ -209,21 +260,26 @@ async fn number(client: &Client, question: &str) -> Result<u64, StreamError> {
 
 /// The answer, unless the server has stopped answering.
 pub(super) async fn answer<T>(
+    patience: Duration,
     question: impl Future<Output = Result<T, tokio_postgres::Error>>,
 ) -> Result<T, StreamError> {
-    let answered = timeout(ANSWER_TIMEOUT, question).await;
-    Ok(answered.map_err(|_| StreamError::NoAnswer(ANSWER_TIMEOUT))??)
+    let answered = timeout(patience, question).await;
+    Ok(answered.map_err(|_| StreamError::NoAnswer(patience))??)
 }
 
 /// Flushes the log and makes the walsender report when somebody asks, at most every 5 ms.
-async fn emit_barriers(emitting: &Client, shared: &Shared) -> Result<Infallible, StreamError> {
+async fn emit_barriers(
+    emitting: &Client,
+    setting: &Setting<'_>,
+) -> Result<Infallible, StreamError> {
     let statement = emitting
         .prepare("SELECT pg_logical_emit_message(true, 'pgstar', 'barrier')::text")
         .await?;
     loop {
-        shared.barrier.notified().await;
+        setting.shared.barrier.notified().await;
         let next = Instant::now() + BARRIER_INTERVAL;
-        answer(emitting.query_one(&statement, &[])).await?;
+        let patience = setting.options.patience;
+        answer(patience, emitting.query_one(&statement, &[])).await?;
         sleep(next.saturating_duration_since(Instant::now())).await;
     }
 }
@@ -256,16 +312,13 @@ async fn check_now_and_then(
 }
 
 impl EpochId {
-    /// Never the same twice, also in the next process, unless the machine's clock is set back.
+    /// Never the same twice, in any process; no clock is asked, because clocks are set back.
     pub(super) fn new() -> Self {
-        static LAST: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let order = std::sync::atomic::Ordering::Relaxed;
-        let last = LAST.fetch_update(order, order, |last| Some(now.max(last.saturating_add(1))));
-        let last = last.unwrap_or_else(|last| last);
-        EpochId(now.max(last.saturating_add(1)))
+        EpochId(unique())
     }
+}
+
+/// A number that nobody has had.
+pub(crate) fn unique() -> u64 {
+    RandomState::new().build_hasher().finish()
 }

@@ -61,7 +61,7 @@
 
 mod blocker;
 mod clock;
-mod epoch;
+pub(crate) mod epoch;
 mod error;
 mod progress;
 mod publication;
@@ -164,6 +164,9 @@ pub struct StreamOptions {
     pub slot_timeout: Duration,
     /// The publication; one stream at a time may have it.
     pub publication: String,
+    /// How long an answer may take on a server that is alive. Thrice that is what the server lets pass
+    /// before it ends the sessions of a process that is gone without a word.
+    pub patience: Duration,
     /// For the tests of the tests.
     #[doc(hidden)]
     pub weakness: Weakness,
@@ -188,6 +191,7 @@ impl Default for StreamOptions {
         StreamOptions {
             slot_timeout: Duration::from_secs(300),
             publication: PUBLICATION.to_owned(),
+            patience: Duration::from_secs(10),
             weakness: Weakness::None,
         }
     }
@@ -257,7 +261,7 @@ impl ChangeStream {
     ) -> Result<Self, StreamError> {
         let connector = Connector::new(config)?;
         let shared = Arc::new(Shared::new(vec![]));
-        let mut client = epoch::connect(&connector).await?;
+        let mut client = epoch::connect(&connector, options.patience).await?;
         let setting = Setting {
             connector: &connector,
             tables: &tables,

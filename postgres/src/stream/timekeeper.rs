@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_postgres::Client;
 
 use super::clock::{Clock, Fingerprint, Shapes};
-use super::epoch::{ANSWER_TIMEOUT, Setting};
+use super::epoch::Setting;
 use super::tables::{self, Followed};
 use super::{Epoch, Request, StreamError};
 use crate::replication::Lsn;
@@ -91,8 +91,9 @@ impl Timekeeper<'_> {
     /// The reading begins after all of these have asked.
     async fn read_for(&mut self, waiting: Vec<Request>) -> Result<(), StreamError> {
         let asked = Instant::now();
-        let reading = timeout(ANSWER_TIMEOUT, self.clock.read(self.asking)).await;
-        let (end, fingerprint) = reading.map_err(|_| StreamError::NoAnswer(ANSWER_TIMEOUT))??;
+        let patience = self.setting.options.patience;
+        let reading = timeout(patience, self.clock.read(self.asking)).await;
+        let (end, fingerprint) = reading.map_err(|_| StreamError::NoAnswer(patience))??;
         self.seen.end = end;
         if fingerprint != self.seen.fingerprint {
             self.look_again(fingerprint).await?;
@@ -114,8 +115,9 @@ impl Timekeeper<'_> {
         }
         let followed = self.seen.followed.clone();
         let looking = look(self.asking, &mut self.clock, self.setting, followed);
-        let now = timeout(ANSWER_TIMEOUT, looking).await;
-        let now = now.map_err(|_| StreamError::NoAnswer(ANSWER_TIMEOUT))??;
+        let patience = self.setting.options.patience;
+        let now = timeout(patience, looking).await;
+        let now = now.map_err(|_| StreamError::NoAnswer(patience))??;
         if now.fingerprint.publication != before {
             return Err(StreamError::PublicationChanged);
         }

@@ -29,7 +29,8 @@ pub(super) async fn watch_visibility(
                 shared.settle_blindly();
                 continue;
             }
-            let row = answer(asking.query_one(&statement, &[])).await?;
+            let patience = setting.options.patience;
+            let row = answer(patience, asking.query_one(&statement, &[])).await?;
             let text: &str = row.try_get(0)?;
             let snapshot: Snapshot = text
                 .parse()
