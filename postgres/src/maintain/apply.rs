@@ -13,6 +13,7 @@
 //!    are truncated or given other partitions, so what was read may be newer than S.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use pgstar_rewriter::catalog::Oid;
@@ -20,13 +21,14 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, IsolationLevel};
 use tracing::warn;
 
-use super::fold::{Fold, FoldError};
-use super::intake::Intake;
+use super::fold::{Fold, FoldError, Folded};
+use super::intake::{Intake, Wanted};
 use super::keys::EnforcedKeys;
 use super::reason::Unfoldable;
 use super::staging::Staging;
 use super::state::{self, Clock, Questions, Recorded, State};
 use super::status::{Standing, States, TableState};
+use super::waiting::Changes;
 use super::{Failpoint, MaintainOptions, MaintainPlan, Weakness};
 use crate::connect::{Connection, Error, Reported};
 use crate::replication::Lsn;
@@ -149,6 +151,49 @@ fn passes(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| passing.contains(code))
 }
 
+/// What the batch is about.
+struct Instant<'a> {
+    state: &'a State,
+    clock: &'a Clock,
+    look: &'a Look,
+}
+
+/// What rollups that contain the same lack.
+struct Lacking {
+    tables: HashMap<Oid, Changes>,
+    rows: u64,
+    wanted: Wanted,
+    /// Whether the foreign keys that are enforced now have been since.
+    knows_keys: bool,
+}
+
+/// Why a rollup was not folded.
+enum NotFolded {
+    /// It was not tried; the others can go on.
+    LeftOut(Unfoldable),
+    /// The batch has failed because of it.
+    Failed(Unfoldable),
+    /// The batch has failed because of another.
+    Aborted,
+}
+
+/// What PostgreSQL said of one fold.
+fn failed(error: StreamError) -> Result<NotFolded, StreamError> {
+    use tokio_postgres::error::SqlState;
+    match error {
+        StreamError::Postgres(Error::Query(error))
+            if error.as_db_error().is_some() && !passes(&error) =>
+        {
+            if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) {
+                return Ok(NotFolded::Aborted);
+            }
+            let error = Reported(&error).to_string();
+            Ok(NotFolded::Failed(Unfoldable::Failed { error }))
+        }
+        other => Err(other),
+    }
+}
+
 struct Context<'a> {
     looking: &'a Client,
     shared: &'a Shared,
@@ -188,65 +233,15 @@ impl Context<'_> {
         });
         let members = self.members(&state, &clock, &look, aside);
         self.options.pass(Failpoint::BeforeFold)?;
-        let mut advance = Advance::default();
-        let mut groups: BTreeMap<String, Vec<&Member<'_>>> = BTreeMap::new();
-        for member in &members {
-            let from = member.from.snapshot.to_string();
-            groups.entry(from).or_default().push(member);
-        }
-        let wanted = self.intake.wanted();
-        let mut set_aside = vec![];
-        for members in groups.values() {
-            let Some(from) = members.first().map(|member| &member.from.snapshot) else {
-                continue;
-            };
-            let between = match self.options.weakness {
-                Weakness::NoSkipRule => self.intake.between(&clock.floor, &state.now)?,
-                _ => self.intake.between(from, &state.now)?,
-            };
-            advance.rows += between.rows;
-            let rows = between.tables;
-            let is_known =
-                from.includes(&self.keys.since) && look.foreign_keys == self.keys.fingerprint;
-            for member in members {
-                let knows_keys = |at: usize| is_known && self.keys.enforce(&member.plan.fold, at);
-                let fold = Fold {
-                    plan: &member.plan.fold,
-                    table: &member.recorded.table,
-                    delta: &format!("pgstar_delta_{}", member.at),
-                    rows: &rows,
-                    wanted: &wanted,
-                    knows_keys: &knows_keys,
-                    options: self.options,
-                };
-                let table = member.recorded.table.clone();
-                if let Err(why) = fold.check() {
-                    set_aside.push((table, why));
-                    continue;
-                }
-                match fold.run(&transaction, staging).await {
-                    Ok(folded) => {
-                        advance.groups += folded.groups;
-                        advance.recomputed += folded.recomputed;
-                        self.states.folded(&member.recorded.name, &folded);
-                    }
-                    Err(FoldError::Unfoldable(why)) => {
-                        aside.insert(table, why);
-                        return Ok(Outcome::Again("a rollup has to be built again"));
-                    }
-                    Err(FoldError::Stream(StreamError::Postgres(Error::Query(error))))
-                        if error.as_db_error().is_some() && !passes(&error) =>
-                    {
-                        let error = Reported(&error).to_string();
-                        aside.insert(table, Unfoldable::Failed { error });
-                        return Ok(Outcome::Again("a rollup has to be built again"));
-                    }
-                    Err(FoldError::Stream(error)) => return Err(error),
-                }
-            }
-            staging.clear(&transaction).await?;
-        }
-        aside.extend(set_aside);
+        let instant = Instant {
+            state: &state,
+            clock: &clock,
+            look: &look,
+        };
+        let folding = self.fold_all(&transaction, &instant, &members, staging, aside);
+        let Some(advance) = folding.await? else {
+            return Ok(Outcome::Again("a rollup has to be built again"));
+        };
         let to = Contents {
             snapshot: state.now.clone(),
             validated: state.end,
@@ -267,11 +262,18 @@ impl Context<'_> {
             .collect();
         state::leave_behind(&transaction, &left, &clock.contents).await?;
         state::put_in_step(&transaction, &caught_up).await?;
-        if !state::advance(&transaction, &clock, &to, self.next_floor).await? {
+        // What is needed of the base tables has been read. One round trip for all three.
+        let (cleared, moved, again) = tokio::join!(
+            staging.clear(&transaction),
+            self.questions
+                .advance(&transaction, &clock, &to, self.next_floor),
+            shape::look(self.looking, bases),
+        );
+        cleared?;
+        if !moved? {
             return Ok(Outcome::Again("another process was first"));
         }
-        let again = shape::look(self.looking, bases).await?;
-        if !again.is_same(&look) {
+        if !again?.is_same(&look) {
             return Ok(Outcome::Again("tables were altered meanwhile"));
         }
         self.options.pass(Failpoint::BeforeCommit)?;
@@ -280,6 +282,122 @@ impl Context<'_> {
         self.options.pass(Failpoint::AfterCommit)?;
         self.publish(&state, &clock, &to, &left, aside);
         Ok(Outcome::Advanced(advance))
+    }
+
+    /// Folds what the members lack; none if that showed that one of them has to be built again.
+    async fn fold_all(
+        &self,
+        transaction: &tokio_postgres::Transaction<'_>,
+        instant: &Instant<'_>,
+        members: &[Member<'_>],
+        staging: &mut Staging,
+        aside: &mut HashMap<String, Unfoldable>,
+    ) -> Result<Option<Advance>, StreamError> {
+        let mut groups: BTreeMap<String, Vec<&Member<'_>>> = BTreeMap::new();
+        for member in members {
+            let from = member.from.snapshot.to_string();
+            groups.entry(from).or_default().push(member);
+        }
+        let mut advance = Advance::default();
+        let mut set_aside = vec![];
+        for members in groups.values() {
+            // What is staged is of one interval.
+            staging.clear(transaction).await?;
+            let lacking = self.lacking(instant, members)?;
+            advance.rows += lacking.rows;
+            let run = self.run_folds(transaction, &lacking, members, staging);
+            for (member, outcome) in members.iter().zip(run.await?) {
+                let table = member.recorded.table.clone();
+                match outcome {
+                    Ok(folded) => {
+                        advance.groups += folded.groups;
+                        advance.recomputed += folded.recomputed;
+                        self.states.folded(&member.recorded.name, &folded);
+                    }
+                    Err(NotFolded::LeftOut(why)) => set_aside.push((table, why)),
+                    Err(NotFolded::Failed(why)) => {
+                        aside.insert(table, why);
+                        return Ok(None);
+                    }
+                    // Why it was aborted is told of another.
+                    Err(NotFolded::Aborted) => (),
+                }
+            }
+        }
+        aside.extend(set_aside);
+        Ok(Some(advance))
+    }
+
+    /// What these members, which all contain the same, lack.
+    fn lacking(
+        &self,
+        instant: &Instant<'_>,
+        members: &[&Member<'_>],
+    ) -> Result<Lacking, StreamError> {
+        let from = members.first().map(|member| &member.from.snapshot);
+        let from = match self.options.weakness {
+            Weakness::NoSkipRule => Some(&instant.clock.floor),
+            _ => from,
+        };
+        let between = from.map(|from| self.intake.between(from, &instant.state.now));
+        let between = between.transpose()?.unwrap_or_default();
+        let has_same_keys = instant.look.foreign_keys == self.keys.fingerprint;
+        Ok(Lacking {
+            tables: between.tables,
+            rows: between.rows,
+            wanted: self.intake.wanted(),
+            knows_keys: has_same_keys && from.is_some_and(|from| from.includes(&self.keys.since)),
+        })
+    }
+
+    /// Stages for one member after the other, and then folds for all at once, so that a batch takes as many
+    /// round trips for a hundred rollups as for one.
+    async fn run_folds(
+        &self,
+        transaction: &tokio_postgres::Transaction<'_>,
+        lacking: &Lacking,
+        members: &[&Member<'_>],
+        staging: &mut Staging,
+    ) -> Result<Vec<Result<Folded, NotFolded>>, StreamError> {
+        let fold = |member: &&'_ Member<'_>| Fold {
+            plan: member.plan.fold.clone(),
+            table: member.recorded.table.clone(),
+            delta: format!("pgstar_delta_{}", member.at),
+        };
+        let folds: Vec<Fold> = members.iter().map(fold).collect();
+        let mut staged = vec![];
+        for fold in &folds {
+            let knows_keys = |at: usize| lacking.knows_keys && self.keys.enforce(&fold.plan, at);
+            staged.push(match fold.check(&lacking.tables) {
+                Err(why) => Err(NotFolded::LeftOut(why)),
+                Ok(()) => Ok(staging
+                    .stage(
+                        transaction,
+                        &fold.plan,
+                        &lacking.tables,
+                        &lacking.wanted,
+                        &knows_keys,
+                    )
+                    .await?),
+            });
+        }
+        let tables = Mutex::new(&mut staging.tables);
+        let runs = folds.iter().zip(staged).map(|(fold, staged)| async {
+            let changed = match staged {
+                Ok(changed) => changed,
+                Err(why) => return Ok(Err(why)),
+            };
+            let pass = || self.options.pass(Failpoint::BeforeMerge);
+            match fold.run(transaction, &changed, &tables, &pass).await {
+                Ok(folded) => Ok(Ok(folded)),
+                Err(FoldError::Unfoldable(why)) => Ok(Err(NotFolded::Failed(why))),
+                Err(FoldError::Stream(error)) => failed(error).map(Err),
+            }
+        });
+        futures_util::future::join_all(runs)
+            .await
+            .into_iter()
+            .collect()
     }
 
     async fn wait_until_decoded(&self, end: Lsn) -> bool {

@@ -1,16 +1,16 @@
 //! Brings one rollup's table up to date, within the transaction of a batch.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
 use pgstar_rewriter::catalog::Oid;
-use pgstar_rewriter::fold::FoldPlan;
+use pgstar_rewriter::fold::{Changed, FoldPlan};
 use tokio_postgres::{SimpleQueryMessage, Transaction};
 
-use super::intake::Wanted;
 use super::reason::Unfoldable;
-use super::staging::Staging;
+use super::staging::SessionTables;
 use super::waiting::Changes;
-use super::{Failpoint, MaintainOptions};
+
 use crate::identifier::quote_qualified;
 use crate::rollups::SCHEMA;
 use crate::stream::StreamError;
@@ -38,24 +38,19 @@ impl From<StreamError> for FoldError {
     }
 }
 
-/// One rollup's table, and what changed below it.
-pub(super) struct Fold<'a> {
-    pub(super) plan: &'a FoldPlan,
-    pub(super) table: &'a str,
+/// One rollup's table.
+pub(super) struct Fold {
+    pub(super) plan: FoldPlan,
+    pub(super) table: String,
     /// Names the session's table of deltas.
-    pub(super) delta: &'a str,
-    pub(super) rows: &'a HashMap<Oid, Changes>,
-    pub(super) wanted: &'a Wanted,
-    /// Whether the key of an occurrence that others refer to is known to have been enforced.
-    pub(super) knows_keys: &'a (dyn Fn(usize) -> bool + Sync),
-    pub(super) options: &'a MaintainOptions,
+    pub(super) delta: String,
 }
 
-impl Fold<'_> {
+impl Fold {
     /// Why these changes cannot be folded, as far as that is known before anything is tried.
-    pub(super) fn check(&self) -> Result<(), Unfoldable> {
+    pub(super) fn check(&self, changes: &HashMap<Oid, Changes>) -> Result<(), Unfoldable> {
         for occurrence in &self.plan.occurrences {
-            let Some(rows) = self.rows.get(&occurrence.relation) else {
+            let Some(rows) = changes.get(&occurrence.relation) else {
                 continue;
             };
             if let Some(why) = &rows.spoiled {
@@ -65,50 +60,56 @@ impl Fold<'_> {
         Ok(())
     }
 
-    /// Folds them. Nothing of it stays if the transaction ends without a commit.
+    /// Folds what was staged. Nothing of it stays if the transaction ends without a commit.
     pub(super) async fn run(
         &self,
         transaction: &Transaction<'_>,
-        staging: &mut Staging,
+        changed: &[Option<Changed>],
+        tables: &Mutex<&mut SessionTables>,
+        before_merge: &(dyn Fn() -> Result<(), StreamError> + Sync),
     ) -> Result<Folded, FoldError> {
-        let changed = staging
-            .stage(
-                transaction,
-                self.plan,
-                self.rows,
-                self.wanted,
-                self.knows_keys,
-            )
-            .await?;
         if changed.iter().all(Option::is_none) {
             return Ok(Folded::default());
         }
-        let rollup = quote_qualified(SCHEMA, self.table);
-        let delta = self.delta;
-        let mut statements = vec![
-            self.plan.create_delta(delta, &rollup),
-            format!("DELETE FROM {delta}"),
-        ];
-        statements.extend(self.plan.delta(&changed, delta, &rollup));
+        let rollup = quote_qualified(SCHEMA, &self.table);
+        let delta = self.delta.as_str();
+        let mut statements = vec![self.plan.create_delta(delta, &rollup)];
+        statements.extend(self.plan.delta(changed, delta, &rollup));
         statements.push(self.plan.count_delta(delta));
         let answer = simple(transaction, &statements.join("; ")).await?;
         let [groups, recomputed, impossible] = numbers(&answer);
         if impossible > 0 {
             return Err(FoldError::Unfoldable(Unfoldable::Impossible));
         }
-        self.options.pass(Failpoint::BeforeMerge)?;
-        let mut statements = vec![];
-        if recomputed > 0 {
-            statements.push(self.plan.delete_recomputed(delta, &rollup));
-            statements.push(self.plan.insert_recomputed(delta, &rollup));
-        }
-        if groups > recomputed {
-            statements.push(self.plan.merge(delta, &rollup));
-        }
-        if !statements.is_empty() {
+        before_merge()?;
+        if groups > 0 {
+            let statements = self.merge(&rollup, groups, recomputed, tables);
             simple(transaction, &statements.join("; ")).await?;
         }
         Ok(Folded { groups, recomputed })
+    }
+
+    /// The statements that bring the groups of the table of deltas into the rollup.
+    fn merge(
+        &self,
+        rollup: &str,
+        groups: u64,
+        recomputed: u64,
+        tables: &Mutex<&mut SessionTables>,
+    ) -> Vec<String> {
+        // Nobody panics with it.
+        let mut tables = tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let delta = self.delta.as_str();
+        let mut statements: Vec<String> = tables.tell(delta, groups).into_iter().collect();
+        if recomputed > 0 {
+            statements.push(self.plan.delete_recomputed(delta, rollup));
+            statements.push(self.plan.insert_recomputed(delta, rollup));
+        }
+        if groups > recomputed {
+            statements.push(self.plan.merge(delta, rollup));
+        }
+        statements.push(tables.empty(delta, groups));
+        statements
     }
 }
 

@@ -49,11 +49,12 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 const REBUILD_PAUSE_MIN: Duration = Duration::from_secs(1);
 const REBUILD_PAUSE_MAX: Duration = Duration::from_secs(600);
 
-/// No statement of a batch waits for longer for somebody else's lock. A batch waits for the stream for less
+/// What a batch reads was written or read a moment ago, so no page of it is far. No statement of a batch waits for longer for somebody else's lock. A batch waits for the stream for less
 /// than its session may be idle; a process that is gone without a word holds its locks no longer.
 const SESSION_SETTINGS: &str = "
     SET synchronous_commit = local; SET lock_timeout = '2s'; SET statement_timeout = 0;
     SET idle_in_transaction_session_timeout = '60s'; SET row_security = off; SET jit = off;
+    SET random_page_cost = 1.1;
     SET default_transaction_read_only = off; SET client_min_messages = warning";
 
 /// What is done in an epoch: leading, or following who leads.

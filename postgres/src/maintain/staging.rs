@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
 use pgstar_rewriter::catalog::Oid;
 use pgstar_rewriter::fold::{Changed, FoldColumn, FoldPlan, KEY_FATE, SIGN};
-use tokio_postgres::Transaction;
+use tokio_postgres::{CopyInSink, Statement, Transaction};
 
 use super::intake::Wanted;
 use super::waiting::Changes;
@@ -23,6 +23,12 @@ const NETTED_ROWS_MAX: u64 = 200_000;
 
 /// And if they are no longer than this, because all of them are in memory then.
 const NETTED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// So many deleted rows may stay in a temporary table.
+const DEAD_ROWS_MAX: u64 = 5_000;
+
+/// Fewer rows than this are as good as so many for the planner.
+const ROWS_NEAR: u64 = 16;
 
 /// COPY is fed in pieces of this size.
 const COPY_BYTES: usize = 64 * 1024;
@@ -45,7 +51,52 @@ pub(super) struct Staging {
     /// Those that exist for sure: their transaction was committed.
     created: HashSet<String>,
     creating: Vec<String>,
-    filled: HashMap<Kind, bool>,
+    /// How many rows each has.
+    filled: HashMap<Kind, u64>,
+    copies: HashMap<String, Statement>,
+    pub(super) tables: SessionTables,
+}
+
+/// The temporary tables of one session, as far as using them again goes.
+#[derive(Default)]
+pub(super) struct SessionTables {
+    wear: HashMap<String, Wear>,
+}
+
+/// What became of a temporary table since the session began.
+#[derive(Default)]
+struct Wear {
+    /// Rows that were deleted, since its file was last cut.
+    dead: u64,
+    /// How many rows the planner was told of.
+    told: Option<u64>,
+}
+
+impl SessionTables {
+    /// The statement that takes `rows` out of a table, all there are. `ON COMMIT DELETE ROWS` would take
+    /// several milliseconds for each table, because it cuts the file and builds indexes anew every time.
+    pub(super) fn empty(&mut self, name: &str, rows: u64) -> String {
+        let wear = self.wear.entry(name.to_owned()).or_default();
+        wear.dead += rows;
+        if wear.dead <= DEAD_ROWS_MAX {
+            return format!("DELETE FROM {name}");
+        }
+        *wear = Wear::default();
+        format!("TRUNCATE {name}")
+    }
+
+    /// The statement that tells the planner how many rows there are, if it would be far from right. It takes
+    /// what it knows nothing of for a thousand rows, and reads a whole dimension or rollup for one.
+    pub(super) fn tell(&mut self, name: &str, rows: u64) -> Option<String> {
+        let told = &mut self.wear.entry(name.to_owned()).or_default().told;
+        let is_near =
+            |told: u64| rows <= told.max(ROWS_NEAR) * 8 && told <= rows.max(ROWS_NEAR) * 8;
+        if told.is_some_and(is_near) {
+            return None;
+        }
+        *told = Some(rows);
+        Some(format!("ANALYZE {name}"))
+    }
 }
 
 impl Staging {
@@ -106,27 +157,45 @@ impl Staging {
     ) -> Result<Option<String>, StreamError> {
         let next = format!("pgstar_rows_{}", self.names.len());
         let name = self.names.entry(kind.clone()).or_insert(next).clone();
-        if let Some(is_filled) = self.filled.get(&kind) {
-            return Ok(is_filled.then_some(name));
+        if let Some(rows) = self.filled.get(&kind) {
+            return Ok((*rows > 0).then_some(name));
         }
         let netted = match kind.is_netted {
             true => Some(net(&kind, &all_lines(changes).await?)),
             false => None,
         };
-        let has_lines = netted
-            .as_ref()
-            .map_or(changes.lines, |lines| lines.len() as u64)
-            > 0;
-        let mut is_filled = false;
-        if has_lines {
+        let lines = netted.as_ref().map(|lines| lines.len() as u64);
+        let mut rows = 0;
+        if lines.unwrap_or(changes.lines) > 0 {
             self.create(transaction, &name, &kind, wanted).await?;
-            is_filled = match netted {
-                Some(lines) => copy(transaction, &name, lines).await?,
-                None => copy_all(transaction, &name, changes).await?,
+            let sink = self.copy_into(transaction, &name).await?;
+            rows = match netted {
+                Some(lines) => copy(sink, lines).await?,
+                None => copy_all(sink, changes).await?,
             };
+            if let Some(sql) = self.tables.tell(&name, rows) {
+                transaction.batch_execute(&sql).await?;
+            }
         }
-        self.filled.insert(kind, is_filled);
-        Ok(is_filled.then_some(name))
+        self.filled.insert(kind, rows);
+        Ok((rows > 0).then_some(name))
+    }
+
+    async fn copy_into(
+        &mut self,
+        transaction: &Transaction<'_>,
+        name: &str,
+    ) -> Result<CopyInSink<Bytes>, StreamError> {
+        let statement = match self.copies.get(name) {
+            Some(statement) => statement.clone(),
+            None => {
+                let sql = format!("COPY {name} FROM STDIN");
+                let statement = transaction.prepare(&sql).await?;
+                self.copies.insert(name.to_owned(), statement.clone());
+                statement
+            }
+        };
+        Ok(transaction.copy_in(&statement).await?)
     }
 
     async fn create(
@@ -155,7 +224,7 @@ impl Staging {
             .await?
             .try_get(0)?;
         let sql = format!(
-            "CREATE TEMPORARY TABLE {name} ON COMMIT DELETE ROWS AS \
+            "CREATE TEMPORARY TABLE {name} AS \
              SELECT 0 AS {SIGN}{fate}{columns} FROM {table} WITH NO DATA"
         );
         transaction.batch_execute(&sql).await?;
@@ -163,16 +232,20 @@ impl Staging {
         Ok(())
     }
 
-    /// Takes everything out again, for rows of another interval.
+    /// Takes everything out again.
     pub(super) async fn clear(&mut self, transaction: &Transaction<'_>) -> Result<(), StreamError> {
-        for (kind, _) in self.filled.drain().filter(|(_, is_filled)| *is_filled) {
-            if let Some(name) = self.names.get(&kind) {
-                transaction
-                    .batch_execute(&format!("DELETE FROM {name}"))
-                    .await?;
+        let mut statements = vec![];
+        for (kind, rows) in std::mem::take(&mut self.filled) {
+            if rows > 0
+                && let Some(name) = self.names.get(&kind).cloned()
+            {
+                statements.push(self.tables.empty(&name, rows));
             }
         }
-        Ok(())
+        match statements.is_empty() {
+            true => Ok(()),
+            false => Ok(transaction.batch_execute(&statements.join("; ")).await?),
+        }
     }
 }
 
@@ -275,29 +348,19 @@ async fn all_lines(changes: &Changes) -> Result<Vec<u8>, StreamError> {
     Ok(all)
 }
 
-/// Whether there were any.
-async fn copy(
-    transaction: &Transaction<'_>,
-    table: &str,
-    lines: Vec<u8>,
-) -> Result<bool, StreamError> {
-    let sink = copy_into(transaction, table).await?;
+/// How many rows that were.
+async fn copy(sink: CopyInSink<Bytes>, lines: Vec<u8>) -> Result<u64, StreamError> {
     let mut sink = std::pin::pin!(sink);
     let mut rest = Bytes::from(lines);
     while !rest.is_empty() {
         let piece = rest.split_to(rest.len().min(COPY_BYTES));
         sink.send(piece).await?;
     }
-    Ok(sink.finish().await? > 0)
+    Ok(sink.finish().await?)
 }
 
 /// The same, without having all of them in memory at any time.
-async fn copy_all(
-    transaction: &Transaction<'_>,
-    table: &str,
-    changes: &Changes,
-) -> Result<bool, StreamError> {
-    let sink = copy_into(transaction, table).await?;
+async fn copy_all(sink: CopyInSink<Bytes>, changes: &Changes) -> Result<u64, StreamError> {
     let mut sink = std::pin::pin!(sink);
     // Runs of a line or two are put together.
     let mut gathered = BytesMut::new();
@@ -312,15 +375,7 @@ async fn copy_all(
         }
     }
     sink.send(gathered.freeze()).await?;
-    Ok(sink.finish().await? > 0)
-}
-
-async fn copy_into(
-    transaction: &Transaction<'_>,
-    table: &str,
-) -> Result<tokio_postgres::CopyInSink<Bytes>, StreamError> {
-    let sql = format!("COPY {table} FROM STDIN");
-    Ok(transaction.copy_in(&sql).await?)
+    Ok(sink.finish().await?)
 }
 
 #[cfg(test)]

@@ -53,10 +53,16 @@ const ROLLUPS: &str = "
     FROM pgstar.rollup_state s LEFT JOIN pgstar.rollup_progress p ON p.table_name = s.table_name
    ORDER BY s.name";
 
+const ADVANCE: &str = "
+  UPDATE pgstar.maintenance
+     SET snapshot = $1, validated = $2::text::pg_lsn, floor = $4, batch = batch + 1
+   WHERE batch = $3";
+
 /// Prepared for one session.
 pub(super) struct Questions {
     clock: Statement,
     rollups: Statement,
+    advance: Statement,
 }
 
 impl Questions {
@@ -64,6 +70,7 @@ impl Questions {
         Ok(Questions {
             clock: client.prepare(CLOCK).await?,
             rollups: client.prepare(ROLLUPS).await?,
+            advance: client.prepare(ADVANCE).await?,
         })
     }
 
@@ -93,6 +100,24 @@ impl Questions {
             clock,
             rollups: rollups.iter().map(recorded).collect::<Result<_, _>>()?,
         })
+    }
+
+    /// Moves the clock and its floor; false when somebody else has moved it.
+    pub(super) async fn advance(
+        &self,
+        client: &impl tokio_postgres::GenericClient,
+        from: &Clock,
+        to: &Contents,
+        floor: &Snapshot,
+    ) -> Result<bool, StreamError> {
+        let (seen, validated) = (to.snapshot.to_string(), to.validated.to_string());
+        let moved = client
+            .execute(
+                &self.advance,
+                &[&seen, &validated, &from.batch, &floor.to_string()],
+            )
+            .await?;
+        Ok(moved == 1)
     }
 }
 
@@ -126,23 +151,6 @@ pub(super) fn snapshot(text: &str) -> Result<Snapshot, StreamError> {
 fn position(text: &str) -> Result<Lsn, StreamError> {
     let unreadable = StreamError::OutOfOrder("a position that cannot be read");
     text.parse().map_err(|_| unreadable)
-}
-
-/// Moves the clock and its floor; false when somebody else has moved it.
-pub(super) async fn advance(
-    client: &impl tokio_postgres::GenericClient,
-    from: &Clock,
-    to: &Contents,
-    floor: &Snapshot,
-) -> Result<bool, StreamError> {
-    let sql = "UPDATE pgstar.maintenance
-                  SET snapshot = $1, validated = $2::text::pg_lsn, floor = $4, batch = batch + 1
-                WHERE batch = $3";
-    let (seen, validated) = (to.snapshot.to_string(), to.validated.to_string());
-    let moved = client
-        .execute(sql, &[&seen, &validated, &from.batch, &floor.to_string()])
-        .await?;
-    Ok(moved == 1)
 }
 
 /// From now on the table contains what the clock says.

@@ -47,7 +47,7 @@ impl FoldPlan {
         });
         let columns: Vec<String> = keys.chain(partials).collect();
         format!(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS {delta} ON COMMIT DELETE ROWS AS SELECT {}, \
+            "CREATE TEMPORARY TABLE IF NOT EXISTS {delta} AS SELECT {}, \
              0::bigint AS negative, false AS is_recomputed, false AS is_impossible \
              FROM {rollup} AS r WITH NO DATA",
             columns.join(", ")
