@@ -228,7 +228,7 @@ async fn a_network_that_is_cut_without_a_word_is_noticed_and_nobody_waits_for_th
     .unwrap_or(config);
     let options = MaintainOptions {
         stream: StreamOptions {
-            patience: Duration::from_secs(1),
+            patience: Duration::from_secs(2),
             ..StreamOptions::default()
         },
         ..MaintainOptions::default()
@@ -236,15 +236,15 @@ async fn a_network_that_is_cut_without_a_word_is_noticed_and_nobody_waits_for_th
     let rollups = Maintained::start(config, COUNTS, options).await;
     rollups.prove_all().await;
     let table = rollups.table("counts").await;
-    for round in 0..3 {
+    for round in 0..2 {
         wire.cut();
         let sql = format!("INSERT INTO t VALUES ({round}, 1, 1)");
         client.batch_execute(&sql).await.unwrap();
         let cut = Instant::now();
         let proof = rollups.maintainer.prove(&[&table], SOON).await;
         assert!(proof.is_err(), "nothing can be known: {proof:?}");
-        while rollups.maintainer.prove(&[&table], SOON).await.is_err() {
-            assert!(cut.elapsed() < DEADLINE);
+        while let Err(why) = rollups.maintainer.prove(&[&table], SOON * 4).await {
+            assert!(cut.elapsed() < DEADLINE * 3, "{why}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         println!("proven again {:?} after the cut", cut.elapsed());

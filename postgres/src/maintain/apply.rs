@@ -36,9 +36,6 @@ use crate::rollups::shape::{self, Look};
 use crate::stream::shared::Shared;
 use crate::stream::{Contents, Snapshot, StreamError};
 
-/// How long a batch waits for the stream before it lets go of its snapshot.
-const DECODED_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How soon the log is flushed when the stream lags behind it.
 const BARRIER_DELAY: Duration = Duration::from_millis(2);
 
@@ -411,7 +408,9 @@ impl Context<'_> {
                 }
             }
         };
-        timeout(DECODED_TIMEOUT, reached).await.unwrap_or(false)
+        // Then it lets go of its snapshot.
+        let patience = self.options.stream.patience;
+        timeout(patience, reached).await.unwrap_or(false)
     }
 
     /// The rollups that can be brought forward. Others are noted in `aside`.

@@ -22,7 +22,7 @@ use crate::pgoutput::{Message, Xid32};
 use crate::replication::Lsn;
 use crate::rollups::lock::{LEADER_LOCK, LOCK_CLASS};
 use crate::rollups::{RollupStore, shape};
-use crate::stream::epoch::unique;
+use crate::stream::epoch::{GONE_AFTER, unique};
 use crate::stream::purpose::{Attached, Purpose, SlotChoice};
 use crate::stream::receiving::Within;
 use crate::stream::shared::Shared;
@@ -53,7 +53,7 @@ const REBUILD_PAUSE_MAX: Duration = Duration::from_secs(600);
 /// than its session may be idle; a process that is gone without a word holds its locks no longer.
 const SESSION_SETTINGS: &str = "
     SET synchronous_commit = local; SET lock_timeout = '2s'; SET statement_timeout = 0;
-    SET idle_in_transaction_session_timeout = '60s'; SET row_security = off; SET jit = off;
+    SET row_security = off; SET jit = off;
     SET random_page_cost = 1.1;
     SET default_transaction_read_only = off; SET client_min_messages = warning";
 
@@ -235,7 +235,7 @@ impl Maintenance {
 
     /// Keeps the states at what the leader commits, and ends when there is none.
     async fn follow(&self, attached: &Attached<'_>) -> Result<Infallible, StreamError> {
-        let client = connect(attached.connector).await?;
+        let client = connect(attached.connector, &self.options).await?;
         let questions = Questions::prepare(&client).await?;
         self.states.is(Role::Follower);
         let mut looked = Instant::now();
@@ -290,8 +290,8 @@ impl Maintenance {
     }
 
     async fn lead(&self, attached: &Attached<'_>) -> Result<Infallible, StreamError> {
-        let mut client = connect(attached.connector).await?;
-        let looking = connect(attached.connector).await?;
+        let mut client = connect(attached.connector, &self.options).await?;
+        let looking = connect(attached.connector, &self.options).await?;
         let since = self.establish(&mut client, attached).await?;
         let questions = Questions::prepare(&client).await?;
         let clock = questions.ask(&*client).await?.clock;
@@ -575,9 +575,15 @@ impl LastBuild {
     }
 }
 
-async fn connect(connector: &Connector) -> Result<Connection, StreamError> {
+async fn connect(
+    connector: &Connector,
+    options: &MaintainOptions,
+) -> Result<Connection, StreamError> {
     let connection = connector.connect().await?;
     connection.batch_execute(SESSION_SETTINGS).await?;
+    let gone = (options.stream.patience * GONE_AFTER).as_millis();
+    let sql = format!("SET idle_in_transaction_session_timeout = '{gone}ms'");
+    connection.batch_execute(&sql).await?;
     Ok(connection)
 }
 

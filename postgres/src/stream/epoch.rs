@@ -36,7 +36,7 @@ use crate::replication::ReplicationConnection;
 pub(super) const BARRIER_INTERVAL: Duration = Duration::from_millis(5);
 
 /// So many times the patience without a word, and somebody is taken for gone.
-const GONE_AFTER: u32 = 3;
+pub(crate) const GONE_AFTER: u32 = 3;
 
 /// How often it is asked who holds up the start.
 pub(super) const BLOCKER_INTERVAL: Duration = Duration::from_secs(1);
