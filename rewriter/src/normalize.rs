@@ -320,21 +320,40 @@ fn block(
     Ok((distinct_as_groups(block), with))
 }
 
-/// `SELECT DISTINCT a, b` is `SELECT a, b GROUP BY a, b`.
+/// `SELECT DISTINCT a, b` is `SELECT a, b GROUP BY a, b`, and `SELECT DISTINCT ON (a) a, b … ORDER BY a, b` keeps
+/// the first of such groups: of rows that are alike it does not matter which one.
 fn distinct_as_groups(block: Block) -> Block {
-    let is_of_columns = |output: &Output| !output.value.is_constant() && !output.value.has_window();
-    let is_list = block.distinct == Distinct::Yes
-        && !block.is_aggregated
+    let is_list = !block.is_aggregated
         && !block.occurrences.is_empty()
-        && block.outputs.iter().all(is_of_columns);
-    if !is_list {
+        && !block.scalars().any(Scalar::has_window);
+    let outputs = block.outputs.iter().map(|output| &output.value);
+    let ordered: Vec<&Scalar> = block.order_by.iter().map(|item| &item.value).collect();
+    let (kinds, distinct): (Vec<&Scalar>, _) = match &block.distinct {
+        Distinct::Yes => (outputs.collect(), Distinct::No),
+        Distinct::On(keys) => {
+            let deciding: Vec<&Scalar> = keys.iter().chain(ordered).collect();
+            // Otherwise any of several rows may be the first.
+            let mut outputs = outputs.filter(|value| !value.is_constant());
+            if !outputs.all(|value| deciding.contains(&value)) {
+                return block;
+            }
+            (deciding, block.distinct.clone())
+        }
+        Distinct::No => return block,
+    };
+    let mut group_by: Vec<Scalar> = vec![];
+    for kind in kinds.into_iter().filter(|kind| !kind.is_constant()) {
+        if !group_by.contains(kind) {
+            group_by.push(kind.clone());
+        }
+    }
+    if !is_list || group_by.is_empty() {
         return block;
     }
-    let outputs = block.outputs.iter();
     Block {
-        group_by: outputs.map(|output| output.value.clone()).collect(),
+        group_by,
         is_aggregated: true,
-        distinct: Distinct::No,
+        distinct,
         ..block
     }
 }

@@ -1,6 +1,7 @@
 //! Points of civil time: what constants mean that are compared with times.
 
-use crate::expr::{Literal, Scalar};
+use crate::bucket::interval_of;
+use crate::expr::{BinaryOp, Literal, Scalar};
 use crate::types;
 
 pub(crate) const SECOND: i64 = 1_000_000;
@@ -62,6 +63,48 @@ impl Civil {
     }
 }
 
+impl Civil {
+    /// The same day of a later or earlier month, or the last day of that month.
+    fn plus_months(self, months: i64) -> Option<Civil> {
+        let (year, month, day) = date_of(self.0.div_euclid(DAY));
+        let total = year * 12 + month - 1 + months;
+        let (year, month) = (total.div_euclid(12), total.rem_euclid(12) + 1);
+        let day = day.min(days_of_month(year, month));
+        let midnight = days_since_2000(year, month, day) * DAY;
+        (1..10_000)
+            .contains(&year)
+            .then_some(Civil(midnight + self.0.rem_euclid(DAY)))
+    }
+
+    /// The time so much later, or earlier; an interval of one unit.
+    fn plus_interval(self, text: &str, is_later: bool) -> Option<Civil> {
+        let sign = if is_later { 1 } else { -1 };
+        if let Some(length) = interval_of(text) {
+            return Some(Civil(self.0 + sign * length));
+        }
+        let mut words = text.split_whitespace();
+        let count: i64 = words.next()?.parse().ok()?;
+        let unit = words.next()?.to_ascii_lowercase();
+        let months = match unit.strip_suffix('s').unwrap_or(&unit) {
+            "month" => count,
+            "year" => 12 * count,
+            _ => return None,
+        };
+        let is_whole = words.next().is_none() && (0..=10_000).contains(&count);
+        is_whole.then(|| self.plus_months(sign * months)).flatten()
+    }
+}
+
+fn days_of_month(year: i64, month: i64) -> i64 {
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    match month {
+        4 | 6 | 9 | 11 => 30,
+        2 if is_leap => 29,
+        2 => 28,
+        _ => 31,
+    }
+}
+
 const DAYS_FROM_MARCH_OF_0_TO_2000: i64 = 730_425;
 
 /// Days of the proleptic Gregorian calendar, in years that begin in March: the leap day comes last.
@@ -106,15 +149,11 @@ fn parse_date(text: &str) -> Option<(i32, u32, u32)> {
         digits(parts.next()?, 2)?,
         digits(parts.next()?, 2)?,
     );
-    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let days = match month {
-        4 | 6 | 9 | 11 => 30,
-        2 if is_leap => 29,
-        2 => 28,
-        1..=12 => 31,
-        _ => return None,
-    };
-    let is_valid = parts.next().is_none() && year >= 1 && (1..=days).contains(&day);
+    let days = days_of_month(i64::from(year), i64::from(month));
+    let is_valid = parts.next().is_none()
+        && year >= 1
+        && (1..=12).contains(&month)
+        && (1..=days).contains(&i64::from(day));
     is_valid.then_some((year as i32, month, day))
 }
 
@@ -155,6 +194,22 @@ pub(crate) fn constant(scalar: &Scalar, is_local: bool) -> Option<Civil> {
             (Scalar::Literal(Literal::String(text)), types::DATE) => {
                 // A date takes the day only: what stands behind it is cut off.
                 Civil::parse(text).map(Civil::midnight)
+            }
+            _ => None,
+        },
+        // A date and an interval are a timestamp.
+        Scalar::Binary {
+            op: op @ (BinaryOp::Plus | BinaryOp::Minus),
+            left,
+            right,
+        } => match (&**left, &**right) {
+            (time @ Scalar::Cast { .. }, Scalar::Literal(Literal::Interval(text))) => {
+                constant(time, false)?.plus_interval(text, *op == BinaryOp::Plus)
+            }
+            (Scalar::Literal(Literal::Interval(text)), time @ Scalar::Cast { .. })
+                if *op == BinaryOp::Plus =>
+            {
+                constant(time, false)?.plus_interval(text, true)
             }
             _ => None,
         },
@@ -222,6 +277,24 @@ mod tests {
             let read = Civil::parse(text).map(Civil::minute_text);
             assert_eq!(read.as_deref(), Some(text));
         }
+    }
+
+    #[test]
+    fn months_end_earlier_when_they_are_shorter() {
+        let plus = |text: &str, interval: &str, is_later| {
+            Civil::parse(text)
+                .and_then(|civil| civil.plus_interval(interval, is_later))
+                .map(Civil::minute_text)
+        };
+        let is = |text: &str| Some(format!("{text} 00:00"));
+        assert_eq!(plus("2024-01-31", "1 month", true), is("2024-02-29"));
+        assert_eq!(plus("2024-03-31", "1 MONTHS", false), is("2024-02-29"));
+        assert_eq!(plus("2024-02-29", "1 year", true), is("2025-02-28"));
+        assert_eq!(plus("1998-12-01", "90 days", false), is("1998-09-02"));
+        assert_eq!(plus("2024-11-30", "3 month", true), is("2025-02-28"));
+        assert_eq!(plus("2024-11-30", "1 month 1 day", true), None);
+        assert_eq!(plus("2024-11-30", "-1 month", true), None);
+        assert_eq!(plus("0001-01-01", "1 month", false), None);
     }
 
     #[test]
