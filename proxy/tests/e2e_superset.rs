@@ -233,10 +233,9 @@ async fn what_superset_sends_is_answered_as_postgresql_answers_it() {
         );
         assert!(report.differences.is_empty(), "\n{}", report.differences);
         let new = corpus::unlisted(&refused, REFUSED);
-        // Days are not known to be whole ones in every zone, so refused.txt is about this one.
         assert!(
-            zone != "UTC" || new.is_empty(),
-            "no longer answered from a rollup: {new:#?}"
+            new.is_empty(),
+            "no longer answered from a rollup in {zone}: {new:#?}"
         );
     }
 }
