@@ -5,7 +5,9 @@
 
 mod e2e_support;
 
-use e2e_support::{ANY, Client, Database, Lab, batch, decision, error, ok, rows, sqlstate, table};
+use e2e_support::{
+    ANY, Client, Database, Lab, Served, batch, decision, error, ok, rows, sqlstate, table,
+};
 
 const SCHEMA: &str = "
     CREATE TABLE shop (id int PRIMARY KEY, city text NOT NULL);
@@ -143,6 +145,36 @@ async fn several_blocks_are_answered_together() {
         assert_eq!(decision(&mut pair.through, sql).await, "rollup", "{sql}");
         pair.same(sql).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn local_times_are_compared_with_instants_where_the_servers_clocks_allow_it() {
+    let database = Database::with(
+        "CREATE TABLE event (at timestamp NOT NULL, n int NOT NULL);
+         INSERT INTO event SELECT at, 1 FROM generate_series(timestamp '2011-12-25', '2012-01-05', '1 hour') at;
+         CREATE VIEW events_by_day AS SELECT date_trunc('day', at) AS day, sum(n) AS n FROM event GROUP BY 1",
+    )
+    .await;
+    let by_day = (
+        "by_day",
+        "SELECT date_trunc('day', at) AS day, count(*), sum(n) FROM event GROUP BY 1",
+    );
+    let lab = Lab::start(&database, ANY, &[by_day]).await;
+    let mut pair = lab.pair().await;
+    // The thirtieth of December was left out in Apia: its local times are those of the day behind it.
+    let sql = "SELECT sum(n) FROM event WHERE at >= TO_TIMESTAMP('2011-12-31', 'YYYY-MM-DD')";
+    for (zone, expected) in [
+        ("UTC", "rollup"),
+        ("America/New_York", "rollup"),
+        ("Pacific/Apia", "bucket-unaligned"),
+    ] {
+        pair.both(&format!("SET TimeZone = '{zone}'")).await;
+        assert_eq!(decision(&mut pair.through, sql).await, expected, "{zone}");
+        pair.same(sql).await;
+    }
+    // A view may aggregate for a statement that does not.
+    let sql = "SELECT * FROM events_by_day ORDER BY day";
+    assert_eq!(pair.served(sql).await, Served::Rollup);
 }
 
 #[tokio::test(flavor = "multi_thread")]
