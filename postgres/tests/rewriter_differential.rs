@@ -90,9 +90,12 @@ struct World {
 impl World {
     async fn new(seed: u64) -> World {
         let mut random = Random(seed);
-        let star = Star::random(&mut random);
+        let mut star = Star::random(&mut random);
         let database = Database::with(&star.ddl).await;
         let client = database.connect().await;
+        if random.chance(25) && has_citext(&client).await {
+            client.batch_execute(&star.add_citext()).await.unwrap();
+        }
         let catalog = load_catalog(&client).await.unwrap();
         fill(&client, &catalog, &mut random).await;
         let mut world = World {
@@ -386,6 +389,12 @@ struct Difference {
     rollups: Vec<usize>,
     rewritten: String,
     what: String,
+}
+
+/// Whether the server has the extension whose texts are equal in any case.
+async fn has_citext(client: &Connection) -> bool {
+    let sql = "SELECT FROM pg_available_extensions WHERE name = 'citext'";
+    client.query_opt(sql, &[]).await.unwrap().is_some()
 }
 
 /// Whether a parameter is gone or of another type: such a match is never used.

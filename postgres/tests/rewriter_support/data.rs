@@ -119,7 +119,9 @@ impl UserTypes {
     async fn load(client: &Connection) -> UserTypes {
         let enums = "SELECT enumtypid, enumlabel::text FROM pg_enum ORDER BY 1, enumsortorder";
         let enums = client.query(enums, &[]).await.unwrap();
-        let domains = "SELECT oid, typbasetype FROM pg_type WHERE typtype = 'd'";
+        // A citext is written like a text.
+        let domains = "SELECT oid, typbasetype FROM pg_type WHERE typtype = 'd' \
+                       UNION ALL SELECT oid, 'text'::regtype FROM pg_type WHERE typname = 'citext'";
         let domains = client.query(domains, &[]).await.unwrap();
         UserTypes {
             enums: enums.iter().map(|row| (row.get(0), row.get(1))).collect(),

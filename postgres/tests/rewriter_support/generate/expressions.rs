@@ -376,7 +376,9 @@ fn superset_range(random: &mut Random) -> String {
     let (from, to) = (day(random), day(random));
     let bound =
         |day: &str| format!("TO_TIMESTAMP('{day} 00:00:00.000000', 'YYYY-MM-DD HH24:MI:SS.US')");
-    match random.below(4) {
+    match random.below(6) {
+        4 => format!("@ < date '{from}' + interval '{} months'", random.below(14)),
+        5 => format!("@ >= timestamp '{from}' - interval '1' year"),
         0 => format!("@ >= {}", bound(from)),
         1 => format!("@ > {}", bound(from)),
         2 => format!("@ <= TO_TIMESTAMP('{to} 23:59:59.999999', 'YYYY-MM-DD HH24:MI:SS.US')"),

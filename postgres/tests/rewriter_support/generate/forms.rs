@@ -322,6 +322,14 @@ fn more_windows(query: &Shape, mut parts: Parts, random: &mut Random) -> Option<
 /// The group that comes first of those with equal first keys.
 fn distinct_on(query: &Shape, parts: &Parts) -> Option<String> {
     query.keys.first()?;
+    if query.aggregates.is_empty() {
+        let (from, filter) = (&parts.from, &parts.filter);
+        let (items, first) = (parts.items.join(", "), &query.keys[0]);
+        let keys = query.keys.join(", ");
+        return Some(plain(&format!(
+            "SELECT DISTINCT ON ({first}) {items}, 1 AS one\nFROM {from}{filter}\nORDER BY {keys}"
+        )));
+    }
     let order: Vec<String> = (1..=parts.names.len())
         .map(|position| position.to_string())
         .collect();

@@ -172,6 +172,19 @@ impl Star {
         columns
     }
 
+    /// A column more of the fact, of a type that an extension brings.
+    pub fn add_citext(&mut self) -> String {
+        let sql = "CREATE EXTENSION citext; ALTER TABLE f ADD COLUMN any_case citext;";
+        self.ddl += &format!("{sql}\n\n");
+        if let Some((_, attributes)) = self.tables.iter_mut().find(|(name, _)| name == "f") {
+            attributes.push(Attribute {
+                name: "any_case".to_owned(),
+                ty: Type::Loose,
+            });
+        }
+        sql.to_owned()
+    }
+
     pub(super) fn attributes_of(&self, alias: &str) -> &[Attribute] {
         let dimension = self
             .dimensions
