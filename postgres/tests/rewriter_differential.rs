@@ -94,6 +94,7 @@ impl World {
         let database = Database::with(&star.ddl).await;
         let client = database.connect().await;
         if random.chance(25) && has_citext(&client).await {
+            enter_session(&client, &["public".to_owned()], "UTC").await;
             client.batch_execute(&star.add_citext()).await.unwrap();
         }
         let catalog = load_catalog(&client).await.unwrap();

@@ -150,8 +150,8 @@ async fn several_blocks_are_answered_together() {
 #[tokio::test(flavor = "multi_thread")]
 async fn local_times_are_compared_with_instants_where_the_servers_clocks_allow_it() {
     let database = Database::with(
-        "CREATE TABLE event (at timestamp NOT NULL, n int NOT NULL);
-         INSERT INTO event SELECT at, 1 FROM generate_series(timestamp '2011-12-25', '2012-01-05', '1 hour') at;
+        "CREATE TABLE event (id serial PRIMARY KEY, at timestamp NOT NULL, n int NOT NULL);
+         INSERT INTO event (at, n) SELECT at, 1 FROM generate_series(timestamp '2011-12-25', '2012-01-05', '1 hour') at;
          CREATE VIEW events_by_day AS SELECT date_trunc('day', at) AS day, sum(n) AS n FROM event GROUP BY 1",
     )
     .await;

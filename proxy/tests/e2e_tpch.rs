@@ -9,8 +9,8 @@ mod e2e_support;
 
 use std::fmt::Write as _;
 
-use e2e_support::Database;
 use e2e_support::corpus::{self, decided, difference, from_environment, paragraphs};
+use e2e_support::{Database, ok};
 
 const SCHEMA: &str = include_str!("../../loadtest/tpch/schema.sql");
 const DATA: &str = include_str!("../../loadtest/tpch/data.sql");
@@ -23,9 +23,12 @@ const REFUSED: &str = include_str!("../../loadtest/tpch/refused.txt");
 async fn tpch_is_answered_as_postgresql_answers_it() {
     let scale = from_environment("PGSTAR_TPCH_SCALE", "0.002");
     let database = Database::with(SCHEMA).await;
-    database
-        .run(&format!("SET corpus.scale = {scale}; {DATA}"))
-        .await;
+    // One by one, so that each has its own time.
+    let mut loading = database.direct().await;
+    ok(&mut loading, &format!("SET corpus.scale = {scale}")).await;
+    for statement in DATA.split_inclusive(";\n\n") {
+        ok(&mut loading, statement).await;
+    }
     let lab = corpus::lab(&database, "tpch/pgstar.toml", CONFIG).await;
     let (mut straight, mut through) = (database.direct().await, lab.session().await);
     let (mut report, mut refused, mut differences) = (String::new(), vec![], String::new());
