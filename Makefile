@@ -10,8 +10,9 @@ ROWS ?= 200000
 # How many queries differential asks, and the seed of its first star.
 QUERIES ?= 100000
 SEED ?= 1
-# How long each part of torture takes.
+# How long each part of torture takes, and how many rows the COPY has that its memory is measured for.
 MINUTES ?= 2
+BULK_ROWS ?= 10000000
 # More arguments, for example: make demo ARGS='--keep', make test ARGS='-p pgstar-rewriter'
 ARGS ?=
 
@@ -26,8 +27,10 @@ demo: ## the Star Schema Benchmark on a throw-away PostgreSQL, direct and throug
 test: ## all tests, after installing what they need (PostgreSQL, Python drivers)
 	scripts/test.sh $(ARGS)
 
-torture: ## random changes, crashes and readers beside writers for MINUTES (2) each, against the rollups that follow them
-	PGSTAR_TORTURE_SECONDS=$$(( $(MINUTES) * 60 )) cargo test -p pgstar-postgres --test maintain --test maintain_faults --test stream_linear $(ARGS) -- --nocapture
+torture: ## random changes, faults, and readers beside writers for MINUTES (2) each, and a COPY of BULK_ROWS (10000000)
+	PGSTAR_TORTURE_SECONDS=$$(( $(MINUTES) * 60 )) PGSTAR_BULK_ROWS=$(BULK_ROWS) cargo test --no-fail-fast -p pgstar-postgres \
+	  --test maintain --test maintain_faults --test maintain_kill --test maintain_trouble --test maintain_memory \
+	  --test stream_linear --test stream_faults $(ARGS) -- --nocapture
 
 bench: ## time of a decision, and what the proxy adds to pgbench, beside pgbouncer
 	scripts/bench.sh $(ARGS)

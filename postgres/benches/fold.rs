@@ -1,17 +1,20 @@
-//! How fast commits reach the rollups, on a throw-away server: rows folded each second, and the time from
-//! a commit's acknowledgement until a reader finds it in the rollup's table.
+//! How fast commits reach the rollups, on a throw-away server, and what that costs who loads:
+//! ingest with and without pgstar attached, the rate of folding what waits, the time from a commit's
+//! acknowledgement until a reader finds it in the rollup's table, what a strict read adds to a plain one, and
+//! how soon everything is proven again after a process or the server was killed.
 //!
-//! `PGSTAR_BENCH_ROWS` (default 1,000,000) and `PGSTAR_BENCH_SECONDS` (default 10) make it longer.
+//! `PGSTAR_BENCH_ROWS` (default 1,000,000) and `PGSTAR_BENCH_SECONDS` (default 10, for each rate) make it longer.
 
 #![allow(clippy::unwrap_used)] // A measurement that cannot go on should stop.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use pgstar_postgres::catalog::load_catalog;
 use pgstar_postgres::connect::{Connection, Connector};
 use pgstar_postgres::maintain::{MaintainOptions, MaintainPlan, Maintainer};
 use pgstar_postgres::rollups::{BuildPlan, RollupStore};
-use pgstar_postgres::server::{InstallPolicy, Server, ServerOptions};
+use pgstar_postgres::server::{InstallPolicy, Server, ServerOptions, Shutdown};
 use pgstar_rewriter::RollupDefinition;
 use pgstar_rewriter::fold::FoldPlan;
 
@@ -98,6 +101,52 @@ fn percentiles(mut times: Vec<Duration>) -> String {
     )
 }
 
+/// The rows of `sale` so far.
+static ROWS: AtomicI64 = AtomicI64::new(0);
+
+/// Attached to the server, with its rollups built and proven.
+struct Attached {
+    maintainer: Maintainer,
+    tables: Vec<String>,
+}
+
+impl Attached {
+    async fn to(server: &Server) -> Self {
+        let client = connect(server).await;
+        let plans = plans(&client).await;
+        let store = RollupStore::new(server.config("postgres")).unwrap();
+        let maintainer = Maintainer::new(server.config("postgres"), MaintainOptions::default());
+        maintainer.follow(plans.clone(), vec![]).await.unwrap();
+        maintainer.established(DEADLINE).await.unwrap();
+        let mut tables = vec![];
+        for plan in &plans {
+            tables.push(store.ensure(&plan.build, &|_| ()).await.unwrap().table);
+        }
+        let attached = Attached { maintainer, tables };
+        attached.prove().await;
+        attached
+    }
+
+    /// Over as many interruptions as it takes.
+    async fn prove(&self) {
+        let tables: Vec<&str> = self.tables.iter().map(String::as_str).collect();
+        while self.maintainer.prove(&tables, DEADLINE).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+async fn load(client: &Connection, rows: u64) -> Duration {
+    let piece = 50_000.min(rows);
+    let begun = Instant::now();
+    for _ in (0..rows).step_by(piece as usize) {
+        let first = ROWS.fetch_add(piece as i64, Ordering::Relaxed) + 1;
+        let sql = insert(first.cast_unsigned(), piece);
+        client.batch_execute(&sql).await.unwrap();
+    }
+    begun.elapsed()
+}
+
 #[tokio::main]
 async fn main() {
     let options = ServerOptions {
@@ -108,110 +157,148 @@ async fn main() {
     let server = Server::start(options).await.unwrap();
     let client = connect(&server).await;
     client.batch_execute(STAR).await.unwrap();
-    let plans = plans(&client).await;
-    let store = RollupStore::new(server.config("postgres")).unwrap();
-    let maintainer = Maintainer::new(server.config("postgres"), MaintainOptions::default());
-    maintainer.follow(plans.clone(), vec![]).await.unwrap();
-    maintainer.established(DEADLINE).await.unwrap();
-    let mut tables = vec![];
-    for plan in &plans {
-        tables.push(store.ensure(&plan.build, &|_| ()).await.unwrap().table);
-    }
-    let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
-    while maintainer.prove(&tables, DEADLINE).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-
     let rows = number("PGSTAR_BENCH_ROWS", 1_000_000);
-    let piece = 50_000;
-    let begun = Instant::now();
-    for from in (0..rows).step_by(piece) {
-        client
-            .batch_execute(&insert(from + 1, piece as u64))
-            .await
-            .unwrap();
+    ingest(&server, &client, rows).await;
+    backlog(&server, &client, rows).await;
+    let attached = Attached::to(&server).await;
+    for rate in [100, 1_000, 10_000] {
+        latency(&server, &attached, rate).await;
     }
-    let loaded = begun.elapsed();
-    maintainer.prove(&tables, DEADLINE).await.unwrap();
-    let all = begun.elapsed();
-    let figures = maintainer.figures();
-    println!(
-        "fold rate: {rows} rows inserted in {loaded:.2?}, all in {} rollups after {all:.2?}: {:.0} rows/s end to end; {} batches",
-        tables.len(),
-        rows as f64 / all.as_secs_f64(),
-        figures.batches
-    );
-    let begun = Instant::now();
-    client
-        .batch_execute(&format!(
-            "UPDATE sale SET amount = amount + 1 WHERE id <= {}",
-            rows / 5
-        ))
-        .await
-        .unwrap();
-    let updated = begun.elapsed();
-    maintainer.prove(&tables, DEADLINE).await.unwrap();
-    let all = begun.elapsed();
-    println!(
-        "one UPDATE of {} rows in {updated:.2?}, in the rollups after {all:.2?} (lag after commit {:.2?})",
-        rows / 5,
-        all - updated
-    );
-    latencies(&server, &maintainer, &tables, rows).await;
-    drop(maintainer);
-    server.stop().await.unwrap();
+    strict_reads(&server, &attached).await;
+    drop(attached);
+    recovery(server, rows).await;
 }
 
-async fn latencies(server: &Server, maintainer: &Maintainer, tables: &[&str], rows: u64) {
-    let (writer, reader) = (connect(server).await, connect(server).await);
-    let insert = "INSERT INTO sale VALUES ($1, 1, '2024-02-02', 1, 1)";
-    let insert = writer.prepare(insert).await.unwrap();
-    let count = format!(
-        "SELECT row_count FROM pgstar.\"{}\" WHERE sold = '2024-02-02'",
-        tables[1]
+/// Rounds that take turns, so that what else the machine does hits both.
+async fn ingest(server: &Server, client: &Connection, rows: u64) {
+    let (mut with, mut without) = (Duration::ZERO, Duration::ZERO);
+    for _ in 0..4 {
+        let attached = Attached::to(server).await;
+        with += load(client, rows / 4).await;
+        attached.prove().await;
+        drop(attached);
+        without += load(client, rows / 4).await;
+    }
+    let rate = |took: Duration| rows as f64 / took.as_secs_f64();
+    println!(
+        "ingest: {:.0} rows/s with pgstar attached, {:.0} without: {:.2}x",
+        rate(with),
+        rate(without),
+        without.as_secs_f64() / with.as_secs_f64()
     );
-    let count = reader.prepare(&count).await.unwrap();
-    let before: i64 = reader.query_one(&count, &[]).await.unwrap().get(0);
-    for (rate, pause) in [(100u32, 10_000), (20, 50_000)] {
-        let (mut applied, mut proven) = (vec![], vec![]);
-        let begun = Instant::now();
-        static WRITTEN: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(0);
-        while begun.elapsed().as_secs() < number("PGSTAR_BENCH_SECONDS", 10) / 2 {
-            let written = WRITTEN.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-            writer
-                .execute(&insert, &[&(rows as i64 + written)])
-                .await
-                .unwrap();
-            let committed = Instant::now();
-            if written % 2 == 0 {
-                maintainer.prove(tables, DEADLINE).await.unwrap();
-                proven.push(committed.elapsed());
-            } else {
-                while reader
-                    .query_one(&count, &[])
-                    .await
-                    .unwrap()
-                    .get::<_, i64>(0)
-                    < before + written
-                {
-                    tokio::time::sleep(Duration::from_micros(200)).await;
-                }
-                applied.push(committed.elapsed());
+}
+
+/// What was committed while nobody followed, folded by who comes back.
+async fn backlog(server: &Server, client: &Connection, rows: u64) {
+    drop(Attached::to(server).await);
+    let update = format!(
+        "UPDATE sale SET amount = amount + 1 WHERE id <= {}",
+        rows / 5
+    );
+    for what in ["inserted", "updated"] {
+        let changed = match what {
+            "inserted" => {
+                load(client, rows).await;
+                rows
             }
-            tokio::time::sleep(Duration::from_micros(pause).saturating_sub(committed.elapsed()))
-                .await;
-        }
+            _ => {
+                client.batch_execute(&update).await.unwrap();
+                // The old row and the new one.
+                rows / 5 * 2
+            }
+        };
+        let begun = Instant::now();
+        let attached = Attached::to(server).await;
+        let took = begun.elapsed();
         println!(
-            "{rate} commits/s: commit to applied {}; to proven {}",
-            percentiles(applied),
-            percentiles(proven)
+            "fold rate: {changed} changed rows ({what}) in {} rollups in {took:.2?}: {:.0} rows/s; {} batches",
+            attached.tables.len(),
+            changed as f64 / took.as_secs_f64(),
+            attached.maintainer.figures().batches
         );
     }
-    let mut idle = vec![];
-    for _ in 0..300 {
-        let asked = Instant::now();
-        maintainer.prove(tables, DEADLINE).await.unwrap();
-        idle.push(asked.elapsed());
+}
+
+/// Statements of up to 100 rows, at a rate.
+async fn latency(server: &Server, attached: &Attached, rate: u64) {
+    let (writer, reader) = (connect(server).await, connect(server).await);
+    let rows = (rate / 100).clamp(1, 100);
+    let pause = Duration::from_micros(1_000_000 * rows / rate);
+    let count = format!(
+        "SELECT sum(row_count)::bigint FROM pgstar.\"{}\"",
+        attached.tables[1]
+    );
+    let count = reader.prepare(&count).await.unwrap();
+    let mut applied = vec![];
+    let begun = Instant::now();
+    while begun.elapsed().as_secs() < number("PGSTAR_BENCH_SECONDS", 10) {
+        let first = ROWS.fetch_add(rows.cast_signed(), Ordering::Relaxed) + 1;
+        let sql = insert(first.cast_unsigned(), rows);
+        writer.batch_execute(&sql).await.unwrap();
+        let committed = Instant::now();
+        let expected = ROWS.load(Ordering::Relaxed);
+        while reader
+            .query_one(&count, &[])
+            .await
+            .unwrap()
+            .get::<_, i64>(0)
+            < expected
+        {
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        applied.push(committed.elapsed());
+        tokio::time::sleep(pause.saturating_sub(committed.elapsed())).await;
     }
-    println!("idle: proof {}", percentiles(idle));
+    let written = applied.len() as u64 * rows;
+    println!(
+        "lag at {rate} changed rows/s (reached {:.0}): commit to applied {}",
+        written as f64 / begun.elapsed().as_secs_f64(),
+        percentiles(applied)
+    );
+}
+
+async fn strict_reads(server: &Server, attached: &Attached) {
+    let reader = connect(server).await;
+    let sum = format!(
+        "SELECT category, sum(sum_amount) FROM pgstar.\"{}\" GROUP BY 1",
+        attached.tables[0]
+    );
+    let sum = reader.prepare(&sum).await.unwrap();
+    let (mut plain, mut strict) = (vec![], vec![]);
+    for _ in 0..500 {
+        let asked = Instant::now();
+        reader.query(&sum, &[]).await.unwrap();
+        plain.push(asked.elapsed());
+        let asked = Instant::now();
+        attached.prove().await;
+        reader.query(&sum, &[]).await.unwrap();
+        strict.push(asked.elapsed());
+    }
+    println!("plain read of a rollup: {}", percentiles(plain));
+    println!("strict read of a rollup: {}", percentiles(strict));
+}
+
+/// Until everything is proven again, with a writer's last rows waiting.
+async fn recovery(mut server: Server, rows: u64) {
+    let attached = Attached::to(&server).await;
+    drop(attached);
+    load(&connect(&server).await, rows / 20).await;
+    let begun = Instant::now();
+    let attached = Attached::to(&server).await;
+    println!(
+        "recovery: {:.2?} from a new process to the first proof, {} rows behind",
+        begun.elapsed(),
+        rows / 20
+    );
+    load(&connect(&server).await, rows / 20).await;
+    let killed = Instant::now();
+    server = server.restart(Shutdown::Killed).await.unwrap();
+    let back = killed.elapsed();
+    attached.prove().await;
+    println!(
+        "recovery: {:.2?} from the server's kill to the first proof; the server itself took {back:.2?}",
+        killed.elapsed()
+    );
+    drop(attached);
+    server.stop().await.unwrap();
 }

@@ -443,7 +443,7 @@ async fn behind_a_slow_synchronous_standby_no_answer_is_stale_and_none_is_ahead(
     while started.elapsed() < duration(5) || reads < 10 && started.elapsed() < DEADLINE * 2 {
         let expected = writers.rows();
         // While a commit hangs between log and visibility nothing newer is proven.
-        match rollups.maintainer.prove(&[&table], SOON).await {
+        match rollups.maintainer.prove(&[&table], SOON * 10).await {
             Err(_) => refused += 1,
             Ok(_) => {
                 reads += 1;

@@ -360,6 +360,7 @@ impl Context<'_> {
             plan: member.plan.fold.clone(),
             table: member.recorded.table.clone(),
             delta: format!("pgstar_delta_{}", member.at),
+            never_recomputes: self.options.weakness == Weakness::NeverRecomputes,
         };
         let folds: Vec<Fold> = members.iter().map(fold).collect();
         let mut staged = vec![];
@@ -432,7 +433,11 @@ impl Context<'_> {
             if aside.contains_key(&recorded.table) {
                 continue;
             }
-            let from = recorded.own.as_ref().unwrap_or(&clock.contents);
+            let own = match self.options.weakness {
+                Weakness::NewcomersAreInStep => None,
+                _ => recorded.own.as_ref(),
+            };
+            let from = own.unwrap_or(&clock.contents);
             let bases = &plan.build.base_relations;
             let Some(shape) = &recorded.shape else {
                 aside.insert(recorded.table.clone(), Unfoldable::Gap);

@@ -44,6 +44,8 @@ pub(super) struct Fold {
     pub(super) table: String,
     /// Names the session's table of deltas.
     pub(super) delta: String,
+    /// For the tests of the tests.
+    pub(super) never_recomputes: bool,
 }
 
 impl Fold {
@@ -75,6 +77,9 @@ impl Fold {
         let delta = self.delta.as_str();
         let mut statements = vec![self.plan.create_delta(delta, &rollup)];
         statements.extend(self.plan.delta(changed, delta, &rollup));
+        if self.never_recomputes {
+            statements.push(format!("UPDATE {delta} SET is_recomputed = false"));
+        }
         statements.push(self.plan.count_delta(delta));
         let answer = simple(transaction, &statements.join("; ")).await?;
         let [groups, recomputed, impossible] = numbers(&answer);

@@ -170,6 +170,10 @@ pub enum Weakness {
     NoDecodeWait,
     /// Folds what was rolled back after it was streamed.
     KeepsRolledBack,
+    /// Takes a rollup that was just built for one that contains what the others do.
+    NewcomersAreInStep,
+    /// Never computes a group anew.
+    NeverRecomputes,
 }
 
 /// Brings rollups up to date until it is dropped.
