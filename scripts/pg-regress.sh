@@ -12,7 +12,8 @@
 #   rollups  through that pgstar, under strict freshness: says how many statements the rollups answered. EXPLAIN
 #            shows the plan of the statement that runs, so plans are not compared here: tests where they differ are named
 # The last two are compared with beside, the others with direct; what beside differs in is shown and is no failure,
-# because nothing of it went through pgstar. REGRESS_SUITES (regress isolation libpq_pipeline) and
+# because nothing of it went through pgstar. The isolation suite writes down in which order notices of several sessions
+# come, which a busy machine changes: of its tests, those that differ run REPEATS times alone. REGRESS_SUITES (regress isolation libpq_pipeline) and
 # REGRESS_MODES choose;
 # PGSTAR_PG_ACCOUNT is the system account for the servers when this is run as root.
 set -eu
@@ -32,6 +33,7 @@ ROLLUP_TABLES='onek tenk1 int4_tbl int8_tbl'
 # decided all the same, and none means these tables, which are in another schema.
 ELSEWHERE_TABLES='accounts test foo pq_pipeline_demo'
 STEP_SECONDS_MAX=120
+REPEATS=3
 
 target=$(target_directory)
 results=$target/pg-regress/results
@@ -149,13 +151,13 @@ rollups_of_libpq_pipeline() {
     rollups_of_isolation
 }
 
-# Runs the tests of a schedule by PostgreSQL's own runner.
-run_schedule() {
+# Runs tests by PostgreSQL's own runner: those of --schedule=FILE, or those that the arguments name.
+run_tests() {
     (
         cd "$output"
         as_account "$pgxs/$suite/$runner" --bindir="$PGSTAR_PG_BIN" --inputdir="$work/source/$suite" \
             --outputdir="$output" --dlpath="$work/source/lib" --max-concurrent-tests=20 --use-existing \
-            --dbname="$database" --schedule="$1" --host=127.0.0.1 --port="$port" --user=postgres
+            --dbname="$database" --host=127.0.0.1 --port="$port" --user=postgres "$@"
     ) || true
     if [ -f "$output/regression.diffs" ]; then cat "$output/regression.diffs" >>"$output/all.diffs"; fi
 }
@@ -165,7 +167,7 @@ run_schedule() {
 prepare_regress() {
     runner=pg_regress
     printf 'test: test_setup\n' >"$work/schedule"
-    run_schedule "$work/schedule"
+    run_tests --schedule="$work/schedule"
     # In every mode, so that the rest of the suite begins alike.
     for table in $ROLLUP_TABLES; do
         sql "$server_port" "$database" "ALTER TABLE $table REPLICA IDENTITY FULL"
@@ -175,7 +177,7 @@ prepare_regress() {
 run_regress() {
     case "$mode" in beside | off | rollups) wait_until_in_step ;; esac
     grep -v '^test: test_setup$' "$work/source/regress/parallel_schedule" >"$work/schedule"
-    run_schedule "$work/schedule"
+    run_tests --schedule="$work/schedule"
 }
 
 wait_until_in_step() {
@@ -196,7 +198,7 @@ prepare_isolation() {
 
 run_isolation() {
     runner=pg_isolation_regress
-    run_schedule "$work/source/isolation/isolation_schedule"
+    run_tests --schedule="$work/source/isolation/isolation_schedule"
 }
 
 prepare_libpq_pipeline() {
@@ -230,10 +232,9 @@ make_database() {
     fi
 }
 
-# Runs one suite in one mode; its results are left in a directory of that name.
-run_suite() {
-    suite=$1 mode=$2
-    output=$work/$suite-$mode
+# A server for one suite in one mode, with pgstar before it where the mode has it; sets $port.
+set_up() {
+    suite=$1 mode=$2 output=$3
     # Their names are in what the suites print.
     case "$suite" in
         regress) database=regression ;;
@@ -245,14 +246,15 @@ run_suite() {
     start_server_for "$mode"
     make_database
     port=$server_port
-    say "running $suite ($mode)"
     running=yes
     "prepare_$suite" >"$output/log" 2>&1
     if [ "$mode" != direct ]; then
         start_pgstar_for "$mode"
         [ "$mode" = beside ] || port=$pgstar_port
     fi
-    "run_$suite" >>"$output/log" 2>&1
+}
+
+tear_down() {
     running=
     if [ "$mode" != direct ]; then
         sql "$pgstar_port" "$database" 'SHOW pgstar.stats' >"$output/stats" || true
@@ -261,6 +263,14 @@ run_suite() {
     fi
     cp "$work/data/log" "$output/server.log"
     stop_server
+}
+
+# Runs one suite in one mode; its results are left in a directory of that name.
+run_suite() {
+    say "running $1 ($2)"
+    set_up "$1" "$2" "$work/$1-$2"
+    "run_$suite" >>"$output/log" 2>&1
+    tear_down
     grep -hE '^(test )? *[^ ]+ +\.\.\. ' "$output/log" | sed 's/^test  *//; s/ [0-9]* ms.*//; s/  */ /g; s/^ //' |
         sort >"$output/verdicts"
     rm -rf "$results/$suite-$mode"
@@ -268,6 +278,21 @@ run_suite() {
     cp -R "$output" "$results/"
     say "$suite ($mode): $(grep -c '\.\.\. ok' "$output/verdicts") of $(wc -l <"$output/verdicts") tests ok"
     if [ "$mode" = rollups ]; then grep 'statements_total' "$output/stats" >&2 || true; fi
+}
+
+# Whether tests of the isolation suite that standard input names pass when nothing else runs, each time.
+pass_alone() {
+    set_up isolation "$1" "$work/isolation-$1-alone"
+    tests=$(cat)
+    for _ in $(seq "$REPEATS"); do
+        # The list is meant as several words.
+        # shellcheck disable=SC2086
+        run_tests $tests >>"$output/log" 2>&1
+    done
+    tear_down
+    cp -R "$output" "$results/"
+    say "isolation ($1), alone: $(grep -c '\.\.\. ok' "$output/log") times ok, $(grep -c '\.\.\. FAILED' "$output/log") times not:" $tests
+    ! grep -q '\.\.\. FAILED' "$output/log"
 }
 
 # Lists what is not as in the run to compare with: verdicts and outputs. Whether there is nothing.
@@ -292,7 +317,12 @@ compare() {
     if [ -d "$like/results" ]; then diff -r "$like/results" "$output/results" || alike=; fi
     if [ -z "$alike" ]; then
         say "$1 ($2) differs from $base: see $results/$1-$2"
-        [ "$2" = beside ]
+        if [ "$1" = isolation ]; then
+            diff -rq "$like/results" "$output/results" | sed -n 's/.*\/\(.*\)\.out differ$/\1/p' >"$work/differing"
+            pass_alone "$2" <"$work/differing"
+        else
+            [ "$2" = beside ]
+        fi
         return
     fi
     say "$1 ($2): every test as $base"

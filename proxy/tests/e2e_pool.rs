@@ -9,11 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use e2e_support::frames::values;
 use e2e_support::{Client, Frame, PATIENCE, error, frames, ok, rows, sqlstate, tags};
 use pgstar::config::Config;
 use pgstar::serve::Proxy;
 use pgstar_postgres::server::{Authentication, InstallPolicy, Server, ServerOptions};
+use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+use postgres_protocol::message::frontend;
 use tokio::sync::OnceCell;
 
 static SERVER: OnceCell<Server> = OnceCell::const_new();
@@ -553,6 +556,71 @@ async fn a_client_that_vanishes_leaves_nothing_running() {
     assert_eq!(next.backend_pid(), pid);
     assert_eq!(next.greeting.last().unwrap().body(), b"I");
     ok(&mut next, "SELECT 1").await;
+}
+
+/// How many bytes apart the places are at which a client leaves: a login takes its time.
+const LEAVING_STEP: usize = 11;
+
+/// Logs in and talks, but leaves once it has said so many bytes; how many it has said.
+async fn talk(lab: &Lab, bytes_max: usize) -> usize {
+    let startup = [("user", lab.name.as_str()), ("database", lab.name.as_str())];
+    let mut client = Client::raw(lab.port()).await;
+    let mut scram = ScramSha256::new(PASSWORD.as_bytes(), ChannelBinding::unsupported());
+    let statements = [
+        frames::query("BEGIN"),
+        frames::batch("SELECT count(*) FROM pg_class"),
+        frames::query("COPY (SELECT 1) TO STDOUT"),
+        frames::query("ROLLBACK"),
+        frames::frame('X', b""),
+    ];
+    let mut statements = statements.into_iter();
+    let mut out = frames::startup_packet(&startup);
+    let mut said = 0;
+    loop {
+        let part = out.len().min(bytes_max - said);
+        client.send(&out[..part]).await;
+        said += part;
+        let is_over = out.first() == Some(&b'X');
+        if part < out.len() || is_over {
+            return said;
+        }
+        out = loop {
+            let frame = client.frame().await.unwrap();
+            let mut answer = BytesMut::new();
+            match (frame.tag(), frame.body()) {
+                ('R', [0, 0, 0, 10, ..]) => {
+                    frontend::sasl_initial_response("SCRAM-SHA-256", scram.message(), &mut answer)
+                        .unwrap();
+                }
+                ('R', [0, 0, 0, 11, first @ ..]) => {
+                    scram.update(first).unwrap();
+                    frontend::sasl_response(scram.message(), &mut answer).unwrap();
+                }
+                ('Z', _) => break statements.next().unwrap(),
+                _ => continue,
+            }
+            break answer.to_vec();
+        };
+    }
+}
+
+#[tokio::test]
+async fn a_client_may_leave_after_any_byte_of_its_login_and_of_its_session() {
+    let lab = Lab::start().await;
+    let total = talk(&lab, usize::MAX).await;
+    for bytes_max in (0..total).step_by(LEAVING_STEP) {
+        assert_eq!(talk(&lab, bytes_max).await, bytes_max);
+    }
+    // Whatever waits now is as good as new, and nothing else is left.
+    let mut admin = lab.admin().await;
+    let busy = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' AND state <> 'idle'",
+        lab.name
+    );
+    until(&mut admin, &busy, "0").await;
+    let mut session = lab.session().await;
+    assert_eq!(session.greeting.last().unwrap().body(), b"I");
+    assert_eq!(values(&ok(&mut session, "SELECT 1").await), ["1"]);
 }
 
 async fn until(session: &mut Client, sql: &str, expected: &str) {

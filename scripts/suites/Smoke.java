@@ -6,6 +6,7 @@ import java.io.StringReader;
 import java.io.StringWriter;
 import java.math.BigDecimal;
 import java.sql.*;
+import java.util.Arrays;
 import java.util.Properties;
 import org.postgresql.PGConnection;
 import org.postgresql.copy.CopyManager;
@@ -74,7 +75,8 @@ public class Smoke {
                 try (ResultSet rows = statement.executeQuery()) {
                     rows.next();
                     for (int column = 1; column <= 10; column++) {
-                        out.append(rows.getString(column)).append(',');
+                        boolean areBytes = column == 9;
+                        out.append(areBytes ? Arrays.toString(rows.getBytes(column)) : rows.getString(column)).append(',');
                     }
                 }
             }
