@@ -18,6 +18,9 @@ use tracing::warn;
 /// Deciding recurses over a statement's tree, whose depth is bounded for a stack of this size.
 pub const THREAD_STACK_BYTES: usize = 16 * 1024 * 1024;
 
+/// First decisions that are made at a time for the sessions of one thread; more of them wait.
+const DECIDING_THREADS_MAX: usize = 8;
+
 /// A thread for each processor. Dropping them ends whatever still runs there.
 #[derive(Debug)]
 pub(crate) struct Workers {
@@ -70,7 +73,11 @@ impl Workers {
 }
 
 fn start_worker(number: usize) -> io::Result<Worker> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .thread_stack_size(THREAD_STACK_BYTES)
+        .max_blocking_threads(DECIDING_THREADS_MAX)
+        .build()?;
     let handle = runtime.handle().clone();
     let (running, stopped) = oneshot::channel::<()>();
     thread::Builder::new()

@@ -4,6 +4,7 @@
 //! snapshot; all of them are in its key. What may change without them (freshness, roles,
 //! transactions) is asked each time by `gate`.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use moka::sync::Cache;
 use pgstar_cache::Key;
 use pgstar_rewriter::{Code, Context, Decision, Reason, decide};
 use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
 
 use super::{Binding, ColumnOrigin, SessionFacts};
 use crate::warehouse::Snapshot;
@@ -128,28 +130,31 @@ impl Decisions {
         }
     }
 
-    pub(super) fn decide(
+    /// The decision for this statement. At first sight it is made on a thread of its own, however long it takes:
+    /// the other sessions of the caller's thread go on meanwhile.
+    pub(super) async fn decide(
         &self,
-        snapshot: &Snapshot,
+        snapshot: &Arc<Snapshot>,
         facts: &SessionFacts,
         sql: &str,
         binding: Option<&Binding>,
     ) -> Arc<Decided> {
         let key = key(snapshot, facts, sql, binding);
-        self.kept.get_with(key, || {
-            let context = Context {
-                catalog: &snapshot.catalog,
-                rollups: &snapshot.rollups,
-                search_path: &facts.search_path,
-                time_zone: &facts.time_zone,
-            };
-            let mut decision = decide(sql, context);
-            let absent = snapshot.absent.iter();
-            decision.reasons.extend(absent.map(|absent| {
-                Reason::new(Code::NotBuilt, &absent.because).of_rollup(&absent.name)
-            }));
-            Arc::new(Decided::new(sql, decision))
-        })
+        if let Some(decided) = self.kept.get(&key) {
+            return decided;
+        }
+        let (kept, snapshot) = (self.kept.clone(), Arc::clone(snapshot));
+        let (facts, sql) = (facts.clone(), sql.to_owned());
+        let deciding =
+            spawn_blocking(move || kept.get_with(key, || first_decision(&snapshot, &facts, &sql)));
+        match deciding.await {
+            Ok(decided) => decided,
+            // A bug of the rewriter's is the session's, as if it had been decided here.
+            Err(error) => resume_unwind(match error.try_into_panic() {
+                Ok(panic) => panic,
+                Err(cancelled) => Box::new(cancelled),
+            }),
+        }
     }
 
     /// The statement's rewritten form failed: it is not offered again under this snapshot.
@@ -191,6 +196,21 @@ impl Decisions {
     }
 }
 
+fn first_decision(snapshot: &Snapshot, facts: &SessionFacts, sql: &str) -> Arc<Decided> {
+    let context = Context {
+        catalog: &snapshot.catalog,
+        rollups: &snapshot.rollups,
+        search_path: &facts.search_path,
+        time_zone: &facts.time_zone,
+    };
+    let mut decision = decide(sql, context);
+    let absent = snapshot.absent.iter();
+    decision.reasons.extend(
+        absent.map(|absent| Reason::new(Code::NotBuilt, &absent.because).of_rollup(&absent.name)),
+    );
+    Arc::new(Decided::new(sql, decision))
+}
+
 fn key(snapshot: &Snapshot, facts: &SessionFacts, sql: &str, binding: Option<&Binding>) -> Key {
     let path = facts.search_path.join("\0");
     Key::of(&[
@@ -213,4 +233,43 @@ pub(super) fn protocol(binding: Option<&Binding>) -> Vec<u8> {
         .copied()
         .chain(types.flat_map(|oid| oid.to_be_bytes()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tokio::runtime::Builder;
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    /// One thread for sessions and one for what may take long, which is busy until it is told.
+    #[test]
+    fn a_session_goes_on_while_a_neighbour_waits_for_a_first_decision() {
+        let mut runtime = Builder::new_current_thread();
+        let runtime = runtime.max_blocking_threads(1).build().unwrap();
+        runtime.block_on(async {
+            let (release, released) = mpsc::channel::<()>();
+            let busy = spawn_blocking(move || released.recv());
+            let decisions = Decisions::new();
+            let (snapshot, facts) = (Arc::default(), SessionFacts::default());
+            let mut deciding =
+                std::pin::pin!(decisions.decide(&snapshot, &facts, "SELECT 1", None));
+            tokio::select! {
+                biased;
+                _ = &mut deciding => panic!("was decided on the sessions' thread"),
+                () = yield_now() => {}
+            }
+            release.send(()).unwrap();
+            busy.await.unwrap().unwrap();
+            let first = deciding.await;
+            let mut again = std::pin::pin!(decisions.decide(&snapshot, &facts, "SELECT 1", None));
+            tokio::select! {
+                biased;
+                again = &mut again => assert!(Arc::ptr_eq(&first, &again)),
+                () = std::future::ready(()) => panic!("a known decision was waited for"),
+            }
+        });
+    }
 }

@@ -218,7 +218,7 @@ impl Router {
                 base: None,
             };
         }
-        let decided = self.decisions.decide(&snapshot, facts, sql, binding);
+        let decided = self.decisions.decide(&snapshot, facts, sql, binding).await;
         let (outcome, base) = self.answer_now(&snapshot, &decided, facts, binding).await;
         Verdict {
             snapshot,
