@@ -17,7 +17,7 @@ use tokio_postgres::{Client, Config, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::debug;
 
-use crate::tls::{self, TlsError};
+use crate::tls::{self, ClientTls, SslMode, TlsError};
 
 /// What pgstar's own connections are called in `pg_stat_activity`, unless the URL says otherwise.
 pub const APPLICATION_NAME: &str = "pgstar";
@@ -142,30 +142,20 @@ impl Connector {
 
     async fn open_session(&self) -> Result<Connection, Error> {
         let connection = match tls::of(&self.config)? {
-            None => self.open(NoTls).await?,
-            Some(tls) => {
-                let connect = MakeRustlsConnect::new(ClientConfig::clone(tls.config()));
-                self.open(connect).await?
-            }
+            None => open(&self.config, NoTls).await?,
+            Some(tls) if tls.mode() == SslMode::Allow => match open(&self.config, NoTls).await {
+                Err(error) if error.sqlstate().is_some() => {
+                    let mut config = self.config.clone();
+                    config.ssl_mode(tokio_postgres::config::SslMode::Require);
+                    open(&config, rustls_connect(&tls)).await?
+                }
+                opened => opened?,
+            },
+            Some(tls) => open(&self.config, rustls_connect(&tls)).await?,
         };
         connection.batch_execute(SESSION_SETTINGS).await?;
         Ok(connection)
     }
-
-    async fn open<T>(&self, tls: T) -> Result<Connection, Error>
-    where
-        T: MakeTlsConnect<Socket, Stream: Send + 'static, TlsConnect: Send>,
-        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
-    {
-        let (client, connection) = self.config.connect(tls).await.map_err(Error::Connect)?;
-        let driver = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(error = %Reported(&error), "A connection of pgstar's own ended.");
-            }
-        });
-        Ok(Connection { client, driver })
-    }
-
     /// The connection that everyone shares, opened again when it was lost.
     ///
     /// Only for single statements: a transaction would hold everybody else's statements too.
@@ -179,6 +169,24 @@ impl Connector {
         *shared = Some(Arc::clone(&connection));
         Ok(connection)
     }
+}
+
+fn rustls_connect(tls: &ClientTls) -> MakeRustlsConnect {
+    MakeRustlsConnect::new(ClientConfig::clone(tls.config()))
+}
+
+async fn open<T>(config: &Config, tls: T) -> Result<Connection, Error>
+where
+    T: MakeTlsConnect<Socket, Stream: Send + 'static, TlsConnect: Send>,
+    <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+{
+    let (client, connection) = config.connect(tls).await.map_err(Error::Connect)?;
+    let driver = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            debug!(error = %Reported(&error), "A connection of pgstar's own ended.");
+        }
+    });
+    Ok(Connection { client, driver })
 }
 
 /// Names in pgstar's own statements mean the built-in objects whatever the role's defaults are.

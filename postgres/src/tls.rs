@@ -4,6 +4,7 @@
 //! ([`encrypt`]) and holds for all of pgstar's own connections there. Without it, connections are plain.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
@@ -12,7 +13,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error as RustlsError, RootCertStore,
     SignatureScheme,
@@ -34,6 +35,8 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 pub enum SslMode {
     /// None.
     Disable,
+    /// If the server refuses to go on without.
+    Allow,
     /// If the server has it; whoever it is.
     Prefer,
     /// Encrypted; whoever it is.
@@ -44,12 +47,21 @@ pub enum SslMode {
     VerifyFull,
 }
 
+/// What a connection string says of certificates: PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsFiles {
+    /// Who vouches for the server.
+    pub roots: Option<PathBuf>,
+    /// The certificate that pgstar shows to the server, and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file of certificates.
-    #[error("cannot read the root certificates in {}: {reason}", .file.display())]
-    Roots {
+    /// A file of certificates or keys.
+    #[error("cannot use {}: {reason}", .file.display())]
+    File {
         /// The file.
         file: PathBuf,
         /// Why.
@@ -58,6 +70,17 @@ pub enum TlsError {
     /// The library.
     #[error("cannot set up TLS: {0}")]
     Setup(String),
+}
+
+impl TlsError {
+    /// Makes an error of what is wrong with a file.
+    pub fn of_file<E: fmt::Display>(file: &Path) -> impl Fn(E) -> TlsError {
+        let file = file.to_owned();
+        move |reason| TlsError::File {
+            file: file.clone(),
+            reason: reason.to_string(),
+        }
+    }
 }
 
 /// How to encrypt connections to a server.
@@ -85,28 +108,45 @@ pub enum Negotiated {
 }
 
 impl ClientTls {
-    /// With `roots`, a file of certificates, `require` verifies as `verify-ca` does; the same in libpq.
+    /// With roots, `require` verifies as `verify-ca` does; the same in libpq.
     ///
     /// # Errors
-    /// The certificates cannot be read.
-    pub fn new(mode: SslMode, roots: Option<&Path>) -> Result<Self, TlsError> {
+    /// A file cannot be used.
+    pub fn new(mode: SslMode, files: &TlsFiles) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let setup = |error: RustlsError| TlsError::Setup(error.to_string());
-        let verifier: Arc<dyn ServerCertVerifier> = match roots {
-            None => Arc::new(Unverified(Arc::clone(&provider))),
-            Some(file) => Arc::new(Verified::new(file, mode, Arc::clone(&provider))?),
+        let trust = match &files.roots {
+            None => None,
+            Some(file) => Some(Trust::new(file, mode, Arc::clone(&provider))?),
         };
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let verifier = Verifier {
+            provider: Arc::clone(&provider),
+            trust,
+        };
+        let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(setup)?
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match &files.identity {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => builder
+                .with_client_auth_cert(read_certificates(certificate)?, read_key(key)?)
+                .map_err(TlsError::of_file(key))?,
+        };
         config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(ClientTls {
             mode,
             config: Arc::new(config),
         })
+    }
+
+    /// The same for the second attempt of `allow`, which the server has refused to go on without.
+    pub fn required(&self) -> ClientTls {
+        ClientTls {
+            mode: SslMode::Require,
+            config: Arc::clone(&self.config),
+        }
     }
 
     /// How much is wanted.
@@ -119,11 +159,14 @@ impl ClientTls {
         &self.config
     }
 
-    /// Asks the server for TLS on a fresh connection, and shakes hands.
+    /// Asks the server for TLS on a fresh connection, and shakes hands; with `allow` the first attempt goes without.
     ///
     /// # Errors
     /// The connection, a server that has no TLS where it is a must, or one that could not be verified.
     pub async fn secure(&self, mut stream: TcpStream, host: &str) -> io::Result<Negotiated> {
+        if self.mode == SslMode::Allow {
+            return Ok(Negotiated::Plain(stream));
+        }
         stream.write_all(&SSL_REQUEST).await?;
         // One byte: what follows an S belongs to the handshake, and nothing follows an N.
         match stream.read_u8().await? {
@@ -176,41 +219,35 @@ pub(crate) fn of(config: &Config) -> Result<Option<ClientTls>, TlsError> {
         .cloned();
     let requires = config.get_ssl_mode() == tokio_postgres::config::SslMode::Require;
     match told {
-        None if requires => ClientTls::new(SslMode::Require, None).map(Some),
+        None if requires => ClientTls::new(SslMode::Require, &TlsFiles::default()).map(Some),
         told => Ok(told),
     }
 }
 
-/// Encrypts towards whoever answers.
+/// Looks at the server's certificate.
 #[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
+struct Verifier {
+    provider: Arc<CryptoProvider>,
+    /// Without it, whoever answers will do.
+    trust: Option<Trust>,
+}
 
-/// Encrypts towards who is vouched for.
+/// Whose word counts.
 #[derive(Debug)]
-struct Verified {
+struct Trust {
     inner: Arc<WebPkiServerVerifier>,
     /// A certificate that signs itself vouches for itself, though the library takes it for an authority only.
     roots: Vec<CertificateDer<'static>>,
     checks_name: bool,
 }
 
-impl Verified {
+impl Trust {
     fn new(file: &Path, mode: SslMode, provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
-        let wrong = |reason: String| TlsError::Roots {
-            file: file.to_owned(),
-            reason,
-        };
-        let roots = read_certificates(file).map_err(wrong)?;
-        let mut store = RootCertStore::empty();
-        for root in &roots {
-            store
-                .add(root.clone())
-                .map_err(|error| wrong(error.to_string()))?;
-        }
+        let (roots, store) = read_roots(file)?;
         let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider)
             .build()
-            .map_err(|error| wrong(error.to_string()))?;
-        Ok(Verified {
+            .map_err(TlsError::of_file(file))?;
+        Ok(Trust {
             inner,
             roots,
             checks_name: mode == SslMode::VerifyFull,
@@ -221,18 +258,39 @@ impl Verified {
 /// The certificates in a PEM file, at least one.
 ///
 /// # Errors
-/// Why there are none, for people.
-pub fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+/// Why there are none.
+pub fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Vec<_> = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect)
-        .map_err(|error| error.to_string())?;
+        .map_err(TlsError::of_file(file))?;
     match certificates.is_empty() {
-        true => Err("there is no certificate in it".to_owned()),
+        true => Err(TlsError::of_file(file)("there is no certificate in it")),
         false => Ok(certificates),
     }
 }
 
-impl ServerCertVerifier for Verified {
+/// The same as authorities, and a store of them.
+///
+/// # Errors
+/// There are none, or one that is no authority.
+pub fn read_roots(file: &Path) -> Result<(Vec<CertificateDer<'static>>, RootCertStore), TlsError> {
+    let roots = read_certificates(file)?;
+    let mut store = RootCertStore::empty();
+    for root in &roots {
+        store.add(root.clone()).map_err(TlsError::of_file(file))?;
+    }
+    Ok((roots, store))
+}
+
+/// The private key in a PEM file.
+///
+/// # Errors
+/// Why there is none.
+pub fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(file).map_err(TlsError::of_file(file))
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -241,14 +299,17 @@ impl ServerCertVerifier for Verified {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, RustlsError> {
-        if self.roots.contains(end_entity) {
-            if self.checks_name {
+        let Some(trust) = &self.trust else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        if trust.roots.contains(end_entity) {
+            if trust.checks_name {
                 let parsed = rustls::server::ParsedCertificate::try_from(end_entity)?;
                 rustls::client::verify_server_name(&parsed, server_name)?;
             }
             return Ok(ServerCertVerified::assertion());
         }
-        let verified = self.inner.verify_server_cert(
+        let verified = trust.inner.verify_server_cert(
             end_entity,
             intermediates,
             server_name,
@@ -259,7 +320,7 @@ impl ServerCertVerifier for Verified {
             // The name is looked at last: everything else was right.
             Err(RustlsError::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if !self.checks_name => Ok(ServerCertVerified::assertion()),
+            )) if !trust.checks_name => Ok(ServerCertVerified::assertion()),
             verified => verified,
         }
     }
@@ -270,44 +331,7 @@ impl ServerCertVerifier for Verified {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, RustlsError> {
-        self.inner
-            .verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, RustlsError> {
-        self.inner
-            .verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, RustlsError> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, RustlsError> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signed, algorithms)
     }
 
@@ -317,11 +341,13 @@ impl ServerCertVerifier for Unverified {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, RustlsError> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

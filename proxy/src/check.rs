@@ -1,5 +1,7 @@
 //! `pgstar check`: compares the configuration with the live database, and changes nothing.
 
+use std::sync::Arc;
+
 use pgstar_postgres::connect::Connector;
 use pgstar_postgres::stream::ChangeStream;
 use pgstar_rewriter::catalog::Oid;
@@ -15,7 +17,7 @@ use crate::warehouse::Snapshot;
 /// The server cannot be reached, or rollups do not fit the database.
 pub async fn run(config: Config) -> Result<(), Failure> {
     let warehouse = open_warehouse(&config).await?;
-    open_pool(&config).await?;
+    open_pool(&config, &Arc::default()).await?;
     if let Some(settings) = &config.tls {
         load_certificate(settings)?;
     }

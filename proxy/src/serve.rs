@@ -15,14 +15,14 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::admin::{Admin, Condition, Readiness};
-use crate::config::{Auth, Config, Encryption, Problems, UpstreamAddress};
+use crate::config::{Auth, Certificates, Config, Encryption, Problems, UpstreamAddress};
 use crate::descriptors;
 use crate::failure::{BindError, Failure};
 use crate::listener;
 use crate::misfit;
-use crate::pool::{Accounts, Pool};
+use crate::pool::{Accounts, CancelKeys, Pool, SWEEP_PERIOD};
 use crate::route::Router;
-use crate::session::{Limits, ProxyHeader, Shared, Upstream};
+use crate::session::{Limits, Logins, ProxyHeader, Shared, Upstream};
 use crate::telemetry;
 use crate::tls::{Acceptor, TlsSettings};
 use crate::warehouse::Warehouse;
@@ -36,8 +36,7 @@ pub struct Proxy {
     address: SocketAddr,
     warehouse: Arc<Warehouse>,
     router: Arc<Router>,
-    tls: Option<Arc<Acceptor>>,
-    pool: Option<Arc<Pool>>,
+    shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     sessions: JoinHandle<()>,
     upkeep: Vec<JoinHandle<()>>,
@@ -52,11 +51,12 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     descriptors::raise_limit(config.limits.connections);
     let proxy = Proxy::start(&config).await?;
     proxy.keep_rollups();
+    let mut running = config;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => proxy.reload(&config),
+            _ = hangup.recv() => running = proxy.reload(running).await,
         }
     }
     proxy.stop().await;
@@ -105,7 +105,12 @@ impl Proxy {
             config.cache,
             config.freshness,
         ));
-        let pool = open_pool(config).await?;
+        let mut shared = Shared::new(upstream(config)?, Arc::clone(&router), limits(config));
+        if let Some(tls) = tls {
+            shared = shared.with_tls(tls);
+        }
+        let shared = Arc::new(shared);
+        shared.set_logins(logins(config, &shared.cancels).await?);
         let (stop, stopped) = watch::channel(false);
         warehouse.follower().begin();
         let (following, guarding) = (Arc::clone(&warehouse), Arc::clone(&warehouse));
@@ -113,13 +118,13 @@ impl Proxy {
             tokio::spawn(keep_gauges(Arc::clone(&router))),
             tokio::spawn(async move { following.follower().keep().await }),
             tokio::spawn(async move { guarding.keep_guard().await }),
+            tokio::spawn(keep_pool(Arc::clone(&shared))),
         ];
         let mut proxy = Proxy {
             address,
             warehouse,
             router,
-            tls,
-            pool,
+            shared: Arc::clone(&shared),
             stop,
             sessions: tokio::spawn(async {}),
             upkeep,
@@ -127,18 +132,6 @@ impl Proxy {
         if let Some(admin) = admin {
             proxy.upkeep.push(proxy.serve_admin(admin, stopped.clone()));
         }
-        let mut shared = Shared::new(upstream(config)?, Arc::clone(&proxy.router), limits(config));
-        if let Some(tls) = &proxy.tls {
-            shared = shared.with_tls(Arc::clone(tls));
-        }
-        if let Some(pool) = proxy.pool.clone() {
-            let kept = Arc::clone(&pool);
-            proxy
-                .upkeep
-                .push(tokio::spawn(async move { kept.keep().await }));
-            shared = shared.with_pool(pool);
-        }
-        let shared = Arc::new(shared);
         proxy.sessions =
             tokio::spawn(
                 async move { listener::serve(listener, shared, until_stopped(stopped)).await },
@@ -153,8 +146,8 @@ impl Proxy {
     }
 
     /// What logins need that pgstar checks itself; `None` where PostgreSQL checks all of them.
-    pub fn pool(&self) -> Option<&Arc<Pool>> {
-        self.pool.as_ref()
+    pub fn pool(&self) -> Option<Arc<Pool>> {
+        self.shared.logins().pool.clone()
     }
 
     /// The database behind it.
@@ -197,34 +190,83 @@ impl Proxy {
         })
     }
 
-    /// Reads the file again. Rollups follow it at once; the rest needs a restart, and is said to.
-    fn reload(&self, running: &Config) {
+    /// Reads the file again. Rollups and logins follow it at once; the rest needs a restart, and is said to. What runs from
+    /// now on.
+    async fn reload(&self, running: Config) -> Config {
         let reloaded = match Config::from_file(&running.file) {
             Ok(reloaded) => reloaded,
             Err(problems) => {
                 error!("The configuration was not reloaded:\n{problems}");
-                return;
+                return running;
             }
         };
-        let needs_restart = reloaded.listen != running.listen
-            || reloaded.proxy_protocol != running.proxy_protocol
-            || reloaded.upstream.to_string() != running.upstream.to_string()
-            || reloaded.tls != running.tls
-            || reloaded.auth != running.auth
-            || reloaded.pool != running.pool
-            || reloaded.admin != running.admin
-            || reloaded.cache != running.cache
-            || reloaded.freshness != running.freshness
-            || reloaded.limits != running.limits;
-        if needs_restart {
-            warn!("Only [[rollup]] follows a reload; the other sections need a restart.");
+        let needs_restart = needs_restart(&running, &reloaded);
+        if !needs_restart.is_empty() {
+            let sections = needs_restart.join(", ");
+            warn!(
+                sections,
+                "These sections have changed and need a restart; [auth], [pool] and [[rollup]] do not."
+            );
         }
         info!(rollups = reloaded.rollups.len(), "Reloading.");
-        if let Some(Err(error)) = self.tls.as_ref().map(|tls| tls.reload()) {
+        if let Some(Err(error)) = self.shared.tls.as_ref().map(|tls| tls.reload()) {
             error!(%error, "The certificate was not read again; the one before stays in use.");
         }
-        self.warehouse.declare(reloaded.rollups);
+        self.warehouse.declare(reloaded.rollups.clone());
         self.router.forget();
+        let has_new_logins = self.reload_logins(&running, &reloaded).await;
+        let logins = if has_new_logins { &reloaded } else { &running };
+        Config {
+            auth: logins.auth.clone(),
+            certificates: logins.certificates,
+            pool: reloaded.pool,
+            rollups: reloaded.rollups,
+            ..running
+        }
+    }
+
+    /// Whether logins are as the new configuration says.
+    async fn reload_logins(&self, running: &Config, reloaded: &Config) -> bool {
+        let before = self.shared.logins();
+        let is_same =
+            (&reloaded.auth, reloaded.certificates) == (&running.auth, running.certificates);
+        if is_same {
+            if let Some(pool) = &before.pool {
+                pool.warm.set_limits(reloaded.pool);
+                pool.warm.sweep();
+            }
+            return true;
+        }
+        let has_authority = |tls: &TlsSettings| tls.client_ca.is_some();
+        let shows_names = running.tls.as_ref().is_some_and(has_authority);
+        if reloaded.certificates != Certificates::Ignore && !shows_names {
+            error!(
+                "[auth] was not reloaded: [listen] tls_client_ca, which it needs, needs a restart."
+            );
+            return false;
+        }
+        // What the new logins need of [listen] and [upstream] is what runs, not what the file says.
+        let effective = Config {
+            auth: reloaded.auth.clone(),
+            certificates: reloaded.certificates,
+            pool: reloaded.pool,
+            ..running.clone()
+        };
+        match logins(&effective, &self.shared.cancels).await {
+            Ok(logins) => {
+                self.shared.set_logins(logins);
+                if let Some(pool) = &before.pool {
+                    pool.close();
+                }
+                info!("Clients log in as [auth] says now.");
+                true
+            }
+            Err(failure) => {
+                let report = failure.report();
+                error!("[auth] was not reloaded; logins go on as before:\n{report}");
+                false
+            }
+        }
     }
 
     /// Stops accepting, lets sessions finish within the drain timeout, and ends everything.
@@ -278,8 +320,38 @@ async fn read_warehouse(config: &Config) -> Result<(Arc<Warehouse>, Option<Probl
     Ok((Arc::new(warehouse), problems))
 }
 
+/// The sections that differ and that nothing follows without a restart.
+fn needs_restart(running: &Config, reloaded: &Config) -> Vec<&'static str> {
+    let is_other = [
+        (
+            "[listen]",
+            reloaded.listen != running.listen
+                || reloaded.proxy_protocol != running.proxy_protocol
+                || reloaded.tls != running.tls,
+        ),
+        ("[upstream]", reloaded.upstream != running.upstream),
+        ("[admin]", reloaded.admin != running.admin),
+        ("[cache]", reloaded.cache != running.cache),
+        ("[freshness]", reloaded.freshness != running.freshness),
+        ("[limits]", reloaded.limits != running.limits),
+    ];
+    let others = is_other.iter().filter(|(_, is_other)| *is_other);
+    others.map(|(section, _)| *section).collect()
+}
+
+/// How clients log in, tried out.
+async fn logins(config: &Config, cancels: &Arc<CancelKeys>) -> Result<Logins, Failure> {
+    Ok(Logins {
+        pool: open_pool(config, cancels).await?,
+        certificates: config.certificates,
+    })
+}
+
 /// What logins need that pgstar checks itself, tried out; `None` where PostgreSQL checks all of them.
-pub(crate) async fn open_pool(config: &Config) -> Result<Option<Arc<Pool>>, Failure> {
+pub(crate) async fn open_pool(
+    config: &Config,
+    cancels: &Arc<CancelKeys>,
+) -> Result<Option<Arc<Pool>>, Failure> {
     let Auth::Scram(source) = &config.auth else {
         return Ok(None);
     };
@@ -290,7 +362,8 @@ pub(crate) async fn open_pool(config: &Config) -> Result<Option<Arc<Pool>>, Fail
         .try_out()
         .await
         .map_err(|error| Failure::while_doing(looking_up(), error))?;
-    Ok(Some(Arc::new(Pool::new(accounts, config.pool))))
+    let pool = Pool::new(accounts, config.pool, Arc::clone(cancels));
+    Ok(Some(Arc::new(pool)))
 }
 
 fn upstream(config: &Config) -> Result<Upstream, Failure> {
@@ -305,12 +378,12 @@ fn upstream(config: &Config) -> Result<Upstream, Failure> {
 
 /// How connections to the server are encrypted; `None` for not at all.
 fn client_tls(config: &Config) -> Result<Option<ClientTls>, Failure> {
-    let Encryption { mode, roots } = config.upstream.encryption();
+    let Encryption { mode, files } = config.upstream.encryption();
     let is_local = matches!(config.upstream.address(), UpstreamAddress::Unix { .. });
     if *mode == SslMode::Disable || is_local {
         return Ok(None);
     }
-    let tls = ClientTls::new(*mode, roots.as_deref());
+    let tls = ClientTls::new(*mode, files);
     tls.map(Some)
         .map_err(|error| Failure::while_doing("set up TLS to PostgreSQL", error))
 }
@@ -341,6 +414,16 @@ fn limits(config: &Config) -> Limits {
 async fn until_stopped(mut stopped: watch::Receiver<bool>) {
     // An error means that the proxy itself is gone, which is a stop too.
     let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Lets go of idle backends that died or waited too long.
+async fn keep_pool(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(SWEEP_PERIOD).await;
+        if let Some(pool) = &shared.logins().pool {
+            pool.warm.sweep();
+        }
+    }
 }
 
 async fn keep_gauges(router: Arc<Router>) {

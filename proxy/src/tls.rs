@@ -4,16 +4,14 @@
 //! what PostgreSQL's protocol says before the handshake.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use pgstar_postgres::tls::{ALPN, read_certificates};
+use pgstar_postgres::tls::{ALPN, TlsError, read_certificates, read_key, read_roots};
 use ring::digest::{self, Algorithm};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::ServerConfig;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -28,14 +26,6 @@ pub struct TlsSettings {
     pub client_ca: Option<PathBuf>,
     /// Whether clients without TLS are refused.
     pub is_required: bool,
-}
-
-/// A file that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot use {}: {reason}", .file.display())]
-pub struct TlsFileError {
-    pub file: PathBuf,
-    pub reason: String,
 }
 
 /// Encrypts clients' connections.
@@ -62,6 +52,8 @@ pub struct Accepted {
     pub stream: Box<TlsStream<TcpStream>>,
     /// What SCRAM may be bound to: the hash of the certificate that the client sees (tls-server-end-point, RFC 5929).
     pub end_point: Option<Bytes>,
+    /// The common name in the client's certificate, which was vouched for.
+    pub common_name: Option<Box<str>>,
 }
 
 impl Acceptor {
@@ -69,7 +61,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// The first that cannot be used.
-    pub fn load(settings: TlsSettings) -> Result<Self, TlsFileError> {
+    pub fn load(settings: TlsSettings) -> Result<Self, TlsError> {
         let current = RwLock::new(Arc::new(load(&settings)?));
         Ok(Acceptor { settings, current })
     }
@@ -78,7 +70,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// As [`Acceptor::load`].
-    pub fn reload(&self) -> Result<(), TlsFileError> {
+    pub fn reload(&self) -> Result<(), TlsError> {
         let loaded = Arc::new(load(&self.settings)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
         Ok(())
@@ -103,38 +95,30 @@ impl Acceptor {
                 "received direct SSL connection request without ALPN protocol negotiation extension",
             ));
         }
+        let shown = stream.get_ref().1.peer_certificates();
+        let shown = shown.and_then(|certificates| certificates.first());
         Ok(Accepted {
+            common_name: shown.and_then(|certificate| common_name(certificate)),
             stream: Box::new(stream),
             end_point: loaded.end_point.clone(),
         })
     }
 }
 
-fn load(settings: &TlsSettings) -> Result<Loaded, TlsFileError> {
-    let wrong = |file: &Path| {
-        let file = file.to_owned();
-        move |reason: String| TlsFileError { file, reason }
-    };
-    let certificates =
-        read_certificates(&settings.certificate).map_err(wrong(&settings.certificate))?;
-    let key = PrivateKeyDer::from_pem_file(&settings.key)
-        .map_err(|error| wrong(&settings.key)(error.to_string()))?;
+fn load(settings: &TlsSettings) -> Result<Loaded, TlsError> {
+    let certificates = read_certificates(&settings.certificate)?;
+    let key = read_key(&settings.key)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| wrong(&settings.certificate)(error.to_string()))?;
+        .map_err(TlsError::of_file(&settings.certificate))?;
     let builder = match &settings.client_ca {
         None => builder.with_no_client_auth(),
         Some(file) => {
-            let mut roots = RootCertStore::empty();
-            for root in read_certificates(file).map_err(wrong(file))? {
-                roots
-                    .add(root)
-                    .map_err(|error| wrong(file)(error.to_string()))?;
-            }
+            let (_, roots) = read_roots(file)?;
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                 .build()
-                .map_err(|error| wrong(file)(error.to_string()))?;
+                .map_err(TlsError::of_file(file))?;
             builder.with_client_cert_verifier(verifier)
         }
     };
@@ -143,7 +127,7 @@ fn load(settings: &TlsSettings) -> Result<Loaded, TlsFileError> {
         .and_then(|certificate| end_point(certificate));
     let mut config = builder
         .with_single_cert(certificates, key)
-        .map_err(|error| wrong(&settings.key)(error.to_string()))?;
+        .map_err(TlsError::of_file(&settings.key))?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     // As PostgreSQL: no session is resumed, so nothing of one is kept.
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -161,9 +145,44 @@ fn end_point(certificate: &[u8]) -> Option<Bytes> {
     Some(Bytes::copy_from_slice(hash.as_ref()))
 }
 
+const SEQUENCE: u8 = 0x30;
+const OBJECT: u8 = 0x06;
+
+/// The first common name of who a certificate is for (RFC 5280, section 4.1), as PostgreSQL takes it; `None` without one, or
+/// where it is not plain text.
+fn common_name(certificate: &[u8]) -> Option<Box<str>> {
+    const SET: u8 = 0x31;
+    const INTEGER: u8 = 0x02;
+    const VERSION: u8 = 0xa0;
+    const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+    const PRINTABLE_STRING: u8 = 0x13;
+    const UTF8_STRING: u8 = 0x0c;
+    let (whole, _) = der(certificate, SEQUENCE)?;
+    let (signed, _) = der(whole, SEQUENCE)?;
+    let after_version = der(signed, VERSION).map_or(signed, |(_, rest)| rest);
+    let (_serial, rest) = der(after_version, INTEGER)?;
+    let (_algorithm, rest) = der(rest, SEQUENCE)?;
+    let (_issuer, rest) = der(rest, SEQUENCE)?;
+    let (_validity, rest) = der(rest, SEQUENCE)?;
+    let (mut subject, _) = der(rest, SEQUENCE)?;
+    while !subject.is_empty() {
+        let (mut names, rest) = der(subject, SET)?;
+        subject = rest;
+        while !names.is_empty() {
+            let (name, rest) = der(names, SEQUENCE)?;
+            names = rest;
+            let (kind, value) = der(name, OBJECT)?;
+            if kind == COMMON_NAME {
+                let (text, _) = der(value, UTF8_STRING).or_else(|| der(value, PRINTABLE_STRING))?;
+                let text = std::str::from_utf8(text).ok()?;
+                return (!text.contains('\0')).then(|| text.into());
+            }
+        }
+    }
+    None
+}
+
 fn signature_hash(certificate: &[u8]) -> Option<&'static Algorithm> {
-    const SEQUENCE: u8 = 0x30;
-    const OBJECT: u8 = 0x06;
     // Of RSA (PKCS #1) and of ECDSA, without the last number, which tells the hash.
     const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
     const ECDSA: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03];
@@ -223,6 +242,28 @@ mod tests {
         assert_eq!(end_point(&certificate(&ecdsa)).unwrap().len(), 48);
         // Ed25519 hashes nothing by itself.
         assert_eq!(end_point(&certificate(&[0x2b, 0x65, 0x70])), None);
+    }
+
+    #[test]
+    fn the_common_name_is_the_first_one_of_the_subject() {
+        let named = |names: &[&str]| {
+            let mut params = rcgen::CertificateParams::new(vec!["host".to_owned()]).unwrap();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            let organization = rcgen::DnType::OrganizationName;
+            params.distinguished_name.push(organization, "somebody");
+            for name in names {
+                params
+                    .distinguished_name
+                    .push(rcgen::DnType::CommonName, *name);
+            }
+            let key = rcgen::KeyPair::generate().unwrap();
+            params.self_signed(&key).unwrap().der().to_vec()
+        };
+        let whole = named(&["ann"]);
+        assert_eq!(common_name(&whole).as_deref(), Some("ann"));
+        assert_eq!(common_name(&named(&[])), None);
+        assert_eq!(common_name(&named(&["ann\0bob"])), None);
+        assert!((0..whole.len()).all(|end| common_name(&whole[..end]).is_none()));
     }
 
     #[test]

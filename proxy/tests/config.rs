@@ -97,7 +97,7 @@ fn the_documented_defaults_are_the_real_ones() {
             written_out += &format!("{}\n{}", section.header(), lines.concat());
         }
     }
-    assert_eq!(count, 25);
+    assert_eq!(count, 26);
     let (with, without) = (parse(&written_out).unwrap(), parse(URL).unwrap());
     assert_eq!(format!("{with:?}"), format!("{without:?}"));
 }
@@ -157,7 +157,10 @@ query = 'SELECT 2'
     assert!(tls.client_ca.unwrap().ends_with("clients.pem"));
     let encryption = config.upstream.encryption();
     assert_eq!(encryption.mode, SslMode::VerifyFull);
-    assert_eq!(encryption.roots.as_deref(), Some(Path::new("root.pem")));
+    assert_eq!(
+        encryption.files.roots.as_deref(),
+        Some(Path::new("root.pem"))
+    );
     let query = VerifierSource::Query("SELECT verifier($1)".to_owned());
     assert_eq!(config.auth, Auth::Scram(query));
     let pool = PoolLimits {

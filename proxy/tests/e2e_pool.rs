@@ -124,7 +124,8 @@ impl Lab {
 
     /// Ends the session and waits until its backend waits for the next one, or is gone.
     async fn leave(&self, mut client: Client) {
-        let warm = &self.proxy.pool().unwrap().warm;
+        let pool = self.proxy.pool().unwrap();
+        let warm = &pool.warm;
         let (pid, waiting) = (client.backend_pid(), warm.len());
         client.send(&frames::frame('X', b"")).await;
         drop(client);
@@ -855,6 +856,88 @@ async fn a_changed_catalog_is_seen_by_the_next_statement() {
     lab.run("ALTER SYSTEM RESET default_transaction_isolation")
         .await;
     lab.run("SELECT pg_reload_conf()").await;
+}
+
+/// What was learnt of names when the backend was new is forgotten with any commit that may have changed them, also amid a
+/// session whose statements PostgreSQL has not seen.
+#[tokio::test]
+async fn names_are_those_of_the_last_commit() {
+    let lab = Lab::start().await;
+    let hstore = "SELECT t.oid, typarray FROM pg_type t JOIN pg_namespace ns ON typnamespace = ns.oid WHERE typname = 'hstore'";
+    let schema = "select current_schema()";
+    lab.leave(lab.session().await).await;
+    for change in [
+        "CREATE TYPE public.hstore AS ENUM ('a')",
+        "ALTER TYPE public.hstore RENAME TO other",
+        "CREATE SCHEMA AUTHORIZATION {}",
+        "REVOKE USAGE ON SCHEMA {} FROM {}; ALTER SCHEMA {} OWNER TO postgres",
+        "CREATE ROLE {}_readers; GRANT USAGE ON SCHEMA {} TO {}_readers; GRANT {}_readers TO {}",
+        "ALTER ROLE {} NOINHERIT",
+        "ALTER SCHEMA {} RENAME TO {}_gone",
+        "REVOKE USAGE ON SCHEMA public FROM PUBLIC",
+        "SELECT 1",
+    ] {
+        let mut session = lab.session().await;
+        let mut told = vec![];
+        for sql in ["BEGIN", hstore, schema, "ROLLBACK", "BEGIN"] {
+            told.push((sql, session.query(sql).await));
+        }
+        lab.run(&change.replace("{}", &lab.name)).await;
+        for sql in [hstore, schema, "ROLLBACK", schema] {
+            told.push((sql, session.query(sql).await));
+        }
+        let mut direct = lab.direct().await;
+        for (at, sql) in [(5, hstore), (6, schema), (8, schema)] {
+            assert_eq!(
+                rows(&told[at].1),
+                rows(&direct.query(sql).await),
+                "{change}: {sql}"
+            );
+        }
+        assert!(told.iter().all(|(_, said)| tags(said).ends_with('Z')));
+        lab.leave(session).await;
+    }
+    let readers = format!("{}_readers", lab.name);
+    lab.run(&format!("DROP OWNED BY {readers}; DROP ROLE {readers}"))
+        .await;
+}
+
+/// A transaction that only asked what is known does not reach PostgreSQL, and its backend needs no reset.
+#[tokio::test]
+async fn what_is_undone_at_once_never_happens() {
+    let lab = Lab::start().await;
+    lab.leave(lab.session().await).await;
+    let mut session = lab.session().await;
+    let pid = session.backend_pid();
+    let changed_at = format!("SELECT state_change::text FROM pg_stat_activity WHERE pid = {pid}");
+    let mut admin = lab.admin().await;
+    // On a machine that is held up in between, the transaction is sent after all: try again.
+    let mut was_silent = false;
+    for _ in 0..100 {
+        let before = values(&admin.query(&changed_at).await);
+        for sql in ["BEGIN", "set search_path = \"nowhere\"", "ROLLBACK"] {
+            assert_eq!(tags(&session.query(sql).await), "CZ");
+        }
+        was_silent |= values(&admin.query(&changed_at).await) == before;
+    }
+    assert!(was_silent);
+    assert_eq!(
+        values(&session.query("SHOW search_path").await),
+        ["\"$user\", public"]
+    );
+    // What was set and not undone is there for the next statement, whatever protocol it comes in.
+    ok(&mut session, "BEGIN").await;
+    assert_eq!(
+        tags(&session.query("set search_path = \"kept\"").await),
+        "CZ"
+    );
+    let shown = session
+        .exchange(&frames::batch(
+            "SELECT current_setting('search_path')::text",
+        ))
+        .await;
+    assert_eq!(values(&shown), ["kept"]);
+    ok(&mut session, "ROLLBACK").await;
 }
 
 /// A backend that ends while it owes a reply that the client has: the client gets its last words.

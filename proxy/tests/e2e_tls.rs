@@ -14,8 +14,9 @@ use e2e_support::process::{ConfigFile, Ran, Serving, run};
 use e2e_support::{Client, error, frames, ok, sqlstate};
 use pgstar::config::Config;
 use pgstar::serve::Proxy;
+use pgstar_postgres::replication::ReplicationConnection;
 use pgstar_postgres::server::{Authentication, InstallPolicy, Server, ServerOptions};
-use pgstar_postgres::tls::{ClientTls, SslMode};
+use pgstar_postgres::tls::{ClientTls, SslMode, TlsFiles};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -124,6 +125,57 @@ async fn stand() -> &'static Stand {
         Stand { server, authority }
     };
     STAND.get_or_init(start).await
+}
+
+impl Stand {
+    /// Puts lines before the others of pg_hba.conf, and a map for certificates.
+    async fn add_rules(&self, rules: &str, map: &str) {
+        static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let _turn = ONE_AT_A_TIME.lock().await;
+        let mut admin = plain_session(self.server.port(), "postgres", "postgres").await;
+        for (line, file) in [(rules, "pg_hba.conf"), (map, "pg_ident.conf")] {
+            let put = format!(
+                "COPY (SELECT '{line}') TO PROGRAM 'cat - {file} > new.conf; cat new.conf > {file}'"
+            );
+            ok(&mut admin, &put).await;
+        }
+        let pem = std::fs::read_to_string(self.authority.file("root")).unwrap();
+        let write = format!(
+            "COPY (SELECT unnest(string_to_array('{}', '|'))) TO PROGRAM 'cat > root.pem'",
+            pem.trim().replace('\n', "|")
+        );
+        ok(&mut admin, &write).await;
+        ok(&mut admin, "ALTER SYSTEM SET ssl_ca_file = 'root.pem'").await;
+        let read_at = "SELECT pg_conf_load_time()";
+        let before = values(&admin.query(read_at).await);
+        ok(&mut admin, "SELECT pg_reload_conf()").await;
+        // New sessions follow the rules once the postmaster has read them, which is when its time of reading is another.
+        let deadline = std::time::Instant::now() + e2e_support::PATIENCE;
+        loop {
+            let mut fresh = plain_session(self.server.port(), "postgres", "postgres").await;
+            if values(&fresh.query(read_at).await) != before {
+                break;
+            }
+            assert!(
+                std::time::Instant::now() < deadline,
+                "{}",
+                self.server.log()
+            );
+        }
+    }
+
+    /// Takes pgstar's word for this user where it shows this certificate.
+    async fn trust_certificate(&self, name: &str, user: &str) {
+        let rule = format!("hostssl all {user} 127.0.0.1/32 cert map=pgstar");
+        self.add_rules(&rule, &format!("pgstar {name} {user}"))
+            .await;
+    }
+
+    /// Lets nobody into this database without TLS.
+    async fn refuse_plain(&self, database: &str) {
+        let rule = format!("hostnossl {database} all 127.0.0.1/32 reject");
+        self.add_rules(&rule, "").await;
+    }
 }
 
 async fn plain_session(port: u16, user: &str, database: &str) -> Client {
@@ -273,7 +325,7 @@ async fn tls(
     port: u16,
     alpn: &[&[u8]],
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let trusting = ClientTls::new(SslMode::Require, None).unwrap();
+    let trusting = ClientTls::new(SslMode::Require, &TlsFiles::default()).unwrap();
     let mut config = rustls::ClientConfig::clone(trusting.config());
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
@@ -353,7 +405,190 @@ async fn a_new_certificate_is_seen_after_a_reload() {
         .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_s_name_is_the_user_s_where_it_must_be() {
+    let (lab, authority) = (Lab::new().await, &stand().await.authority);
+    authority.issue(&lab.name, "client");
+    let own = |name: &str| {
+        let (certificate, key) = (authority.path(name), authority.path(&format!("{name}.key")));
+        format!("sslmode=require sslcert={certificate} sslkey={key}")
+    };
+    let client_ca = listen(
+        authority,
+        &format!("tls_client_ca = \"{}\"", authority.path("root")),
+    );
+    let refused = format!(
+        "certificate authentication failed for user \"{}\"",
+        lab.name
+    );
+    for auth in [
+        "[auth]\ncertificates = \"match\"",
+        "[auth]\nmethod = \"scram\"\ncertificates = \"match\"",
+    ] {
+        let proxy = lab.proxy(&client_ca, "", auth).await;
+        let port = proxy.address().port();
+        let options = format!("{} channel_binding=disable", own(&lab.name));
+        lab.prints(port, &options, "SELECT 1", "1").await;
+        lab.is_refused(port, &own("client"), &refused).await;
+        let wrong = format!("{options} password=wrong");
+        lab.is_refused(port, &wrong, "password authentication failed")
+            .await;
+    }
+    // Nobody is asked for a password who is known by certificate, if PostgreSQL takes pgstar's word.
+    let proxy = lab
+        .proxy(
+            &client_ca,
+            "",
+            "[auth]\nmethod = \"scram\"\ncertificates = \"login\"",
+        )
+        .await;
+    let port = proxy.address().port();
+    let by_certificate = format!("{} password=wrong", own(&lab.name));
+    lab.is_refused(
+        port,
+        &by_certificate,
+        "could not log in to upstream PostgreSQL",
+    )
+    .await;
+    lab.is_refused(port, &own("client"), &refused).await;
+    authority.issue("pgstar", "pgstar");
+    stand().await.trust_certificate("pgstar", &lab.name).await;
+    let query = format!(
+        "?sslmode=require&sslcert={}&sslkey={}",
+        authority.path("pgstar"),
+        authority.path("pgstar.key")
+    );
+    let proxy = lab
+        .proxy(
+            &client_ca,
+            &query,
+            "[auth]\nmethod = \"scram\"\ncertificates = \"login\"",
+        )
+        .await;
+    let port = proxy.address().port();
+    for _ in 0..2 {
+        lab.prints(port, &by_certificate, "SELECT session_user", &lab.name)
+            .await;
+        let shown = "SELECT client_dn FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        let ran = lab.psql(port, &by_certificate, shown).await;
+        assert!(ran.out.contains("CN=pgstar"), "{ran:?}");
+    }
+    lab.is_refused(port, &own("client"), &refused).await;
+}
+
 // ---- the server ----
+
+/// With `allow` connections are plain until the server refuses that, whoever opens them.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_without_encryption_encrypts_if_that_is_allowed() {
+    let (lab, authority) = (Lab::new().await, &stand().await.authority);
+    for more in ["", SCRAM] {
+        let proxy = lab
+            .proxy(&listen(authority, ""), "?sslmode=allow", more)
+            .await;
+        lab.prints(proxy.address().port(), "sslmode=disable", IS_ENCRYPTED, "f")
+            .await;
+    }
+    stand().await.refuse_plain(&lab.name).await;
+    let port = stand().await.server.port();
+    lab.is_refused(port, "sslmode=disable", "pg_hba.conf rejects connection")
+        .await;
+    for more in ["", SCRAM] {
+        let proxy = lab
+            .proxy(&listen(authority, ""), "?sslmode=allow", more)
+            .await;
+        for _ in 0..2 {
+            lab.prints(proxy.address().port(), "sslmode=disable", IS_ENCRYPTED, "t")
+                .await;
+        }
+        // An error that has nothing to do with it is PostgreSQL's own.
+        let ran = lab
+            .psql(
+                proxy.address().port(),
+                "sslmode=disable dbname=nowhere",
+                "SELECT 1",
+            )
+            .await;
+        assert!(ran.err.contains("\"nowhere\""), "{ran:?}");
+    }
+}
+
+/// The connection that changes come by logs in by SCRAM over TLS like the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_come_encrypted() {
+    let lab = Lab::new().await;
+    let root = stand().await.authority.path("root");
+    for query in [
+        "?sslmode=require".to_owned(),
+        format!("?sslmode=verify-full&sslrootcert={root}"),
+    ] {
+        let text = lab.text(stand().await.server.port(), "", &query, "");
+        let config = Config::from_text(Path::new("e2e.toml"), &text).unwrap();
+        let proxy = Proxy::start(&config).await.unwrap();
+        let mut replication = ReplicationConnection::connect(config.upstream.connection())
+            .await
+            .unwrap();
+        assert!(
+            !replication
+                .identify_system()
+                .await
+                .unwrap()
+                .system
+                .is_empty()
+        );
+        let is_encrypted = format!(
+            "SELECT ssl FROM pg_stat_ssl WHERE pid = {}",
+            replication.process()
+        );
+        let mut admin = plain_session(stand().await.server.port(), "postgres", "postgres").await;
+        assert_eq!(values(&admin.query(&is_encrypted).await), ["t"], "{query}");
+        drop(proxy);
+    }
+}
+
+/// Who may log in, and how, follows a reload; what does not says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn logins_follow_a_reload() {
+    let lab = Lab::new().await;
+    let port = stand().await.server.port();
+    let text = |more: &str| lab.text(port, "", "", more);
+    let file = ConfigFile::with(&text(""));
+    let serving = Serving::start(&file.path()).await;
+    let pid = "SELECT pg_backend_pid()";
+    let pids = async || {
+        let mut pids = vec![];
+        for _ in 0..4 {
+            pids.push(lab.psql(serving.port(), "sslmode=disable", pid).await.out);
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        pids.dedup();
+        pids.len()
+    };
+    assert_eq!(
+        pids().await,
+        4,
+        "relayed sessions have backends of their own"
+    );
+    let mut kept = plain_session(serving.port(), &lab.name, &lab.name).await;
+    let reload = async |more: &str, said: &str| {
+        file.write(&text(more));
+        serving.signal("HUP");
+        serving.logged(said).await;
+    };
+    reload(SCRAM, "Clients log in as [auth] says now").await;
+    assert!(pids().await < 4);
+    let users = "[auth]\nmethod = \"scram\"\nquery = \"SELECT nonsense\"";
+    reload(users, "[auth] was not reloaded").await;
+    assert!(pids().await < 4, "as before");
+    reload(
+        &format!("{SCRAM}\n[pool]\nbackends = 0\n[limits]\nconnections = 7"),
+        "These sections have changed and need a restart",
+    )
+    .await;
+    assert!(serving.log().contains("[limits]"));
+    assert_eq!(pids().await, 4, "no backend waits");
+    ok(&mut kept, "SELECT 1").await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_connection_to_the_server_is_encrypted_as_the_url_says() {

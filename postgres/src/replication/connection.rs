@@ -14,6 +14,7 @@ use super::socket::{self, Socket};
 use super::{Lsn, ReplicationError};
 use crate::connect::CONNECT_TIMEOUT;
 use crate::identifier::{quote, quote_literal};
+use crate::tls::{self, ClientTls, SslMode};
 
 /// A connection with `replication=database`, ready for a command.
 pub struct ReplicationConnection {
@@ -64,11 +65,25 @@ pub struct Slot {
 impl ReplicationConnection {
     /// Connects, authenticates and waits until the server is ready.
     pub async fn connect(config: &Config) -> Result<Self, ReplicationError> {
+        let tls = tls::of(config)?;
+        let connected = Self::connect_with(config, tls.as_ref()).await;
+        match (connected, tls) {
+            (Err(ReplicationError::Server(_)), Some(tls)) if tls.mode() == SslMode::Allow => {
+                Self::connect_with(config, Some(&tls.required())).await
+            }
+            (connected, _) => connected,
+        }
+    }
+
+    async fn connect_with(
+        config: &Config,
+        tls: Option<&ClientTls>,
+    ) -> Result<Self, ReplicationError> {
         let within = config
             .get_connect_timeout()
             .copied()
             .unwrap_or(CONNECT_TIMEOUT);
-        let mut frames = FrameReader::new(socket::open(config).await?);
+        let mut frames = FrameReader::new(socket::open(config, tls).await?);
         let process = timeout(within, authenticate::start_up(&mut frames, config))
             .await
             .unwrap_or(Err(ReplicationError::Silent(within)))?;

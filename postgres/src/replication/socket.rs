@@ -11,7 +11,7 @@ use tokio_postgres::config::Host;
 
 use super::ReplicationError;
 use crate::connect::CONNECT_TIMEOUT;
-use crate::tls::{self, ClientTls, Negotiated};
+use crate::tls::{ClientTls, Negotiated};
 
 const DEFAULT_PORT: u16 = 5432;
 
@@ -23,15 +23,17 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 pub(super) type Socket = Box<dyn Duplex>;
 
 /// Connects to the first host that answers.
-pub(super) async fn open(config: &Config) -> Result<Socket, ReplicationError> {
-    let tls = tls::of(config)?;
+pub(super) async fn open(
+    config: &Config,
+    tls: Option<&ClientTls>,
+) -> Result<Socket, ReplicationError> {
     let within = config
         .get_connect_timeout()
         .copied()
         .unwrap_or(CONNECT_TIMEOUT);
     let mut outcome = Err(ReplicationError::NoHost);
     for (position, host) in config.get_hosts().iter().enumerate() {
-        outcome = open_one(host, port(config, position), tls.as_ref(), within).await;
+        outcome = open_one(host, port(config, position), tls, within).await;
         if outcome.is_ok() {
             break;
         }

@@ -1,11 +1,11 @@
-//! `sslmode` and `sslrootcert` in a connection string: taken out of it, because the driver knows neither the verifying
-//! modes nor certificates.
+//! `sslmode` and the options that name certificates in a connection string: taken out of it, because the driver knows
+//! neither all modes nor certificates.
 //!
 //! No complaint repeats a value of the string, which could be a part of a password.
 
 use std::path::PathBuf;
 
-use pgstar_postgres::tls::SslMode;
+use pgstar_postgres::tls::{SslMode, TlsFiles};
 
 use super::problem::Complaint;
 use super::upstream::{Encryption, invalid};
@@ -34,12 +34,25 @@ pub(super) fn extract(text: &str) -> Result<(String, Encryption), Complaint> {
             "Add sslrootcert=FILE, a PEM file of the certificates that vouch for the server.",
         ));
     }
-    Ok((rest, Encryption { mode, roots }))
+    let file = |name| value(name).map(|(_, file)| PathBuf::from(file));
+    let identity = match (file("sslcert"), file("sslkey")) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => {
+            return Err(Complaint::new(
+                "a certificate of pgstar's own needs both sslcert and sslkey",
+                "Name the two PEM files, or leave out both.",
+            ));
+        }
+    };
+    let files = TlsFiles { roots, identity };
+    Ok((rest, Encryption { mode, files }))
 }
 
 fn mode_of(text: &str) -> Result<SslMode, Complaint> {
     Ok(match text {
         "disable" => SslMode::Disable,
+        "allow" => SslMode::Allow,
         "prefer" => SslMode::Prefer,
         "require" => SslMode::Require,
         "verify-ca" => SslMode::VerifyCa,
@@ -47,7 +60,7 @@ fn mode_of(text: &str) -> Result<SslMode, Complaint> {
         _ => {
             return Err(Complaint::new(
                 "invalid value for option \"sslmode\" of the connection string",
-                "Write disable, prefer, require, verify-ca or verify-full.",
+                "Write disable, allow, prefer, require, verify-ca or verify-full.",
             ));
         }
     })
@@ -56,7 +69,7 @@ fn mode_of(text: &str) -> Result<SslMode, Complaint> {
 type Options = Vec<(String, String)>;
 
 fn is_ours(key: &str) -> bool {
-    key == "sslmode" || key == "sslrootcert"
+    ["sslmode", "sslrootcert", "sslcert", "sslkey"].contains(&key)
 }
 
 fn from_url(url: &str) -> (String, Options) {
@@ -180,10 +193,22 @@ mod tests {
         for (text, rest, mode, roots) in cases {
             let roots = roots.map(PathBuf::from);
             match extract(text) {
-                Ok(found) => assert_eq!(found, (rest.to_owned(), Encryption { mode, roots })),
+                Ok((found, encryption)) => {
+                    assert_eq!(
+                        (found.as_str(), encryption.mode, encryption.files.roots),
+                        (rest, mode, roots)
+                    );
+                }
                 Err(_) => assert_eq!((mode, roots), (SslMode::VerifyFull, None), "{text}"),
             }
         }
+        let (_, shown) = extract("host=h sslcert=/c sslmode=allow sslkey=/k").unwrap();
+        let identity = Some((PathBuf::from("/c"), PathBuf::from("/k")));
+        assert_eq!(
+            (shown.mode, shown.files.identity),
+            (SslMode::Allow, identity)
+        );
+        assert!(extract("host=h sslcert=/c").is_err());
         assert!(extract("host=h password='x").is_err());
         assert!(extract("host").is_err());
     }

@@ -161,6 +161,11 @@ pub const SECTIONS: &[Section] = &[
                 Means("\"\""),
                 "A file of users and verifiers to ask instead, with lines such as \"ann\" \"SCRAM-SHA-256$…\".",
             ),
+            text(
+                "certificates",
+                Means("\"ignore\""),
+                "Whether the name in a client's certificate must be the user's: \"ignore\", \"match\", or \"login\" where it is enough to log in.",
+            ),
         ],
     },
     Section {

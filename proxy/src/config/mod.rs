@@ -52,6 +52,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// `[auth]`: who checks passwords.
     pub auth: Auth,
+    /// `[auth] certificates`.
+    pub certificates: Certificates,
     /// `[pool]`: backends that wait for sessions.
     pub pool: PoolLimits,
     /// `[admin] address`: where metrics and health are served; `None` for nowhere.
@@ -73,6 +75,17 @@ pub enum Auth {
     Relay,
     /// pgstar does, by SCRAM-SHA-256.
     Scram(VerifierSource),
+}
+
+/// What the name in a client's certificate has to do with its login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Certificates {
+    /// Nothing.
+    Ignore,
+    /// It must be the user's, whatever else the login takes.
+    Match,
+    /// If it is the user's, nothing else is asked for; it must be.
+    LogIn,
 }
 
 /// `[cache]`.
@@ -175,7 +188,9 @@ fn checked(file: &Path, document: &Document<'_>, findings: &mut Findings<'_>) ->
         findings,
     );
     let tls = tls(file, &document.table("listen"), findings);
-    let auth = auth(file, &document.table("auth"), findings);
+    let auth_table = document.table("auth");
+    let auth = auth(file, &auth_table, findings);
+    let certificates = certificates(&auth_table, tls.as_ref(), &auth, findings);
     let pool = pool(&document.table("pool"), findings);
     let cache = cache(&document.table("cache"), findings);
     let freshness = freshness(&document.table("freshness"), findings);
@@ -189,6 +204,7 @@ fn checked(file: &Path, document: &Document<'_>, findings: &mut Findings<'_>) ->
         tls,
         upstream: upstream?,
         auth,
+        certificates,
         pool,
         admin,
         cache,
@@ -291,6 +307,31 @@ fn auth(file: &Path, table: &Table<'_, '_>, findings: &mut Findings<'_>) -> Auth
         AuthMethod::Relay => Auth::Relay,
         AuthMethod::Scram => Auth::Scram(source),
     }
+}
+
+fn certificates(
+    table: &Table<'_, '_>,
+    tls: Option<&TlsSettings>,
+    auth: &Auth,
+    findings: &mut Findings<'_>,
+) -> Certificates {
+    let certificates = read(table, "certificates", Certificates::Ignore, findings);
+    let has_authority = tls.is_some_and(|tls| tls.client_ca.is_some());
+    let complaint = match (certificates, auth) {
+        (Certificates::Ignore, _) => return certificates,
+        (Certificates::LogIn, Auth::Relay) => Complaint::new(
+            "[auth] certificates = \"login\" needs [auth] method = \"scram\"",
+            "PostgreSQL does not see clients' certificates, and would ask for the password.",
+        ),
+        _ if !has_authority => Complaint::new(
+            "[auth] certificates needs [listen] tls_client_ca",
+            "Without it clients show no certificate.",
+        ),
+        _ => return certificates,
+    };
+    let offset = table.text("certificates").map_or(0, |(_, span)| span.start);
+    findings.report(offset, complaint);
+    certificates
 }
 
 fn pool(table: &Table<'_, '_>, findings: &mut Findings<'_>) -> PoolLimits {

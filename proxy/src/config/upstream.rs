@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use pgstar_postgres::tls::SslMode;
+use pgstar_postgres::tls::{SslMode, TlsFiles};
 use tokio_postgres::config::{Host, SslMode as DriverSslMode};
 
 use super::encryption;
@@ -24,13 +24,12 @@ pub struct Upstream {
     encryption: Encryption,
 }
 
-/// `sslmode` and `sslrootcert`.
+/// `sslmode`, `sslrootcert`, `sslcert` and `sslkey`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encryption {
     /// Not encrypted unless it is asked for: the way between pgstar and its server is often a short one.
     pub mode: SslMode,
-    /// A PEM file of certificates that vouch for the server.
-    pub roots: Option<PathBuf>,
+    pub files: TlsFiles,
 }
 
 /// Where the server listens.
@@ -106,7 +105,7 @@ impl FromStr for Upstream {
         let mut connection: tokio_postgres::Config =
             rest.parse().map_err(|error| malformed(&error))?;
         connection.ssl_mode(match encryption.mode {
-            SslMode::Disable => DriverSslMode::Disable,
+            SslMode::Disable | SslMode::Allow => DriverSslMode::Disable,
             SslMode::Prefer => DriverSslMode::Prefer,
             SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => DriverSslMode::Require,
         });

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::Certificates;
 use super::problem::{Complaint, quoted};
 
 /// A number of bytes, written as `512MiB`.
@@ -240,6 +241,22 @@ impl FromStr for AuthMethod {
             _ => Err(Complaint::new(
                 format!("invalid method {}", quoted(text)),
                 "Write \"relay\" or \"scram\".",
+            )),
+        }
+    }
+}
+
+impl FromStr for Certificates {
+    type Err = Complaint;
+
+    fn from_str(text: &str) -> Result<Self, Complaint> {
+        match text {
+            "ignore" => Ok(Certificates::Ignore),
+            "match" => Ok(Certificates::Match),
+            "login" => Ok(Certificates::LogIn),
+            _ => Err(Complaint::new(
+                format!("invalid value {}", quoted(text)),
+                "Write \"ignore\", \"match\" or \"login\".",
             )),
         }
     }

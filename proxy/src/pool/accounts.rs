@@ -8,10 +8,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pgstar_postgres::connect::{Connection, Connector, Error as ConnectError};
-use tokio::sync::Mutex;
-use tokio_postgres::Statement;
+use pgstar_postgres::connect::{Connector, Error as ConnectError};
 
+use super::link::{Link, Links, Mark};
 use super::warm::Stamp;
 use crate::scram::Verifier;
 
@@ -61,7 +60,8 @@ fn verifier_in(file: &Path, user: &str) -> Result<Option<Verifier>, AccountError
 /// A user who may log in with a password that pgstar can check.
 #[derive(Debug, Clone)]
 pub struct Account {
-    pub verifier: Verifier,
+    /// What to check the password against; `None` where somebody has vouched for the user.
+    pub verifier: Option<Verifier>,
     pub stamp: Stamp,
     /// Whether a session of this user may begin on a backend that was used before. Not if PostgreSQL runs
     /// something at each login (an event trigger, from version 17 on).
@@ -85,18 +85,9 @@ pub enum AccountError {
 /// Looks users up.
 #[derive(Debug)]
 pub struct Accounts {
-    connector: Connector,
     database: String,
     source: VerifierSource,
-    link: Mutex<Option<Arc<Link>>>,
-}
-
-/// A connection with its statements prepared.
-#[derive(Debug)]
-pub(super) struct Link {
-    pub(super) connection: Connection,
-    look_up: Statement,
-    pub(super) stamp_traces: Statement,
+    links: Links,
 }
 
 impl Accounts {
@@ -111,9 +102,8 @@ impl Accounts {
         let database = connection.get_dbname().or(connection.get_user());
         Ok(Accounts {
             database: database.unwrap_or_default().to_owned(),
-            connector: Connector::new(connection.clone())?,
+            links: Links::new(Connector::new(connection.clone())?, look_up_sql(&source)),
             source,
-            link: Mutex::default(),
         })
     }
 
@@ -123,28 +113,27 @@ impl Accounts {
     }
 
     pub(super) async fn link(&self) -> Result<Arc<Link>, AccountError> {
-        // Held while connecting, so that a lost connection is replaced once.
-        let mut link = self.link.lock().await;
-        if let Some(link) = link.as_ref().filter(|link| !link.connection.is_closed()) {
-            return Ok(Arc::clone(link));
-        }
-        let connection = self.connector.connect().await?;
-        let fresh = Link {
-            look_up: connection.prepare(&self.look_up_sql()).await?,
-            stamp_traces: connection.prepare(super::traces::STAMP_SQL).await?,
-            connection,
-        };
-        let fresh = Arc::new(fresh);
-        *link = Some(Arc::clone(&fresh));
-        Ok(fresh)
+        self.links.link().await
+    }
+
+    /// A mark of the catalog, as it is after the call.
+    ///
+    /// # Errors
+    /// As [`Accounts::look_up`].
+    pub async fn mark(&self) -> Result<Mark, AccountError> {
+        self.link().await?.mark().await
     }
 
     /// The user of this name; `None` for one whose login is for PostgreSQL to judge: nobody of this name, no
-    /// password or one of another kind, expired, or without the right to log in here.
+    /// password or one of another kind, expired, or without the right to log in here. Who is vouched for needs no password.
     ///
     /// # Errors
     /// PostgreSQL cannot be asked.
-    pub async fn look_up(&self, user: &str) -> Result<Option<Account>, AccountError> {
+    pub async fn look_up(
+        &self,
+        user: &str,
+        is_vouched_for: bool,
+    ) -> Result<Option<Account>, AccountError> {
         let link = self.link().await?;
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&user, &self.database];
         let row = link
@@ -155,15 +144,22 @@ impl Accounts {
             return Ok(None);
         };
         let told: Option<String> = row.try_get(0)?;
+        let facts: String = row.try_get(1)?;
+        let may_share = row.try_get(2)?;
+        if is_vouched_for {
+            return Ok(Some(Account {
+                verifier: None,
+                stamp: format!("certificate {facts}").into(),
+                may_share,
+            }));
+        }
         let verifier = match &self.source {
             VerifierSource::Query(_) => told.as_deref().and_then(Verifier::parse),
             VerifierSource::File(file) => verifier_in(file, user)?,
         };
-        let facts: String = row.try_get(1)?;
-        let may_share = row.try_get(2)?;
         Ok(verifier.map(|verifier| Account {
             stamp: format!("{} {facts}", verifier.fingerprint()).into(),
-            verifier,
+            verifier: Some(verifier),
             may_share,
         }))
     }
@@ -176,30 +172,30 @@ impl Accounts {
         if let VerifierSource::File(file) = &self.source {
             verifier_in(file, "")?;
         }
-        self.look_up("").await.map(drop)
+        self.look_up("", false).await.map(drop)
     }
+}
 
-    fn look_up_sql(&self) -> String {
-        let verifier = match &self.source {
-            VerifierSource::Query(query) => query.as_str(),
-            VerifierSource::File(_) => "SELECT NULL::text",
-        };
-        // Of the role, the database and their settings every change counts; of the server a restart, a failover and
-        // a reload do.
-        format!(
-            "SELECT ({verifier})::text,
-                    pg_catalog.concat_ws(' ', pg_catalog.pg_postmaster_start_time(), pg_catalog.pg_conf_load_time(),
-                        pg_catalog.pg_is_in_recovery(), r::text, d.oid, d.xmin,
-                        (SELECT pg_catalog.string_agg(s::text, ' ' ORDER BY s.setdatabase, s.setrole)
-                         FROM pg_catalog.pg_db_role_setting s
-                         WHERE s.setdatabase IN (0, d.oid) AND s.setrole IN (0, r.oid))),
-                    NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger t WHERE t.evtevent = 'login' AND t.evtenabled <> 'D')
-             FROM pg_catalog.pg_roles r, pg_catalog.pg_database d
-             WHERE r.rolname = $1 AND d.datname = $2 AND r.rolcanlogin AND d.datallowconn
-               AND (r.rolvaliduntil IS NULL OR r.rolvaliduntil > pg_catalog.clock_timestamp())
-               AND pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT')"
-        )
-    }
+fn look_up_sql(source: &VerifierSource) -> String {
+    let verifier = match source {
+        VerifierSource::Query(query) => query.as_str(),
+        VerifierSource::File(_) => "SELECT NULL::text",
+    };
+    // Of the role, the database and their settings every change counts; of the server a restart, a failover and
+    // a reload do.
+    format!(
+        "SELECT ({verifier})::text,
+                pg_catalog.concat_ws(' ', pg_catalog.pg_postmaster_start_time(), pg_catalog.pg_conf_load_time(),
+                    pg_catalog.pg_is_in_recovery(), r::text, d.oid, d.xmin,
+                    (SELECT pg_catalog.string_agg(s::text, ' ' ORDER BY s.setdatabase, s.setrole)
+                     FROM pg_catalog.pg_db_role_setting s
+                     WHERE s.setdatabase IN (0, d.oid) AND s.setrole IN (0, r.oid))),
+                NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger t WHERE t.evtevent = 'login' AND t.evtenabled <> 'D')
+         FROM pg_catalog.pg_roles r, pg_catalog.pg_database d
+         WHERE r.rolname = $1 AND d.datname = $2 AND r.rolcanlogin AND d.datallowconn
+           AND (r.rolvaliduntil IS NULL OR r.rolvaliduntil > pg_catalog.clock_timestamp())
+           AND pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT')"
+    )
 }
 
 #[cfg(test)]

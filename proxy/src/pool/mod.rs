@@ -7,18 +7,23 @@
 //! 3. [`cancel`] gives each session a cancel key of its own, so that a late cancel request of the session
 //!    before cannot reach the next one on the same backend.
 //! 4. [`harmless`] and [`traces`] say whether a session may have left something that a reset does not undo.
+//! 5. [`learnt`] keeps with a backend what was learnt on it, and [`link`] tells whether that still holds.
 //!
 //! It must not know how a session goes: `session/login.rs` and `session/release.rs` do.
 
 mod accounts;
 mod cancel;
 mod harmless;
+mod learnt;
+mod link;
 mod traces;
 mod warm;
 
 pub use accounts::{Account, AccountError, Accounts, VerifierSource};
 pub use cancel::{CancelKeys, CancelTicket, Registration};
 pub use harmless::{Functions, is_harmless};
+pub use learnt::Learnt;
+pub use link::Mark;
 pub use traces::Traces;
 pub use warm::{Greeting, PoolLimits, Stamp, Warm, WarmBackends};
 
@@ -41,11 +46,11 @@ pub struct Pool {
 
 impl Pool {
     /// A pool without any backend; nothing is opened yet.
-    pub fn new(accounts: Accounts, limits: PoolLimits) -> Self {
+    pub fn new(accounts: Accounts, limits: PoolLimits, cancels: Arc<CancelKeys>) -> Self {
         Pool {
             accounts,
             warm: WarmBackends::new(limits),
-            cancels: Arc::default(),
+            cancels,
             traces: Traces::default(),
         }
     }
@@ -71,11 +76,12 @@ impl Pool {
         (is_plain && is_own && !user.is_empty()).then_some(user)
     }
 
-    /// Lets go of idle backends that died or waited too long, for as long as it is polled.
-    pub async fn keep(&self) {
-        loop {
-            tokio::time::sleep(SWEEP_PERIOD).await;
-            self.warm.sweep();
-        }
+    /// Nobody comes any more: no backend waits, now or when the last session ends.
+    pub fn close(&self) {
+        self.warm.set_limits(PoolLimits {
+            backends_max: 0,
+            ..self.warm.limits()
+        });
+        self.warm.make_room();
     }
 }

@@ -10,8 +10,9 @@ use std::time::Instant;
 use tokio::sync::Mutex;
 use tracing::info;
 
-use super::accounts::{AccountError, Accounts, Link};
+use super::accounts::{AccountError, Accounts};
 use super::harmless::Functions;
+use super::link::Link;
 
 /// Changes whenever the answer to [`VERDICT_SQL`] might: rows of these catalogs that came after initdb.
 pub(super) const STAMP_SQL: &str = "

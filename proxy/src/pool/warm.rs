@@ -4,13 +4,14 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
+use super::learnt::Learnt;
 use crate::session::Socket;
 use crate::telemetry;
 use crate::wire;
@@ -53,6 +54,7 @@ pub struct Warm {
     pub stamp: Stamp,
     /// When it was opened.
     pub born: Instant,
+    pub learnt: Learnt,
 }
 
 #[derive(Debug)]
@@ -65,16 +67,26 @@ struct Waiting {
 /// Waiting backends by the start-up packet that they were opened with.
 #[derive(Debug)]
 pub struct WarmBackends {
-    limits: PoolLimits,
+    limits: RwLock<PoolLimits>,
     waiting: Mutex<HashMap<Bytes, Vec<Waiting>>>,
 }
 
 impl WarmBackends {
     pub fn new(limits: PoolLimits) -> Self {
         WarmBackends {
-            limits,
+            limits: RwLock::new(limits),
             waiting: Mutex::default(),
         }
+    }
+
+    /// The bounds.
+    pub fn limits(&self) -> PoolLimits {
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets other bounds; the next sweep sees to them.
+    pub fn set_limits(&self, limits: PoolLimits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<Bytes, Vec<Waiting>>> {
@@ -111,29 +123,32 @@ impl WarmBackends {
     }
 
     fn is_fit(&self, waiting: &mut Waiting) -> bool {
-        waiting.since.elapsed() < self.limits.idle_max
-            && waiting.warm.born.elapsed() < self.limits.age_max
+        let limits = self.limits();
+        waiting.since.elapsed() < limits.idle_max
+            && waiting.warm.born.elapsed() < limits.age_max
             && waiting.warm.socket.is_silent()
     }
 
     /// Whether a backend of this age may wait again.
     pub fn accepts(&self, born: Instant) -> bool {
-        self.limits.backends_max > 0 && born.elapsed() < self.limits.age_max
+        let limits = self.limits();
+        limits.backends_max > 0 && born.elapsed() < limits.age_max
     }
 
     /// Keeps a backend for the next session; the one that has waited longest makes room for it.
     pub fn put(&self, packet: Bytes, user: &str, warm: Warm) {
         let mut left = vec![];
+        let limits = self.limits();
         let mut waiting = self.waiting();
         let of_user = waiting
             .values()
             .flatten()
             .filter(|waiting| *waiting.user == *user)
             .count();
-        if of_user >= self.limits.per_user_max {
+        if of_user >= limits.per_user_max {
             left.extend(take_oldest(&mut waiting, |other| *other.user == *user));
         }
-        if waiting.values().map(Vec::len).sum::<usize>() >= self.limits.backends_max {
+        if waiting.values().map(Vec::len).sum::<usize>() >= limits.backends_max {
             left.extend(take_oldest(&mut waiting, |_| true));
         }
         let entry = Waiting {
@@ -147,14 +162,18 @@ impl WarmBackends {
         left.into_iter().for_each(dismiss);
     }
 
-    /// Lets go of backends that died or waited too long.
+    /// Lets go of backends that died, waited too long or are too many.
     pub fn sweep(&self) {
         let mut left = vec![];
+        let backends_max = self.limits().backends_max;
         let mut waiting = self.waiting();
         for backends in waiting.values_mut() {
             left.extend(backends.extract_if(.., |waiting| !self.is_fit(waiting)));
         }
         waiting.retain(|_, backends| !backends.is_empty());
+        while waiting.values().map(Vec::len).sum::<usize>() > backends_max {
+            left.extend(take_oldest(&mut waiting, |_| true));
+        }
         publish(&waiting);
         drop(waiting);
         left.into_iter().for_each(dismiss);
@@ -248,6 +267,7 @@ mod tests {
             greeting: Arc::new(greeting),
             stamp: stamp.into(),
             born: Instant::now(),
+            learnt: Learnt::default(),
         };
         (warm, theirs)
     }
@@ -310,6 +330,15 @@ mod tests {
         drop(leaver);
         pool.sweep();
         assert_eq!(pool.len(), 1);
+        pool.set_limits(PoolLimits {
+            backends_max: 0,
+            ..LIMITS
+        });
+        pool.sweep();
+        assert!(pool.is_empty());
+        pool.set_limits(LIMITS);
+        let (warm, _peer) = backend(3, "now").await;
+        pool.put(PACKET, "u", warm);
         assert!(pool.make_room() && !pool.make_room());
     }
 }

@@ -83,6 +83,16 @@ impl Buffer {
         }
     }
 
+    /// Puts bytes before the one at this place.
+    pub(super) fn insert(&mut self, at: usize, bytes: &[u8]) {
+        if self.bytes.is_empty() {
+            self.bytes.resize(RESTING_BYTES, 0);
+        }
+        let at = self.start + at;
+        self.bytes.splice(at..at, bytes.iter().copied());
+        self.end += bytes.len();
+    }
+
     /// Gives back what a burst needed, once it is over.
     #[inline]
     pub(super) fn rest(&mut self) {
@@ -124,6 +134,16 @@ mod tests {
         buffer.consume(BURST_BYTES);
         buffer.rest();
         assert_eq!(buffer.room().len(), RESTING_BYTES);
+    }
+
+    #[test]
+    fn bytes_are_put_between_others() {
+        let mut buffer = Buffer::new();
+        buffer.insert(0, b"ab");
+        fill(&mut buffer, b"xyz");
+        buffer.consume(1);
+        buffer.insert(1, b"--");
+        assert_eq!(buffer.filled(), b"b--xyz");
     }
 
     #[test]

@@ -41,10 +41,17 @@ impl<R: Routing> Session<R> {
         }
     }
 
-    /// Sends frames that the server will answer with one ReadyForQuery.
+    /// Sends frames that the server will answer with one ReadyForQuery; what was held goes before them.
     pub(super) async fn ask(&mut self, frames: &[u8]) -> Result<(), Ended> {
+        let mut said = self.note_held();
+        said.extend_from_slice(frames);
         self.model.exchange_sent();
-        self.server.say(frames).await.map_err(|_| Ended::ServerLeft)
+        if let Some(lease) = &mut self.lease {
+            lease.is_touched = true;
+        }
+        let sent = self.server.say(&said).await;
+        sent.map_err(|_| Ended::ServerLeft)?;
+        self.keep_pledges().await
     }
 
     /// The header of the server's next reply; unasked frames before it have gone to the client.

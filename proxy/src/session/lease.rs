@@ -9,9 +9,10 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::Session;
+use super::held::Held;
 use super::pledge::Pledge;
 use super::preamble::effect;
-use crate::pool::{Functions, Greeting, Pool, Registration, Stamp, is_harmless};
+use crate::pool::{Functions, Greeting, Learnt, Pool, Registration, Stamp, is_harmless};
 use crate::wire::{HEADER_BYTES, Header, client_tag, header, read, server_tag};
 
 /// A setting that PostgreSQL reports is a name and a value; a longer frame is not looked at.
@@ -42,13 +43,19 @@ pub(super) struct Lease {
     pub(super) holds_nothing: bool,
     /// Replies that PostgreSQL owes and the client has.
     pub(super) pledges: VecDeque<Pledge>,
+    /// What the client was answered and PostgreSQL was not sent yet.
+    pub(super) held: Vec<Held>,
+    /// What was learnt on this backend.
+    pub(super) learnt: Learnt,
+    /// Some of it does not hold any more.
+    pub(super) is_learnt_outdated: bool,
     /// The reported settings that changed, with their last values.
     pub(super) settings: BTreeMap<Bytes, Bytes>,
 }
 
 impl Lease {
     /// A frame of the client goes to the backend.
-    fn note(&mut self, header: Header, body: Option<&[u8]>) {
+    pub(super) fn note(&mut self, header: Header, body: Option<&[u8]>) {
         use client_tag::*;
         self.is_touched = true;
         match header.tag {

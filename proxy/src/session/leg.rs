@@ -28,6 +28,8 @@ pub(super) struct Leg {
     pub(super) ended: bool,
     /// What a login over this connection can be bound to, if it is encrypted.
     pub(super) end_point: Option<Bytes>,
+    /// The name in the peer's certificate, if it showed one.
+    pub(super) common_name: Option<Box<str>>,
 }
 
 impl Leg {
@@ -39,6 +41,7 @@ impl Leg {
             frame_left: 0,
             ended: false,
             end_point: None,
+            common_name: None,
         }
     }
 
@@ -82,6 +85,13 @@ impl Leg {
         }
     }
 
+    /// Waits for the peer's first byte: whether it is this one. Nothing is consumed.
+    pub(super) async fn begins_with(mut self, tag: u8) -> (Self, bool) {
+        while self.inbound.is_empty() && poll_fn(|cx| self.poll_fill(cx)).await > 0 {}
+        let is_it = self.inbound.filled().first() == Some(&tag);
+        (self, is_it)
+    }
+
     /// Says this to the peer, past what is released to it.
     pub(super) async fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.socket.write_all(bytes).await?;
@@ -117,6 +127,12 @@ impl Leg {
     pub(super) fn consume(&mut self, count: usize) {
         self.inbound.consume(count);
         self.released = self.released.saturating_sub(count);
+    }
+
+    /// Puts bytes that are released before the one at this place, which is not beyond what is released.
+    pub(super) fn release_before(&mut self, at: usize, bytes: &[u8]) {
+        self.inbound.insert(at, bytes);
+        self.released += bytes.len();
     }
 
     /// What was read and not released.

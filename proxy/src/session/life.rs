@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
+use super::held::Holding;
 use super::leg::Leg;
 use super::login::{LoggedIn, Login, log_in};
 use super::model::Model;
@@ -82,10 +83,7 @@ async fn refuse<R>(mut client: Leg, shared: &Shared<R>, startup: &Startup, full:
 
 async fn forward_cancel<R>(shared: &Shared<R>, request: &Bytes) {
     shared.counters.cancels.add_one();
-    let ticket = shared
-        .pool
-        .as_ref()
-        .and_then(|pool| pool.cancels.resolve(request));
+    let ticket = shared.cancels.resolve(request);
     let within = shared.limits.cancel_timeout;
     let forwarded = match &ticket {
         Some(ticket) => {
@@ -141,8 +139,9 @@ async fn relay_login<R: Routing>(
     shared: Arc<Shared<R>>,
     startup: &Startup,
 ) -> Option<Session<R>> {
-    let mut server = match shared.upstream.connect(shared.limits.connect_timeout).await {
-        Ok(socket) => Leg::new(socket),
+    let within = shared.limits.connect_timeout;
+    let mut server = match shared.upstream.begin(startup.packet(), within).await {
+        Ok(server) => server,
         Err(error) => {
             shared.counters.upstream_unreachable.add_one();
             telemetry::upstream_connect_failed();
@@ -156,7 +155,6 @@ async fn relay_login<R: Routing>(
             return None;
         }
     };
-    server.say(startup.packet()).await.ok()?;
     hide_binding(&mut client, &mut server).await?;
     let mut session = Session::new(shared, client, server);
     session.is_raw = !startup.opens_a_session();
@@ -180,10 +178,16 @@ impl<R: Routing> Session<R> {
     }
 
     async fn live(&mut self, mut patience: Patience, phase: &mut watch::Receiver<Phase>) -> Ended {
+        let mut holding = Holding::default();
         loop {
+            holding.set(self.held_until());
             let pause = tokio::select! {
                 biased;
                 pause = self.relay() => pause,
+                () = holding.due() => {
+                    self.release_held();
+                    continue;
+                }
                 _ = phase.changed() => {
                     self.is_draining = true;
                     if *phase.borrow() == Phase::Expired {

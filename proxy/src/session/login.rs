@@ -13,12 +13,14 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 use tracing::warn;
 
+use super::learnt::{answers, learn_names};
 use super::lease::Lease;
 use super::leg::Leg;
 use super::preamble::ASKED_OF_NEW;
 use super::shared::Shared;
 use super::startup::send_fatal;
-use crate::pool::{Account, Greeting, Pool, Stamp, Warm};
+use crate::config::Certificates;
+use crate::pool::{Account, Greeting, Learnt, Pool, Stamp, Warm};
 use crate::scram::{
     Channel, ClientExchange, ClientKey, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError,
     ServerExchange, Verifier,
@@ -59,12 +61,14 @@ pub(super) struct LoggedIn {
 enum Refusal {
     /// It left.
     Gone,
+    /// The name in its certificate is another one.
+    Certificate,
     Scram(ScramError),
     /// PostgreSQL's own error, as it came, before it accepted the login.
     Server(Bytes),
     /// The same, after it had: the client has to be told of that first.
     ServerLater {
-        server_final: String,
+        server_final: Option<String>,
         error: Bytes,
     },
     Unreachable(io::Error),
@@ -74,15 +78,23 @@ enum Refusal {
 
 /// Logs a client in, if it is one whose password pgstar can check.
 pub(super) async fn log_in<R>(client: &mut Leg, shared: &Shared<R>, startup: &Startup) -> Login {
-    let Some((pool, user)) = shared
+    let logins = shared.logins();
+    let is_named = is_named(client, startup);
+    if logins.certificates != Certificates::Ignore && !is_named {
+        let user = startup.parameter("user").unwrap_or_default();
+        refuse(client, Refusal::Certificate, &String::from_utf8_lossy(user)).await;
+        return Login::Over;
+    }
+    let Some((pool, user)) = logins
         .pool
         .as_ref()
         .and_then(|pool| Some((pool, pool.applicant(startup)?)))
     else {
         return Login::Relayed;
     };
+    let is_vouched_for = logins.certificates == Certificates::LogIn;
     let begun = Instant::now();
-    let account = match pool.accounts.look_up(user).await {
+    let account = match pool.accounts.look_up(user, is_vouched_for).await {
         Ok(Some(account)) => account,
         Ok(None) => return Login::Relayed,
         Err(error) => {
@@ -112,19 +124,26 @@ async fn admit<R>(
     account: Account,
     user: &str,
 ) -> Result<LoggedIn, Refusal> {
-    let (server_final, key) = check_password(client, &account.verifier).await?;
+    let proof = match &account.verifier {
+        Some(verifier) => Some(check_password(client, verifier).await?),
+        None => None,
+    };
+    let (server_final, credentials) = match (proof, &account.verifier) {
+        (Some((server_final, key)), Some(verifier)) => (Some(server_final), Some((key, verifier))),
+        _ => (None, None),
+    };
     let packet = startup.packet();
     let waiting = match account.may_share {
         true => pool.warm.take(packet, &account.stamp),
         false => None,
     };
-    let warm = match waiting {
+    let mut warm = match waiting {
         Some(warm) => {
             telemetry::pool_logged_in(LoginBackend::Warm);
             warm
         }
         None => {
-            let opened = open(shared, pool, packet, &account, key).await?;
+            let opened = open(shared, pool, packet, &account, credentials).await?;
             let fresh = opened.map_err(|error| Refusal::ServerLater {
                 server_final: server_final.clone(),
                 error,
@@ -134,11 +153,11 @@ async fn admit<R>(
         }
     };
     let lease = match account.may_share {
-        true => lease(pool, packet, user, &warm).await,
+        true => lease(pool, packet, user, &mut warm).await,
         false => None,
     };
     let mut out = BytesMut::new();
-    wire::authentication_ok(&mut out, &server_final);
+    wire::authentication_ok(&mut out, server_final.as_deref());
     let greeting = &warm.greeting;
     out.extend_from_slice(&greeting.before_key);
     let shown = lease.as_ref().map_or(&greeting.key_data[..], |lease| {
@@ -152,6 +171,12 @@ async fn admit<R>(
         server: Leg::new(warm.socket),
         lease,
     })
+}
+
+/// Whether the client's certificate bears the name of the user that it wants to be.
+fn is_named(client: &Leg, startup: &Startup) -> bool {
+    let shown = client.common_name.as_deref().map(str::as_bytes);
+    shown.is_some() && shown == startup.parameter("user")
 }
 
 /// SCRAM with the client; what remains to be said to it, and its key.
@@ -203,7 +228,12 @@ async fn say(client: &mut Leg, frames: &[u8]) -> Result<(), Refusal> {
 }
 
 /// What is to be known while the session lasts; `None` if its backend cannot serve another.
-async fn lease(pool: &Arc<Pool>, packet: &Bytes, user: &str, warm: &Warm) -> Option<Box<Lease>> {
+async fn lease(
+    pool: &Arc<Pool>,
+    packet: &Bytes,
+    user: &str,
+    warm: &mut Warm,
+) -> Option<Box<Lease>> {
     let functions = match pool.traces.learn_functions(&pool.accounts).await {
         Ok(functions) => functions,
         Err(error) => {
@@ -226,6 +256,9 @@ async fn lease(pool: &Arc<Pool>, packet: &Bytes, user: &str, warm: &Warm) -> Opt
         has_first_settings_only: true,
         holds_nothing: false,
         pledges: VecDeque::new(),
+        held: vec![],
+        learnt: std::mem::take(&mut warm.learnt),
+        is_learnt_outdated: false,
         settings: BTreeMap::new(),
     }))
 }
@@ -237,11 +270,11 @@ async fn open<R>(
     pool: &Pool,
     packet: &Bytes,
     account: &Account,
-    key: ClientKey,
+    credentials: Option<(ClientKey, &Verifier)>,
 ) -> Result<Result<Warm, Bytes>, Refusal> {
     let mut made_room = false;
     for _ in 0..ROOM_ATTEMPTS_MAX {
-        let opened = open_once(shared, packet, account, &key).await;
+        let opened = open_once(shared, pool, packet, account, credentials.as_ref()).await;
         let is_full = matches!(&opened, Ok(Err(error)) | Err(Refusal::Server(error))
             if sqlstate(error).is_ok_and(|state| state == TOO_MANY_CONNECTIONS));
         if !is_full {
@@ -253,32 +286,38 @@ async fn open<R>(
         }
         tokio::time::sleep(ROOM_PAUSE).await;
     }
-    open_once(shared, packet, account, &key).await
+    open_once(shared, pool, packet, account, credentials.as_ref()).await
 }
 
 async fn open_once<R>(
     shared: &Shared<R>,
+    pool: &Pool,
     packet: &Bytes,
     account: &Account,
-    key: &ClientKey,
+    credentials: Option<&(ClientKey, &Verifier)>,
 ) -> Result<Result<Warm, Bytes>, Refusal> {
-    let connected = shared.upstream.connect(shared.limits.connect_timeout).await;
-    let mut server = Leg::new(connected.map_err(Refusal::Unreachable)?);
-    tell(&mut server, packet).await?;
-    authenticate(&mut server, &account.verifier, key.clone()).await?;
+    let within = shared.limits.connect_timeout;
+    let begun = shared.upstream.begin(packet, within).await;
+    let mut server = begun.map_err(Refusal::Unreachable)?;
+    authenticate(&mut server, credentials).await?;
     let mut greeting = match greeting(&mut server).await {
         Ok(greeting) => greeting,
         Err(Refusal::Server(error)) => return Ok(Err(error)),
         Err(other) => return Err(other),
     };
+    let mut learnt = Learnt::default();
     if account.may_share {
-        greeting.answers = answers(&mut server).await?;
+        let told = answers(&mut server, &ASKED_OF_NEW).await;
+        greeting.answers = told.ok_or_else(gone)?;
+        let is_there = learn_names(&mut server, pool, &greeting, &mut learnt).await;
+        is_there.then_some(()).ok_or_else(gone)?;
     }
     Ok(Ok(Warm {
         socket: server.socket,
         greeting: Arc::new(greeting),
         stamp: Stamp::clone(&account.stamp),
         born: Instant::now(),
+        learnt,
     }))
 }
 
@@ -286,35 +325,49 @@ async fn tell(server: &mut Leg, frames: &[u8]) -> Result<(), Refusal> {
     server.say(frames).await.map_err(Refusal::Unreachable)
 }
 
+/// The server left.
+fn gone() -> Refusal {
+    Refusal::Unreachable(io::ErrorKind::UnexpectedEof.into())
+}
+
 /// The server's next frame; its refusal, if that is what it is.
 async fn told(server: &mut Leg) -> Result<Bytes, Refusal> {
     let frame = server.whole_frame(GREETING_FRAME_BYTES_MAX).await;
-    let frame = frame.ok_or_else(|| Refusal::Unreachable(io::ErrorKind::UnexpectedEof.into()))?;
+    let frame = frame.ok_or_else(gone)?;
     match frame.first() {
         Some(&server_tag::ERROR_RESPONSE) => Err(Refusal::Server(frame)),
         _ => Ok(frame),
     }
 }
 
-/// Logs in to PostgreSQL with the client's key.
+/// Logs in to PostgreSQL with the client's key; without one PostgreSQL must let pgstar in as it is.
 async fn authenticate(
     server: &mut Leg,
-    verifier: &Verifier,
-    key: ClientKey,
+    credentials: Option<&(ClientKey, &Verifier)>,
 ) -> Result<(), Refusal> {
     let mut out = BytesMut::new();
     let request = told(server).await?;
-    match read::authentication(&request) {
-        Ok(AuthenticationRequest::Sasl(mechanisms)) if offers(mechanisms, SCRAM_SHA_256) => {}
+    let (key, verifier) = match (read::authentication(&request), credentials) {
         // The server trusts whoever comes from pgstar.
-        Ok(AuthenticationRequest::Ok) => return Ok(()),
-        _ => {
+        (Ok(AuthenticationRequest::Ok), _) => return Ok(()),
+        (Ok(AuthenticationRequest::Sasl(mechanisms)), Some(credentials))
+            if offers(mechanisms, SCRAM_SHA_256) =>
+        {
+            credentials
+        }
+        (_, Some(_)) => {
             return Err(Refusal::NoWay(
                 "it asks for another method of authentication",
             ));
         }
-    }
-    let (exchange, first) = ClientExchange::begin(key, verifier.clone()).map_err(Refusal::Scram)?;
+        (_, None) => {
+            return Err(Refusal::NoWay(
+                "it asks for a password of a user who logged in by certificate",
+            ));
+        }
+    };
+    let (exchange, first) =
+        ClientExchange::begin(key.clone(), (*verifier).clone()).map_err(Refusal::Scram)?;
     wire::sasl_initial_response(&mut out, SCRAM_SHA_256, &first);
     tell(server, &out).await?;
     let request = told(server).await?;
@@ -381,37 +434,13 @@ async fn greeting(server: &mut Leg) -> Result<Greeting, Refusal> {
     }
 }
 
-/// What a new backend answers to what drivers ask first.
-async fn answers(server: &mut Leg) -> Result<Vec<(&'static str, Bytes)>, Refusal> {
-    let mut frames = BytesMut::new();
-    for sql in ASKED_OF_NEW {
-        wire::query(&mut frames, sql);
-    }
-    tell(server, &frames).await?;
-    let mut answers = vec![];
-    for sql in ASKED_OF_NEW {
-        let (mut answer, mut tags) = (BytesMut::new(), Vec::<u8>::new());
-        loop {
-            let frame = server.whole_frame(GREETING_FRAME_BYTES_MAX).await;
-            let frame =
-                frame.ok_or_else(|| Refusal::Unreachable(io::ErrorKind::UnexpectedEof.into()))?;
-            tags.extend(frame.first());
-            if frame.first() == Some(&server_tag::READY_FOR_QUERY) {
-                break;
-            }
-            answer.extend_from_slice(&frame);
-        }
-        // Anything else, such as an error, is not remembered.
-        if tags == *b"TDCZ" {
-            answers.push((sql, answer.freeze()));
-        }
-    }
-    Ok(answers)
-}
-
 async fn refuse(client: &mut Leg, refusal: Refusal, user: &str) {
     match refusal {
         Refusal::Gone => {}
+        Refusal::Certificate => {
+            let message = format!("certificate authentication failed for user \"{user}\"");
+            send_fatal(client, "28000", &message, None, None).await;
+        }
         Refusal::Scram(ScramError::WrongProof) => {
             let message = format!("password authentication failed for user \"{user}\"");
             send_fatal(client, "28P01", &message, None, None).await;
@@ -428,7 +457,7 @@ async fn refuse(client: &mut Leg, refusal: Refusal, user: &str) {
             error,
         } => {
             let mut out = BytesMut::new();
-            wire::authentication_ok(&mut out, &server_final);
+            wire::authentication_ok(&mut out, server_final.as_deref());
             out.extend_from_slice(&error);
             let _gone = client.say(&out).await;
             let _gone = client.socket.shutdown().await;
@@ -445,7 +474,7 @@ async fn refuse(client: &mut Leg, refusal: Refusal, user: &str) {
         }
         Refusal::NoWay(reason) => {
             let message = format!("could not log in to upstream PostgreSQL: {reason}");
-            let hint = "For pgstar's address, pg_hba.conf must ask these users for scram-sha-256.";
+            let hint = "For pgstar's address, pg_hba.conf must ask these users for scram-sha-256, or for nothing.";
             send_fatal(client, "28000", &message, None, Some(hint)).await;
         }
     }

@@ -12,7 +12,8 @@
 //!    [`unnamed`] gives the backend the unnamed statement that a served batch withheld from it.
 //!    [`prepared`] remembers the texts of statements that later batches refer to by name, and [`verify`] asks
 //!    whether they are still what they were; [`own`] leaves the client's statements alone meanwhile.
-//!    On a leased backend, what drivers say around their question is answered without a wait ([`preamble`], [`pledge`]).
+//!    On a leased backend, what drivers say around their question is answered without a wait ([`preamble`], [`pledge`],
+//!    [`held`], [`learnt`]).
 //! 6. When the client vanishes amid a statement, that statement is cancelled upstream. A leased backend goes back
 //!    once it is as good as new ([`release`]).
 //!
@@ -23,6 +24,8 @@ mod batch;
 mod buffer;
 mod exchange;
 mod facts;
+mod held;
+mod learnt;
 mod lease;
 mod leg;
 mod life;
@@ -52,7 +55,7 @@ pub(crate) use facts::{facts_of, probe_sql};
 pub(crate) use life::{Phase, run};
 pub use routing::Routing;
 pub(crate) use seats::Seats;
-pub use shared::{Count, Counters, Limits, ProxyHeader, Shared};
+pub use shared::{Count, Counters, Limits, Logins, ProxyHeader, Shared};
 pub use socket::Socket;
 pub use upstream::Upstream;
 

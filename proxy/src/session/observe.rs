@@ -37,6 +37,7 @@ impl<R: Routing> Session<R> {
         self.facts.note_passing(Passing::Reads);
         let frames = self.observed_frames(statement);
         self.ask(&frames).await?;
+        self.note_own_statement();
         let mut observation = Observation {
             copied: Some(Copied {
                 slot,

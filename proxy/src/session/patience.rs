@@ -65,7 +65,7 @@ impl Patience {
             self.is_over = true;
             return None;
         };
-        let is_idle = session.model.is_quiet() && session.model.status() == TransactionStatus::Idle;
+        let is_idle = session.model.is_quiet() && session.told_status() == TransactionStatus::Idle;
         if !is_idle || session.model.readies() != self.readies {
             self.readies = session.model.readies();
             self.since = now;

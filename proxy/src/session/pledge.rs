@@ -54,6 +54,12 @@ impl<R> Session<R> {
 
     /// The transaction's status as the client was told it last, while nothing else is under way.
     pub(super) fn told_status(&self) -> TransactionStatus {
+        let held = self.lease.as_ref().and_then(|lease| lease.held.last());
+        held.map_or_else(|| self.sent_status(), |held| held.pledge.status)
+    }
+
+    /// The status that PostgreSQL will have come to once it has answered everything that it was sent.
+    pub(super) fn sent_status(&self) -> TransactionStatus {
         let last = self.lease.as_ref().and_then(|lease| lease.pledges.back());
         last.map_or(self.model.status(), |pledge| pledge.status)
     }

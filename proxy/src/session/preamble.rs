@@ -1,10 +1,11 @@
 //! Answers what drivers say around their one question without making them wait for PostgreSQL.
 //!
-//! Two kinds. What cannot fail and is answered the same always (BEGIN, ROLLBACK of a transaction that holds nothing, SET
-//! search_path) goes to PostgreSQL at once as it came, and the client does not wait for the reply ([`super::pledge`]).
+//! Three kinds. What cannot fail and is answered the same always (BEGIN, ROLLBACK of a transaction that holds nothing, SET
+//! search_path) is answered, and goes to PostgreSQL as it came with what follows ([`super::held`]), unless what follows
+//! undoes it; the replies are looked at when they come ([`super::pledge`]).
 //! What was asked of this very backend when it was new, and cannot have changed since (version(), settings), is answered
-//! with the frames that it sent then. Both only on a leased backend, of which it is known what ran on it.
-//! Names of schemas and types are PostgreSQL's to tell: others may change those at any time.
+//! with the frames that it sent then. So is what it said of names of schemas and types, once a question has shown that
+//! nobody has changed those ([`super::learnt`]). All only on a leased backend, of which it is known what ran on it.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -13,8 +14,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::batch::{Statement, Text};
+use super::learnt::mark;
+use super::lease::Lease;
 use super::pledge::Pledge;
 use super::{Ended, Routing, Session};
+use crate::pool::Mark;
 use crate::wire::{self, TransactionStatus};
 
 /// What is asked of a backend when it is new.
@@ -31,19 +35,19 @@ pub(super) const ASKED_OF_NEW: [&str; 10] = [
     "show search_path",
 ];
 
-/// What SQLAlchemy asks, which leaves the session as it is; and of it what holds no lock until the transaction's end.
-const LEAVES_SESSION: [&str; 5] = [
-    "select current_schema()",
+/// What SQLAlchemy asks about names.
+pub(super) const ASKED_ABOUT_NAMES: [&str; 2] = [
+    HOLDS_NOTHING,
     "select t.oid, typarray from pg_type t join pg_namespace ns on typnamespace = ns.oid where typname = 'hstore'",
-    "begin",
-    "rollback",
-    "commit",
 ];
+/// Of that what holds no lock until the transaction's end.
 const HOLDS_NOTHING: &str = "select current_schema()";
+/// More that leaves every setting as it is.
+const LEAVES_SETTINGS: [&str; 3] = ["begin", "rollback", "commit"];
 
 /// How long the settings of a session count as those that it began with. A reload of the server's configuration reaches
 /// its backends at a time of its own; nobody can tell that it would have been sooner.
-const SETTINGS_AGE_MAX: Duration = Duration::from_millis(250);
+pub(super) const SETTINGS_AGE_MAX: Duration = Duration::from_millis(250);
 
 /// Longer statements are not of these kinds.
 const TEXT_BYTES_MAX: usize = 256;
@@ -51,9 +55,13 @@ const TEXT_BYTES_MAX: usize = 256;
 /// A statement that need not wait for PostgreSQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Prompt {
-    Pledged(Pledge),
+    Held(Pledge),
+    /// A ROLLBACK of what PostgreSQL knows nothing of.
+    Undone,
     /// These frames.
     Known(Bytes),
+    /// These frames, if the mark is still this.
+    Named(Bytes, Mark),
 }
 
 /// What a statement of the preamble does, by its text.
@@ -68,9 +76,11 @@ pub(super) struct Effect {
 /// The effect of a text that goes to PostgreSQL.
 pub(super) fn effect(sql: &str) -> Effect {
     let text = plain(sql);
-    let leaves_settings = text
-        .as_deref()
-        .is_some_and(|text| LEAVES_SESSION.contains(&text) || ASKED_OF_NEW.contains(&text));
+    let leaves_settings = text.as_deref().is_some_and(|text| {
+        LEAVES_SETTINGS.contains(&text)
+            || ASKED_OF_NEW.contains(&text)
+            || ASKED_ABOUT_NAMES.contains(&text)
+    });
     Effect {
         leaves_settings,
         holds_nothing: text.as_deref() == Some(HOLDS_NOTHING),
@@ -78,18 +88,23 @@ pub(super) fn effect(sql: &str) -> Effect {
 }
 
 /// The text in lower case, with single spaces and no semicolon at its end; `None` for one that is too long for a preamble
-/// or has a comment or a name in quotation marks, which mean more than their letters.
+/// or has a comment, a name in quotation marks or a constant that is not written so, which mean more than their letters.
 fn plain(sql: &str) -> Option<String> {
     let is_plain = sql.len() <= TEXT_BYTES_MAX
         && !sql.contains(['"', '\\'])
         && !sql.contains("--")
-        && !sql.contains("/*");
+        && !sql.contains("/*")
+        && sql.split('\'').skip(1).step_by(2).all(is_lower_word);
     if !is_plain {
         return None;
     }
     let sql = sql.trim_ascii().trim_end_matches(';');
     let words: Vec<&str> = sql.split_ascii_whitespace().collect();
     Some(words.join(" ").to_ascii_lowercase())
+}
+
+fn is_lower_word(constant: &str) -> bool {
+    constant.bytes().all(|byte| byte.is_ascii_lowercase())
 }
 
 /// Whether this sets the search path to a list of names: PostgreSQL takes any.
@@ -120,6 +135,23 @@ fn is_name(text: &str) -> bool {
     }
 }
 
+impl Lease {
+    /// The answer to a question whose answer is known, or may be.
+    fn known(&self, text: &str) -> Option<Prompt> {
+        let has_set = || self.held.iter().any(|held| held.pledge.command == "SET");
+        if !self.has_known_settings() || has_set() {
+            return None;
+        }
+        let known = self.greeting.answers.iter();
+        let mut known = known.filter(|(asked, _)| *asked == text);
+        if let Some((_, frames)) = known.next() {
+            return Some(Prompt::Known(frames.clone()));
+        }
+        let (mark, frames) = self.learnt.answer(text)?;
+        Some(Prompt::Named(frames.clone(), mark))
+    }
+}
+
 impl<R: Routing> Session<R> {
     /// How to answer this statement without waiting, if that is possible.
     pub(super) fn prompt(&self, statement: &Statement) -> Option<Prompt> {
@@ -130,26 +162,21 @@ impl<R: Routing> Session<R> {
         let bytes = &self.client.inbound.filled()[text.clone()];
         let sql = std::str::from_utf8(bytes).ok()?;
         let status = self.told_status();
-        let pledge = |command, status| Some(Prompt::Pledged(Pledge { command, status }));
+        let hold = |command, status| Some(Prompt::Held(Pledge { command, status }));
         if sets_search_path(sql) {
             let may_set = status != TransactionStatus::Failed && !lease.reports_search_path();
-            return may_set.then(|| pledge("SET", status)).flatten();
+            return may_set.then(|| hold("SET", status)).flatten();
         }
         match (plain(sql)?.as_str(), status) {
-            ("begin", TransactionStatus::Idle) => pledge("BEGIN", TransactionStatus::Open),
+            ("begin", TransactionStatus::Idle) => hold("BEGIN", TransactionStatus::Open),
+            ("rollback", TransactionStatus::Open) if self.held_transaction().is_some() => {
+                Some(Prompt::Undone)
+            }
             ("rollback", TransactionStatus::Open) if lease.holds_nothing => {
-                pledge("ROLLBACK", TransactionStatus::Idle)
+                hold("ROLLBACK", TransactionStatus::Idle)
             }
             (_, TransactionStatus::Failed) => None,
-            (text, _) => {
-                let are_settings_first =
-                    lease.has_first_settings_only && lease.begun.elapsed() < SETTINGS_AGE_MAX;
-                let answers = &lease.greeting.answers;
-                let known = answers.iter().find(|(asked, _)| *asked == text);
-                known
-                    .filter(|_| are_settings_first)
-                    .map(|(_, frames)| Prompt::Known(frames.clone()))
-            }
+            (text, _) => lease.known(text),
         }
     }
 
@@ -163,39 +190,41 @@ impl<R: Routing> Session<R> {
         poll_fn(|cx| self.poll_write_released(cx)).await?;
         let mut out = BytesMut::new();
         match prompt {
-            Prompt::Pledged(pledge) => {
-                self.pledge(statement, pledge).await?;
+            Prompt::Held(pledge) => {
+                self.hold_back(statement, pledge);
                 wire::command_complete(&mut out, pledge.command);
-                wire::ready_for_query(&mut out, pledge.status);
+            }
+            Prompt::Undone => {
+                self.undo_held(statement);
+                wire::command_complete(&mut out, "ROLLBACK");
             }
             Prompt::Known(frames) => {
                 out.extend_from_slice(&frames);
-                wire::ready_for_query(&mut out, self.told_status());
+                self.settle(statement, self.withheld_by(statement));
+            }
+            Prompt::Named(frames, mark) => {
+                if !self.still_holds(mark).await {
+                    self.pass_through(statement, false);
+                    return Ok(());
+                }
+                out.extend_from_slice(&frames);
                 self.settle(statement, self.withheld_by(statement));
             }
         }
+        wire::ready_for_query(&mut out, self.told_status());
         self.shared.counters.prompt.add_one();
         self.outgoing = out;
         self.flush_outgoing().await
     }
 
-    /// Sends the client's own frame and remembers what must come back.
-    async fn pledge(&mut self, statement: &Statement, pledge: Pledge) -> Result<(), Ended> {
-        let held_nothing = self.lease.as_ref().is_some_and(|lease| lease.holds_nothing);
-        self.pass_through(statement, false);
-        let bytes = &self.client.inbound.filled()[..statement.len];
-        let sent = self.server.say(bytes).await;
-        self.client.consume(statement.len);
-        if let Some(lease) = &mut self.lease {
-            lease.pledges.push_back(pledge);
-            // Setting the path holds nothing.
-            lease.holds_nothing = match pledge.command {
-                "BEGIN" => true,
-                "SET" => held_nothing,
-                _ => false,
-            };
-        }
-        sent.map_err(|_| Ended::ServerLeft)
+    /// Whether what was learnt under this mark holds.
+    async fn still_holds(&mut self, learnt_under: Mark) -> bool {
+        let Some(lease) = &mut self.lease else {
+            return false;
+        };
+        let holds = mark(&lease.pool).await == Some(learnt_under);
+        lease.is_learnt_outdated |= !holds;
+        holds
     }
 
     /// Writes what was released to the client. May be dropped and called again.
@@ -220,6 +249,8 @@ mod tests {
             Some("show transaction isolation level")
         );
         assert_eq!(plain("BEGIN -- why"), None);
+        assert_eq!(plain("SELECT 1 WHERE typname = 'HSTORE'"), None);
+        assert_eq!(plain("SELECT 1 WHERE typname = 'h store'"), None);
         assert!(effect("select current_schema()").holds_nothing);
         let hstore = "SELECT t.oid, typarray\nFROM pg_type t JOIN pg_namespace ns\n    ON typnamespace = ns.oid\nWHERE typname = 'hstore';\n";
         assert!(effect(hstore).leaves_settings && !effect(hstore).holds_nothing);

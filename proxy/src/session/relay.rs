@@ -95,7 +95,7 @@ impl<R: Routing> Session<R> {
         self.is_draining
             && !self.is_raw
             && self.model.is_quiet()
-            && self.model.status() == TransactionStatus::Idle
+            && self.told_status() == TransactionStatus::Idle
             && self.client.inbound.is_empty()
             && self.server.inbound.is_empty()
     }
@@ -128,6 +128,7 @@ impl<R: Routing> Session<R> {
     /// Hands a statement at the front of the client's bytes to the server as it came. A clean one
     /// cannot have changed what is known of the session.
     pub(super) fn pass_through(&mut self, statement: &Statement, is_clean: bool) {
+        let held = self.note_held();
         let passing = self
             .sql(statement)
             .map_or(Passing::Writes, |sql| Passing::of(sql.as_bytes()));
@@ -147,6 +148,7 @@ impl<R: Routing> Session<R> {
         // A Query drops the unnamed statement and its portal, a batch replaces them; for one that refers to a
         // statement by name, the unnamed statement has been made up for.
         self.withheld = None;
+        self.client.release_before(0, &held);
     }
 
     /// Decides how many of the client's bytes may go to the server.
@@ -169,7 +171,10 @@ impl<R: Routing> Session<R> {
                 Ok(Some(header)) if self.leaves_backend(header) => {
                     return Err(Pause::Ended(Ended::ClientLeft));
                 }
-                Ok(Some(header)) => self.release_client_frame(header),
+                Ok(Some(header)) => {
+                    self.release_held();
+                    self.release_client_frame(header);
+                }
                 Ok(None) => return Ok(()),
                 Err(error) => {
                     self.give_up(error.into());
@@ -385,6 +390,7 @@ impl<R: Routing> Session<R> {
         self.shared.counters.surprises.add_one();
         telemetry::session_became_relay_only();
         self.is_raw = true;
+        self.drop_held();
         self.client.release_all();
         self.server.release_all();
     }

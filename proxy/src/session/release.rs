@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::learnt::learn_names;
 use super::lease::Lease;
 use super::leg::Leg;
 use super::pledge::Pledge;
@@ -40,7 +41,8 @@ impl<R> Session<R> {
 
     /// Resets the backend and lets it wait, or ends it.
     pub(super) async fn give_back(self) {
-        let status = self.told_status();
+        // What was held is not sent any more.
+        let status = self.sent_status();
         let shared = self.shared;
         let Some(lease) = self.lease else { return };
         // The client's socket closes now: it does not wait for what follows.
@@ -66,6 +68,17 @@ async fn return_backend(mut lease: Lease, mut server: Leg, status: TransactionSt
         debug!("A backend was not as good as new, and ends.");
         return;
     }
+    if lease.is_learnt_outdated {
+        let Lease {
+            pool,
+            greeting,
+            learnt,
+            ..
+        } = &mut lease;
+        if !learn_names(&mut server, pool, greeting, learnt).await || !server.inbound.is_empty() {
+            return;
+        }
+    }
     let Lease {
         pool, registration, ..
     } = lease;
@@ -85,6 +98,7 @@ async fn return_backend(mut lease: Lease, mut server: Leg, status: TransactionSt
         greeting: lease.greeting,
         stamp: lease.stamp,
         born: lease.born,
+        learnt: lease.learnt,
     };
     pool.warm.put(lease.packet, &lease.user, warm);
 }

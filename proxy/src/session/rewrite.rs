@@ -83,10 +83,10 @@ impl<R: Routing> Session<R> {
         statement: &Statement,
         rewritten: Rewritten,
     ) -> Result<(), Ended> {
-        let has_savepoint = self.model.status() == TransactionStatus::Open;
+        let has_savepoint = self.told_status() == TransactionStatus::Open;
         let frames = self.rewritten_frames(statement, &rewritten.sql, has_savepoint);
-        self.note_own_statement();
         self.ask(&frames).await?;
+        self.note_own_statement();
         let mut attempt = Attempt::new(statement, rewritten, has_savepoint);
         let ready = loop {
             let reply = self.next_reply().await?;
@@ -268,7 +268,7 @@ impl<R: Routing> Session<R> {
     /// Undoes the attempt and hands the client's own statement to the relay.
     async fn fall_back(&mut self, statement: &Statement, sqlstate: &str) -> Result<(), Ended> {
         self.shared.counters.fallbacks.add_one();
-        if self.model.status() == TransactionStatus::Failed {
+        if self.told_status() == TransactionStatus::Failed {
             let mut frames = BytesMut::new();
             own_command(&mut frames, UNDO);
             own_command(&mut frames, RELEASE);

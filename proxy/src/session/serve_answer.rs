@@ -33,7 +33,7 @@ impl<R: Routing> Session<R> {
             &[]
         };
         let mut after = BytesMut::new();
-        wire::ready_for_query(&mut after, self.model.status());
+        wire::ready_for_query(&mut after, self.told_status());
         let mut frames = before
             .chain(description)
             .chain(&answer.rows[..])
@@ -55,7 +55,7 @@ impl<R: Routing> Session<R> {
         statement: &Statement,
         error: Bytes,
     ) -> Result<(), Ended> {
-        if self.model.status() == TransactionStatus::Open {
+        if self.told_status() == TransactionStatus::Open {
             let mut frames = BytesMut::new();
             wire::query(&mut frames, FAIL_TRANSACTION);
             self.ask(&frames).await?;
@@ -75,7 +75,8 @@ impl<R: Routing> Session<R> {
             return Ok(());
         }
         self.outgoing.extend_from_slice(&error);
-        wire::ready_for_query(&mut self.outgoing, self.model.status());
+        let status = self.told_status();
+        wire::ready_for_query(&mut self.outgoing, status);
         self.flush_outgoing().await?;
         let is_sent = matches!(statement.text, Text::Sent(_));
         self.settle(statement, is_sent.then_some(Withheld::Drop));

@@ -1,11 +1,12 @@
 //! What all sessions share: where PostgreSQL is, who decides, the limits, and what is counted.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::upstream::Upstream;
-use crate::pool::Pool;
+use crate::config::Certificates;
+use crate::pool::{CancelKeys, Pool};
 use crate::route::Router;
 use crate::tls::Acceptor;
 
@@ -18,8 +19,10 @@ pub struct Shared<R = Router> {
     pub router: Arc<R>,
     pub limits: Limits,
     pub counters: Counters,
-    /// Checks logins and keeps backends warm; `None` where PostgreSQL does all of that.
-    pub pool: Option<Arc<Pool>>,
+    /// How clients log in; a reload may change it for the next ones.
+    logins: RwLock<Arc<Logins>>,
+    /// The cancel keys of sessions on backends that outlive them.
+    pub cancels: Arc<CancelKeys>,
     /// Encrypts clients' connections; `None`: requests for that are declined.
     pub tls: Option<Arc<Acceptor>>,
 }
@@ -31,7 +34,8 @@ impl<R> Shared<R> {
             router,
             limits,
             counters: Counters::default(),
-            pool: None,
+            logins: RwLock::default(),
+            cancels: Arc::default(),
             tls: None,
         }
     }
@@ -44,11 +48,31 @@ impl<R> Shared<R> {
         }
     }
 
-    /// The same, with logins that pgstar checks itself.
-    pub fn with_pool(self, pool: Arc<Pool>) -> Self {
-        Shared {
-            pool: Some(pool),
-            ..self
+    /// How the next client logs in.
+    pub fn logins(&self) -> Arc<Logins> {
+        Arc::clone(&self.logins.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on clients log in like this.
+    pub fn set_logins(&self, logins: Logins) {
+        *self.logins.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(logins);
+    }
+}
+
+/// How clients log in.
+#[derive(Debug)]
+pub struct Logins {
+    /// Checks logins and keeps backends warm; `None` where PostgreSQL does all of that.
+    pub pool: Option<Arc<Pool>>,
+    /// What the name in a client's certificate has to do with it.
+    pub certificates: Certificates,
+}
+
+impl Default for Logins {
+    fn default() -> Self {
+        Logins {
+            pool: None,
+            certificates: Certificates::Ignore,
         }
     }
 }

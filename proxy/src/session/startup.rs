@@ -127,6 +127,7 @@ async fn secure(stream: TcpStream, tls: &Acceptor, is_unasked: bool) -> Option<L
         Ok(accepted) => {
             let mut leg = Leg::new(Socket::Tls(Box::new((*accepted.stream).into())));
             leg.end_point = accepted.end_point;
+            leg.common_name = accepted.common_name;
             Some(leg)
         }
         Err(error) => {

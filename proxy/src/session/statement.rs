@@ -82,7 +82,7 @@ impl<R: Routing> Session<R> {
         let Some(name) = statement.prepared_name() else {
             return match are_known {
                 true => Ok(Probe::Known),
-                false => self.probe(statement.batch.is_some()).await,
+                false => self.recall_or_probe(statement.batch.is_some()).await,
             };
         };
         let name = Bytes::copy_from_slice(&self.client.inbound.filled()[name]);
@@ -90,6 +90,18 @@ impl<R: Routing> Session<R> {
             return Ok(Probe::Known);
         }
         self.verify(&name).await
+    }
+
+    async fn recall_or_probe(&mut self, is_for_batch: bool) -> Result<Probe, Ended> {
+        let to_remember = match self.recall_facts().await {
+            Ok(()) => return Ok(Probe::Known),
+            Err(to_remember) => to_remember,
+        };
+        let probe = self.probe(is_for_batch).await?;
+        if let (Probe::Known, Some(to_remember)) = (&probe, to_remember) {
+            self.remember_facts(to_remember);
+        }
+        Ok(probe)
     }
 
     /// What PostgreSQL says of the columns of a prepared statement, if that is known now.
@@ -159,7 +171,7 @@ impl<R: Routing> Session<R> {
         error: Bytes,
     ) -> Result<(), Ended> {
         let is_circumstance = sqlstate(&error).is_ok_and(is_circumstance);
-        if is_circumstance || self.model.status() == TransactionStatus::Failed {
+        if is_circumstance || self.told_status() == TransactionStatus::Failed {
             return self.send_error(statement, error).await;
         }
         self.hand_back(statement, false)

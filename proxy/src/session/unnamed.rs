@@ -89,7 +89,7 @@ impl<R: Routing> Session<R> {
     /// What the backend misses when this statement is served without it, if anything.
     pub(super) fn withheld_by(&self, statement: &Statement) -> Option<Withheld> {
         let frames = || Bytes::copy_from_slice(&self.client.inbound.filled()[..statement.len]);
-        let is_open = self.model.status() == TransactionStatus::Open;
+        let is_open = self.told_status() == TransactionStatus::Open;
         match (&statement.batch, &statement.text) {
             (None, _) => Some(Withheld::Drop),
             (Some(_), Text::Prepared { .. }) => {
@@ -113,7 +113,7 @@ impl<R: Routing> Session<R> {
 
     fn check_withheld_portal(&mut self) -> Result<bool, Pause> {
         let bytes = self.client.inbound.filled();
-        if self.model.status() != TransactionStatus::Open || ends_portal(bytes) {
+        if self.told_status() != TransactionStatus::Open || ends_portal(bytes) {
             self.withheld = None;
             return Ok(false);
         }
@@ -143,7 +143,7 @@ impl<R: Routing> Session<R> {
             return Ok(());
         };
         self.keep_pledges().await?;
-        let is_open = self.model.status() == TransactionStatus::Open;
+        let is_open = self.told_status() == TransactionStatus::Open;
         let needs_portal = is_open && continues_portal(self.client.inbound.filled());
         self.deliver_relayed().await?;
         if self.is_raw {

@@ -14,7 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 
+use super::leg::Leg;
 use super::socket::Socket;
+use crate::wire::server_tag;
 
 const CANCEL_REQUEST_CODE: i32 = 80_877_102;
 
@@ -77,6 +79,37 @@ impl Upstream {
                 }
                 outcome
             }
+        }
+    }
+
+    /// A new connection, within this time, over which the start-up packet was sent. A server that refuses it at once
+    /// gets it once more over an encrypted one, if that is allowed.
+    pub(super) async fn begin(&self, packet: &[u8], within: Duration) -> io::Result<Leg> {
+        let server = self.begin_once(packet, within).await?;
+        let Some(encrypted) = self.second_attempt() else {
+            return Ok(server);
+        };
+        let (server, is_refused) = server.begins_with(server_tag::ERROR_RESPONSE).await;
+        if !is_refused {
+            return Ok(server);
+        }
+        // Without TLS on the other side, the refusal stands.
+        Ok(encrypted.begin_once(packet, within).await.unwrap_or(server))
+    }
+
+    async fn begin_once(&self, packet: &[u8], within: Duration) -> io::Result<Leg> {
+        let mut server = Leg::new(self.connect(within).await?);
+        server.say(packet).await?;
+        Ok(server)
+    }
+
+    fn second_attempt(&self) -> Option<Upstream> {
+        match self {
+            Upstream::Tcp { host, port, tls } => {
+                let tls = tls.as_ref().filter(|tls| tls.mode() == SslMode::Allow)?;
+                Some(Upstream::new(host, *port).with_tls(Some(tls.required())))
+            }
+            Upstream::Unix { .. } => None,
         }
     }
 

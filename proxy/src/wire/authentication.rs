@@ -89,8 +89,10 @@ pub fn authentication_sasl_continue(out: &mut BytesMut, message: &str) {
 }
 
 /// Appends a mechanism's last message to the client, and that it is logged in.
-pub fn authentication_ok(out: &mut BytesMut, message: &str) {
-    request(out, SASL_FINAL, |out| out.put_slice(message.as_bytes()));
+pub fn authentication_ok(out: &mut BytesMut, message: Option<&str>) {
+    if let Some(message) = message {
+        request(out, SASL_FINAL, |out| out.put_slice(message.as_bytes()));
+    }
     request(out, OK, |_| {});
 }
 
@@ -129,7 +131,7 @@ mod tests {
         assert_eq!(read_sasl_initial(&initial), Ok((&b"A"[..], &b"hello"[..])));
         let response = built(|out| sasl_response(out, "more"));
         assert_eq!(read_sasl_response(&response), Ok(&b"more"[..]));
-        let over = built(|out| authentication_ok(out, "last"));
+        let over = built(|out| authentication_ok(out, Some("last")));
         assert_eq!(
             read_authentication(&over),
             Ok(AuthenticationRequest::SaslFinal(b"last"))
