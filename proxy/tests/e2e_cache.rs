@@ -228,3 +228,62 @@ async fn nothing_is_left_published_when_pgstar_is_gone() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
+
+/// Asks once, and says what answered; the answer has to be PostgreSQL's own.
+async fn answered_by(lab: &Lab, session: &mut Client, sql: &str) -> Served {
+    let right = rows(&ok(&mut lab.database.direct().await, sql).await);
+    let (by, frames) = served(session, sql).await;
+    assert_eq!(rows(&frames), right, "{sql}");
+    by
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn yesterdays_answers_survive_todays_ingest() {
+    let schema = "
+        CREATE TABLE event (id int PRIMARY KEY, day date NOT NULL, at timestamp NOT NULL, amount int NOT NULL);
+        INSERT INTO event SELECT n, date '2024-01-01' + n % 3, timestamp '2024-01-01' + n % 3 * interval '1 day', n
+                            FROM generate_series(1, 900) n;";
+    let database = Database::with(schema).await;
+    let by_day = (
+        "by_day",
+        "SELECT day, count(*), sum(amount) FROM event GROUP BY day",
+    );
+    let lab = Lab::start(&database, "", &[by_day]).await;
+    let mut session = lab.session().await;
+    let of_base = "SELECT count(*), sum(a.amount) FROM event a JOIN event b ON a.id <> b.id WHERE a.day = '2024-01-02' \
+                   AND b.day = '2024-01-02'";
+    let of_times = "SELECT count(*), sum(amount) FROM event WHERE at >= '2024-01-02 00:00:00' AND at < '2024-01-03 00:00:00'";
+    let of_rollup = "SELECT sum(amount) FROM event WHERE day BETWEEN '2024-01-01' AND '2024-01-02'";
+    let all = [of_base, of_times, of_rollup];
+    for sql in all {
+        until_cached(&lab, &mut session, sql).await;
+    }
+    for n in 0..20 {
+        let ingest =
+            format!("INSERT INTO event VALUES (-{n}, '2024-01-03', '2024-01-03 00:00:00', {n})");
+        database.run(&ingest).await;
+        for sql in all {
+            assert_eq!(
+                answered_by(&lab, &mut session, sql).await,
+                Served::Cache,
+                "{sql}"
+            );
+        }
+    }
+    for late in [
+        "INSERT INTO event VALUES (1001, '2024-01-02', '2024-01-02 23:59:59.999', 7)",
+        "UPDATE event SET day = '2024-01-03', at = '2024-01-03' WHERE id = 1001",
+        "UPDATE event SET day = '2024-01-02', at = '2024-01-02' WHERE id = 1001",
+        "DELETE FROM event WHERE id = 1001",
+        "TRUNCATE event",
+    ] {
+        for sql in all {
+            until_cached(&lab, &mut session, sql).await;
+        }
+        database.run(late).await;
+        for sql in all {
+            let by = answered_by(&lab, &mut session, sql).await;
+            assert_ne!(by, Served::Cache, "{sql} after {late}");
+        }
+    }
+}

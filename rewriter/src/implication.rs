@@ -155,7 +155,7 @@ fn narrower(premise: &Scalar, conclusion: &Scalar, columns: &dyn ColumnTypes) ->
 }
 
 /// `x = 1`, `x IN (1, 2)`: the operand, and the constants that it may have.
-fn points<'a>(
+pub(crate) fn points<'a>(
     condition: &'a Scalar,
     columns: &dyn ColumnTypes,
 ) -> Option<(&'a Scalar, Vec<&'a Scalar>)> {
@@ -377,7 +377,7 @@ fn compare(
 }
 
 /// A whole number, in digits or in a text that takes the type of what it is compared with.
-fn integer(scalar: &Scalar) -> Option<i64> {
+pub(crate) fn integer(scalar: &Scalar) -> Option<i64> {
     match scalar {
         Scalar::Literal(Literal::Number(digits)) => digits.parse().ok(),
         Scalar::Literal(Literal::String(text)) => {

@@ -56,6 +56,7 @@ mod premise;
 mod print;
 mod projection;
 pub mod query;
+mod ranges;
 mod reason;
 mod rollup;
 mod rowcount;
@@ -77,6 +78,7 @@ pub use matching::Step;
 pub use parse::STATEMENT_BYTES_MAX;
 pub use premise::Premise;
 pub use print::{quote_identifier, quote_qualified};
+pub use ranges::ColumnRange;
 pub use reason::{Code, Reason};
 pub use rollup::{Rollup, RollupDefinition, Stored, StoredColumn};
 pub use wrapped::Wrapping;
@@ -140,6 +142,8 @@ pub struct Decision {
     /// What the names in the text mean: the same text with another meaning, because a view was replaced
     /// or another table has the name, has another number here.
     pub meaning: u64,
+    /// Rows of the tables that do not matter, whatever becomes of them.
+    pub ranges: Vec<ColumnRange>,
     /// What the statement does with its query, and that query; `None` for a query by itself.
     pub wrapping: Option<(Wrapping, String)>,
 }
@@ -213,6 +217,7 @@ fn decide_query(sql: &str, context: Context<'_>) -> Decision {
         reads: query.relations(),
         names: query.names(),
         meaning: meaning(&query),
+        ranges: ranges::ranges(&query, context.catalog, context.time_zone),
         wrapping: None,
     }
 }

@@ -53,6 +53,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use pgstar_rewriter::ColumnRange;
 use pgstar_rewriter::catalog::Oid;
 use pgstar_rewriter::fold::FoldPlan;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -357,6 +358,24 @@ impl Maintainer {
     pub fn unchanged_since(&self, position: Position, relations: &[Oid]) -> Result<(), Changed> {
         let stream = self.stream().map_err(|_| Changed::OtherEpoch)?;
         stream.unchanged_since(position, relations)
+    }
+
+    /// As [`ChangeStream::track`].
+    pub fn track(&self, range: &ColumnRange) {
+        if let Ok(stream) = self.stream() {
+            stream.track(range);
+        }
+    }
+
+    /// As [`ChangeStream::unchanged_in`].
+    pub fn unchanged_in(
+        &self,
+        position: Position,
+        table: Oid,
+        ranges: &[ColumnRange],
+    ) -> Result<(), Changed> {
+        let stream = self.stream().map_err(|_| Changed::OtherEpoch)?;
+        stream.unchanged_in(position, table, ranges)
     }
 
     /// The present epoch; none while there is no stream.

@@ -106,6 +106,7 @@ async fn follow(
         stream,
         Arc::clone(setting.shared),
         Arc::clone(purpose),
+        setting.options.weakness,
     )));
     let attached = Attached {
         connector: setting.connector,

@@ -60,6 +60,7 @@
 //! [`catalog_fingerprint`](crate::catalog::catalog_fingerprint), which is polled and not here.
 
 mod blocker;
+mod buckets;
 mod clock;
 pub(crate) mod epoch;
 mod error;
@@ -75,11 +76,13 @@ mod slot;
 pub(crate) mod snapshot;
 mod tables;
 mod timekeeper;
+mod touching;
 mod visibility;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgstar_rewriter::ColumnRange;
 use pgstar_rewriter::catalog::Oid;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -208,15 +211,24 @@ pub enum Weakness {
     NoVisibilityGate,
     /// Takes what was committed before the slot for visible.
     NoStartWait,
+    /// Takes no note of what a changed row was before.
+    NewRowsOnly,
+    /// Takes a row that is not known for none.
+    KnownRowsOnly,
+    /// Takes TRUNCATE for something that touches no row.
+    NoTruncate,
 }
 
 impl Weakness {
     fn log_end(self) -> &'static str {
         match self {
             Weakness::FlushedEnd => "pg_current_wal_flush_lsn",
-            Weakness::None | Weakness::NoVisibilityGate | Weakness::NoStartWait => {
-                "pg_current_wal_insert_lsn"
-            }
+            Weakness::None
+            | Weakness::NoVisibilityGate
+            | Weakness::NoStartWait
+            | Weakness::NewRowsOnly
+            | Weakness::KnownRowsOnly
+            | Weakness::NoTruncate => "pg_current_wal_insert_lsn",
         }
     }
 }
@@ -331,6 +343,22 @@ impl ChangeStream {
     /// there is to know.
     pub fn unchanged_since(&self, position: Position, relations: &[Oid]) -> Result<(), Changed> {
         self.shared.unchanged_since(position, relations)
+    }
+
+    /// From now on it is noted which values of this column change, if there is room.
+    pub fn track(&self, range: &ColumnRange) {
+        self.shared.track(range);
+    }
+
+    /// As [`unchanged_since`](Self::unchanged_since), of one table of which only rows in all of these ranges
+    /// matter. Ranges of columns that are not [tracked](Self::track) say nothing.
+    pub fn unchanged_in(
+        &self,
+        position: Position,
+        table: Oid,
+        ranges: &[ColumnRange],
+    ) -> Result<(), Changed> {
+        self.shared.unchanged_in(position, table, ranges)
     }
 
     /// How old knowledge is at most: every commit acknowledged longer ago than this is known.

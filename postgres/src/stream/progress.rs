@@ -4,10 +4,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use pgstar_rewriter::ColumnRange;
 use pgstar_rewriter::catalog::Oid;
 
+use super::buckets::Buckets;
 use super::recent::{Contents, Recent};
 use super::snapshot::{Snapshot, Xid};
+use super::touching::{Column, Touches, Tracked};
 use crate::pgoutput::Xid32;
 use crate::replication::Lsn;
 
@@ -46,10 +49,23 @@ impl Step {
     }
 }
 
+/// So many columns of one table are tracked.
+const COLUMNS_MAX: usize = 4;
+
+/// What is known of the changes of one column.
+#[derive(Debug)]
+struct History {
+    column: Column,
+    /// The end of the newest commit that may have touched any of its values.
+    any: Option<Lsn>,
+    each: Buckets,
+}
+
 /// One epoch's progress.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     changed: HashMap<Oid, Lsn>,
+    columns: HashMap<Oid, Vec<History>>,
     pub(super) recent: Recent,
     /// In the order of the log.
     waiting: VecDeque<Step>,
@@ -69,9 +85,15 @@ impl Progress {
     }
 
     /// A transaction was decoded whole.
-    pub(super) fn committed(&mut self, xid: Xid32, end: Lsn, changed: &[Oid]) {
+    pub(super) fn committed(&mut self, xid: Xid32, end: Lsn, changed: &[Oid], touches: &Touches) {
         for relation in changed {
             self.touch(*relation, end);
+            for history in self.columns.get_mut(relation).into_iter().flatten() {
+                match touches.of(*relation, &history.column) {
+                    Some(touched) => history.each.absorb(touched, end),
+                    None => history.any = Some(end),
+                }
+            }
         }
         self.recent.committed(xid, end, changed);
         self.waiting.push_back(Step::Commit { xid, end });
@@ -81,6 +103,47 @@ impl Progress {
     pub(super) fn reshaped(&mut self, relation: Oid, end: Lsn) {
         self.touch(relation, end);
         self.recent.reshaped(relation, end);
+        for history in self.columns.get_mut(&relation).into_iter().flatten() {
+            history.any = history.any.max(Some(end));
+        }
+    }
+
+    /// Whether the column is tracked from now on and was not before.
+    pub(super) fn track(&mut self, relation: Oid, column: Column) -> bool {
+        let any = self.changed.get(&relation).copied();
+        let columns = self.columns.entry(relation).or_default();
+        let is_tracked = columns.iter().any(|history| history.column == column);
+        if is_tracked || columns.len() == COLUMNS_MAX {
+            return false;
+        }
+        columns.push(History {
+            each: column.buckets(),
+            column,
+            // Nobody looked at what was changed so far.
+            any,
+        });
+        true
+    }
+
+    pub(super) fn tracked(&self) -> Tracked {
+        let columns = self.columns.iter();
+        let columns = columns.map(|(relation, columns)| {
+            let columns = columns.iter().map(|history| history.column.clone());
+            (*relation, columns.collect())
+        });
+        columns.collect()
+    }
+
+    /// Whether every commit that is known and ends after this position changed only rows outside of the range.
+    pub(super) fn is_aside(&self, relation: Oid, range: &ColumnRange, since: Lsn) -> bool {
+        let mut columns = self.columns.get(&relation).into_iter().flatten();
+        let is_its = |history: &&History| {
+            history.column.name == range.column && history.column.ty == range.ty
+        };
+        columns.find(is_its).is_some_and(|history| {
+            history.any.is_none_or(|any| any <= since)
+                && !history.each.is_touched(range.low, range.high, since)
+        })
     }
 
     fn touch(&mut self, relation: Oid, end: Lsn) {
@@ -206,7 +269,8 @@ mod tests {
     }
 
     fn commit(progress: &mut Progress, xid: u32, end: u64, relation: u32) {
-        progress.committed(Xid32(xid), Lsn(end), &[Oid(relation)]);
+        let touches = Touches::default();
+        progress.committed(Xid32(xid), Lsn(end), &[Oid(relation)], &touches);
     }
 
     #[test]

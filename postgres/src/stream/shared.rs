@@ -1,8 +1,9 @@
 //! What the tasks of a stream know together, and what sessions ask. No connection is used here.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use pgstar_rewriter::ColumnRange;
 use pgstar_rewriter::catalog::Oid;
 use tokio::sync::{Notify, watch};
 
@@ -10,6 +11,7 @@ use super::progress::Progress;
 use super::recent::Contents;
 use super::snapshot::{Snapshot, Xid};
 use super::tables::{Followed, Refusal};
+use super::touching::{Column, Touches, Tracked};
 use super::{Changed, Epoch, EpochId, Position, Unproven};
 use crate::pgoutput::Xid32;
 use crate::replication::Lsn;
@@ -37,6 +39,8 @@ pub(crate) struct Shared {
     stage: Mutex<Stage>,
     refusals: Mutex<Vec<Refusal>>,
     safe: watch::Sender<Safe>,
+    /// What is tracked in this epoch; changed together with its progress.
+    tracked: Mutex<Arc<Tracked>>,
     /// There are commits that may not be visible yet.
     pub(super) visibility: Notify,
     /// Somebody wants the log to be flushed and decoded.
@@ -51,6 +55,7 @@ impl Shared {
             }),
             refusals: Mutex::new(refusals),
             safe: watch::Sender::new(Safe::default()),
+            tracked: Mutex::default(),
             visibility: Notify::new(),
             barrier: Notify::new(),
         }
@@ -96,6 +101,7 @@ impl Shared {
             blocker: None,
         };
         *self.stage() = Stage::Up(Box::new(live));
+        self.set_tracked(Tracked::new());
         self.change(|_| ());
         self.visibility.notify_one();
     }
@@ -107,9 +113,47 @@ impl Shared {
         self.safe.send_replace(Safe::default());
     }
 
-    pub(super) fn committed(&self, xid: Xid32, end: Lsn, changed: &[Oid]) {
-        self.change(|live| live.progress.committed(xid, end, changed));
+    pub(super) fn committed(&self, xid: Xid32, end: Lsn, changed: &[Oid], touches: &Touches) {
+        self.change(|live| live.progress.committed(xid, end, changed, touches));
         self.visibility.notify_one();
+    }
+
+    /// The columns that a transaction is looked at for whose first change comes now.
+    pub(super) fn tracked(&self) -> Arc<Tracked> {
+        let tracked = self.tracked.lock();
+        Arc::clone(&tracked.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set_tracked(&self, tracked: Tracked) {
+        *self.tracked.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(tracked);
+    }
+
+    pub(super) fn track(&self, range: &ColumnRange) {
+        self.change(|live| {
+            let column = Column {
+                name: range.column.clone(),
+                ty: range.ty,
+            };
+            let reported = live.followed.reported_as.get(&range.table);
+            if let Some(reported) = reported.copied()
+                && live.progress.track(reported, column)
+            {
+                self.set_tracked(live.progress.tracked());
+            }
+        });
+    }
+
+    pub(super) fn unchanged_in(
+        &self,
+        position: Position,
+        table: Oid,
+        ranges: &[ColumnRange],
+    ) -> Result<(), Changed> {
+        let compare = |live: &Live| match live.epoch.id == position.epoch {
+            true => live.unchanged_in(table, ranges, position.at),
+            false => Err(Changed::OtherEpoch),
+        };
+        self.live(compare).unwrap_or(Err(Changed::OtherEpoch))
     }
 
     pub(super) fn decoded(&self, end: Lsn) {
@@ -259,6 +303,24 @@ impl Live {
             Some(at) if at > since => Err(Changed::At { relation, at }),
             _ => Ok(()),
         }
+    }
+
+    fn unchanged_in(
+        &self,
+        relation: Oid,
+        ranges: &[ColumnRange],
+        since: Lsn,
+    ) -> Result<(), Changed> {
+        self.unchanged(relation, since).or_else(|changed| {
+            let reported = self.followed.reported_as.get(&relation);
+            let is_aside = |range: &ColumnRange| {
+                reported.is_some_and(|table| self.progress.is_aside(*table, range, since))
+            };
+            match ranges.iter().any(is_aside) {
+                true => Ok(()),
+                false => Err(changed),
+            }
+        })
     }
 
     fn unproven(&self, waited: Duration, wanted: Option<(EpochId, Lsn)>) -> Unproven {

@@ -16,6 +16,7 @@ use pgstar_postgres::maintain::{
     Figures, MaintainOptions, MaintainPlan, Maintainer, NotCurrent, TableState,
 };
 use pgstar_postgres::stream::{Changed, Position, Refusal};
+use pgstar_rewriter::ColumnRange;
 use pgstar_rewriter::catalog::Oid;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -309,20 +310,32 @@ impl Follower {
         })
     }
 
-    /// Whether the table was not changed by a commit that is known to who follows it and ends after the position.
+    /// Whether no row of the table that lies in all of these ranges was changed by a commit that is known to who
+    /// follows it and ends after the position.
     pub fn is_unchanged(
         &self,
         positions: Positions,
         table: Oid,
+        ranges: &[ColumnRange],
         side: Side,
     ) -> Result<(), Unknown> {
         let position = positions.of(side);
         let position = position.ok_or(Unknown::Changed(Changed::NotFollowed(table)))?;
         let unchanged = match side {
-            Side::Rollups => self.maintainer.unchanged_since(position, &[table]),
-            Side::Others => self.others.unchanged_since(position, table),
+            Side::Rollups => self.maintainer.unchanged_in(position, table, ranges),
+            Side::Others => self.others.unchanged_in(position, table, ranges),
         };
         unchanged.map_err(Unknown::Changed)
+    }
+
+    /// From now on it is noted which values of these columns change, if there is room.
+    pub fn track(&self, ranges: &[ColumnRange], side: Side) {
+        for range in ranges {
+            match side {
+                Side::Rollups => self.maintainer.track(range),
+                Side::Others => self.others.track(range),
+            }
+        }
     }
 
     /// After it returns, each of these rollup tables has every commit acknowledged before the call, and all
@@ -384,7 +397,7 @@ impl Follower {
 
     /// Whether none of these base tables of rollups was changed by a commit that is known and ends after the position.
     pub fn unchanged_since(&self, positions: Positions, tables: &[Oid]) -> Result<(), Unknown> {
-        let is_unchanged = |table: &Oid| self.is_unchanged(positions, *table, Side::Rollups);
+        let is_unchanged = |table: &Oid| self.is_unchanged(positions, *table, &[], Side::Rollups);
         tables.iter().try_for_each(is_unchanged)
     }
 

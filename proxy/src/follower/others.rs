@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use pgstar_postgres::stream::{
     ChangeStream, Changed, Position, Proof, StreamError, StreamOptions, Unproven,
 };
+use pgstar_rewriter::ColumnRange;
 use pgstar_rewriter::catalog::Oid;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -240,11 +241,23 @@ impl Others {
         }
     }
 
-    /// As [`ChangeStream::unchanged_since`].
-    pub(super) fn unchanged_since(&self, position: Position, table: Oid) -> Result<(), Changed> {
+    /// As [`ChangeStream::unchanged_in`].
+    pub(super) fn unchanged_in(
+        &self,
+        position: Position,
+        table: Oid,
+        ranges: &[ColumnRange],
+    ) -> Result<(), Changed> {
         match self.current() {
-            Some(watched) => watched.stream.unchanged_since(position, &[table]),
+            Some(watched) => watched.stream.unchanged_in(position, table, ranges),
             None => Err(Changed::OtherEpoch),
+        }
+    }
+
+    /// As [`ChangeStream::track`].
+    pub(super) fn track(&self, range: &ColumnRange) {
+        if let Some(watched) = self.current() {
+            watched.stream.track(range);
         }
     }
 

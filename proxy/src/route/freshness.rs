@@ -138,7 +138,7 @@ impl<'a> Prover<'a> {
         let positions = self.prove(reads).await?.positions;
         let follower = self.warehouse.follower();
         for read in reads {
-            match follower.is_unchanged(positions, read.table, read.side) {
+            match follower.is_unchanged(positions, read.table, &[], read.side) {
                 // Since the proof: the answer that is computed next may have it or not.
                 Ok(()) | Err(Unknown::Changed(Changed::At { .. })) => {}
                 Err(why) => return Err(why),

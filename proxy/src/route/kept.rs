@@ -223,7 +223,7 @@ pub(super) fn holds(follower: &Follower, tag: Tag, reads: &[Read]) -> bool {
     tag.is_some_and(|positions| {
         let is_unchanged = |read: &Read| {
             follower
-                .is_unchanged(positions, read.table, read.side)
+                .is_unchanged(positions, read.table, &read.ranges, read.side)
                 .is_ok()
         };
         reads.iter().all(is_unchanged)

@@ -299,7 +299,10 @@ impl Router {
                         origins,
                         key,
                         shown,
-                        reads: prospect::of_rollups(prover.tables(found, reads)),
+                        reads: prospect::of_rollups(
+                            &decided.decision,
+                            &prover.tables(found, reads),
+                        ),
                         rollups: prover.rollups(found),
                     });
                 }
@@ -340,6 +343,7 @@ impl Router {
             if !self.kept.is_worth_keeping(&key) {
                 return None;
             }
+            self.track(&reads);
             tag = Some(prover.tag(&reads).await.ok()?);
         }
         let shown = prover.of_kept(&reads).await.ok()?;
@@ -375,6 +379,7 @@ impl Router {
                 match self.kept.find_or_board(key, &will_do).await {
                     Ok(answer) => return cached(decided, answer),
                     Err(flight) => {
+                        self.track(&answering.reads);
                         let tag = self.tag(&answering).await;
                         Some(self.kept.slot(key.clone(), tag, flight))
                     }
@@ -435,6 +440,14 @@ impl Router {
                 let slot = self.kept.slot(key, tag, flight);
                 Route::Observed(prospect::timed(decided, &self.warehouse, slot))
             }
+        }
+    }
+
+    /// From now on it shall be known which rows are changed of what an answer reads that is to be kept.
+    fn track(&self, reads: &[Read]) {
+        let follower = self.warehouse.follower();
+        for read in reads {
+            follower.track(&read.ranges, read.side);
         }
     }
 

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use pgstar_cache::Key;
-use pgstar_rewriter::Decision;
 use pgstar_rewriter::catalog::Oid;
+use pgstar_rewriter::{ColumnRange, Decision};
 
 use super::decisions::Decided;
 use super::{CacheSlot, Router};
@@ -27,10 +27,12 @@ const MEASURED_AGAIN: u64 = 64;
 /// Texts that are remembered as seen; a power of two.
 const SIGHTS: usize = 16_384;
 
-/// A table that is read, and who follows its changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A table that is read, which of its rows matter, and who follows its changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Read {
     pub(super) table: Oid,
+    /// Only rows in all of these matter.
+    pub(super) ranges: Vec<ColumnRange>,
     pub(super) side: Side,
 }
 
@@ -74,10 +76,7 @@ impl Router {
         let follower = self.warehouse.follower();
         let side = |table: &Oid| {
             let side = follower.side_of(*table)?;
-            Some(Read {
-                table: *table,
-                side,
-            })
+            Some(read(&decided.decision, *table, side))
         };
         let reads: Option<Vec<Read>> = tables.iter().map(side).collect();
         let are_of_rollups = |reads: &Vec<Read>| {
@@ -110,12 +109,21 @@ impl Router {
 }
 
 /// Tables that the maintainer follows.
-pub(super) fn of_rollups(tables: Vec<Oid>) -> Vec<Read> {
-    let read = |table| Read {
+pub(super) fn of_rollups(decision: &Decision, tables: &[Oid]) -> Vec<Read> {
+    let tables = tables.iter();
+    tables
+        .map(|table| read(decision, *table, Side::Rollups))
+        .collect()
+}
+
+fn read(decision: &Decision, table: Oid, side: Side) -> Read {
+    let ranges = decision.ranges.iter();
+    let ranges = ranges.filter(|range| range.table == table);
+    Read {
         table,
-        side: Side::Rollups,
-    };
-    tables.into_iter().map(read).collect()
+        ranges: ranges.cloned().collect(),
+        side,
+    }
 }
 
 /// The relations that the decision rests on.

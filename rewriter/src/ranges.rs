@@ -1,0 +1,343 @@
+//! Which rows of a table can matter to a statement: ranges of its columns outside of which no row does.
+//!
+//! A block keeps only rows that satisfy each of its predicates, and a comparison is satisfied by no NULL, also not by
+//! the NULLs of an outer join. So a row whose column is outside of the range that the predicates leave is in no row
+//! that is kept, and its presence makes no other row be kept or left out: it could only keep a row of the other
+//! side of an outer join from being extended by NULLs, and that one is not kept either. A left join's own
+//! condition lets no row outside of its range match. (The ranges may be too wide and never too narrow.)
+
+use std::collections::BTreeMap;
+
+use crate::block::{Attachment, Block, Tables};
+use crate::catalog::{AttNum, Catalog, Oid};
+use crate::equivalence::column_equality;
+use crate::expr::{BinaryOp, ColumnRef, ColumnTypes, Literal, OccurrenceId, Scalar};
+use crate::implication::{as_bound, integer, points};
+use crate::query::Query;
+use crate::time::{self, Civil, DAY, SECOND};
+use crate::types;
+use crate::zone::Zone;
+
+/// The rows of a table whose column lies outside of this do not matter; nor do those in which it is NULL.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ColumnRange {
+    /// The table.
+    pub table: Oid,
+    /// The column.
+    pub column: String,
+    /// Its type: an integer, `date`, `timestamp` or `timestamptz`.
+    pub ty: Oid,
+    /// The first value that matters. Integers are counted as they are, dates in days since 2000-01-01, times in
+    /// whole seconds since then (in UTC where the type has a zone).
+    pub low: i64,
+    /// The last value that matters.
+    pub high: i64,
+}
+
+impl ColumnRange {
+    /// How a value of this type is counted that PostgreSQL has printed with `DateStyle` ISO; `None` for what is
+    /// not understood.
+    pub fn count(text: &str, ty: Oid) -> Option<i64> {
+        match text {
+            "infinity" => return Some(i64::MAX),
+            "-infinity" => return Some(i64::MIN),
+            _ => {}
+        }
+        match ty.0 {
+            types::DATE => Some(Civil::parse(text)?.0.div_euclid(DAY)),
+            types::TIMESTAMP => Some(Civil::parse(text)?.0.div_euclid(SECOND)),
+            types::TIMESTAMPTZ => {
+                // Behind the date, whose hyphens are no signs.
+                let sign = text.get(11..)?.find(['+', '-'])? + 11;
+                let (civil, offset) = text.split_at_checked(sign)?;
+                let instant = Civil::parse(civil)?.0.checked_sub(offset_of(offset)?)?;
+                Some(instant.div_euclid(SECOND))
+            }
+            _ if types::is_integer(ty) => text.parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// Whether values of this type are counted in seconds.
+    pub fn counts_seconds(ty: Oid) -> bool {
+        matches!(ty.0, types::TIMESTAMP | types::TIMESTAMPTZ)
+    }
+}
+
+/// `+05:30`, in microseconds.
+fn offset_of(text: &str) -> Option<i64> {
+    let sign = if text.starts_with('-') { -1 } else { 1 };
+    let mut seconds = 0;
+    for (part, unit) in text.get(1..)?.split(':').zip([3600, 60, 1]) {
+        seconds += part.parse::<u16>().ok().map(i64::from)? * unit;
+    }
+    Some(sign * seconds * SECOND)
+}
+
+/// A range of one column; empty when nothing matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    low: i64,
+    high: i64,
+}
+
+impl Span {
+    const ALL: Span = Span {
+        low: i64::MIN,
+        high: i64::MAX,
+    };
+
+    fn and(self, other: Span) -> Span {
+        Span {
+            low: self.low.max(other.low),
+            high: self.high.min(other.high),
+        }
+    }
+
+    /// The smallest range that has both.
+    fn or(self, other: Span) -> Span {
+        Span {
+            low: self.low.min(other.low),
+            high: self.high.max(other.high),
+        }
+    }
+}
+
+type Spans = BTreeMap<ColumnRef, Span>;
+
+/// The ranges that hold for every occurrence of their table.
+pub(crate) fn ranges(query: &Query, catalog: &Catalog, time_zone: &str) -> Vec<ColumnRange> {
+    let mut of_tables: BTreeMap<Oid, BTreeMap<AttNum, Span>> = BTreeMap::new();
+    for block in query.blocks() {
+        let reader = Reader {
+            tables: Tables {
+                occurrences: &block.occurrences,
+                catalog,
+            },
+            zone: Zone::named(time_zone),
+        };
+        for (table, spans) in reader.of_block(block) {
+            of_tables
+                .entry(table)
+                .and_modify(|known| meet(known, &spans))
+                .or_insert(spans);
+        }
+    }
+    let named = |table: Oid, attnum: AttNum, span: Span| {
+        let column = catalog.relation_by_oid(table)?.column_at(attnum)?;
+        Some(ColumnRange {
+            table,
+            column: column.name.clone(),
+            ty: column.ty.oid,
+            low: span.low,
+            high: span.high,
+        })
+    };
+    let spans = of_tables.into_iter().flat_map(|(table, spans)| {
+        let spans = spans.into_iter();
+        spans.filter_map(move |(attnum, span)| named(table, attnum, span))
+    });
+    spans.collect()
+}
+
+/// What is known of one and of the other.
+fn meet(known: &mut BTreeMap<AttNum, Span>, other: &BTreeMap<AttNum, Span>) {
+    known.retain(|attnum, span| match other.get(attnum) {
+        Some(other) => {
+            *span = span.or(*other);
+            true
+        }
+        None => false,
+    });
+}
+
+struct Reader<'a> {
+    tables: Tables<'a>,
+    zone: Zone,
+}
+
+impl Reader<'_> {
+    /// For each occurrence of a base table, the ranges that the block leaves.
+    fn of_block(&self, block: &Block) -> Vec<(Oid, BTreeMap<AttNum, Span>)> {
+        let mut everywhere = self.of_all(&block.predicates);
+        self.spread(&mut everywhere, &block.predicates);
+        let occurrences = block.occurrences.iter().enumerate();
+        let of_occurrence = occurrences.filter_map(|(position, occurrence)| {
+            let table = occurrence.relation()?;
+            let mut spans = everywhere.clone();
+            if let Attachment::Left(condition) = &occurrence.attachment {
+                narrow(&mut spans, self.of_all(condition));
+            }
+            let own = spans.into_iter();
+            let own = own.filter(|(column, _)| column.occurrence == OccurrenceId(position));
+            Some((
+                table,
+                own.map(|(column, span)| (column.attnum, span)).collect(),
+            ))
+        });
+        of_occurrence.collect()
+    }
+
+    /// Columns that are equal lie in the same range, where both count alike.
+    fn spread(&self, spans: &mut Spans, predicates: &[Scalar]) {
+        let type_of = |column| self.tables.column_type(column).map(|ty| ty.oid);
+        let mut equal: Vec<(ColumnRef, ColumnRef)> =
+            predicates.iter().filter_map(column_equality).collect();
+        equal.retain(|(left, right)| left != right && type_of(*left) == type_of(*right));
+        // Each round carries a range over one more equality.
+        for _ in 0..equal.len() {
+            for (left, right) in &equal {
+                let of = |column: &ColumnRef| spans.get(column).copied().unwrap_or(Span::ALL);
+                let both = of(left).and(of(right));
+                if both != Span::ALL {
+                    spans.insert(*left, both);
+                    spans.insert(*right, both);
+                }
+            }
+        }
+    }
+
+    fn of_all(&self, conditions: &[Scalar]) -> Spans {
+        let mut spans = Spans::new();
+        for condition in conditions {
+            narrow(&mut spans, self.of_condition(condition));
+        }
+        spans
+    }
+
+    /// Where the condition can be true.
+    fn of_condition(&self, condition: &Scalar) -> Spans {
+        match condition {
+            Scalar::And(parts) => self.of_all(parts),
+            Scalar::Or(cases) => {
+                let mut cases = cases.iter().map(|case| self.of_condition(case));
+                let mut spans = cases.next().unwrap_or_default();
+                for case in cases {
+                    spans.retain(|column, span| match case.get(column) {
+                        Some(other) => {
+                            *span = span.or(*other);
+                            true
+                        }
+                        None => false,
+                    });
+                }
+                spans
+            }
+            _ => {
+                let span = self.of_points(condition);
+                let span = span.or_else(|| self.of_comparison(condition));
+                span.into_iter().collect()
+            }
+        }
+    }
+
+    fn of_points(&self, condition: &Scalar) -> Option<(ColumnRef, Span)> {
+        let (operand, list) = points(condition, &self.tables)?;
+        let (column, ty) = self.counted(operand)?;
+        let mut all: Option<Span> = None;
+        for constant in list {
+            let span = self.span(BinaryOp::Equal, constant, ty)?;
+            all = Some(all.map_or(span, |all| all.or(span)));
+        }
+        Some((column, all?))
+    }
+
+    fn of_comparison(&self, condition: &Scalar) -> Option<(ColumnRef, Span)> {
+        let bound = as_bound(condition)?;
+        let (column, ty) = self.counted(bound.operand)?;
+        Some((column, self.span(bound.op, bound.constant, ty)?))
+    }
+
+    /// A column of a base table whose values are counted.
+    fn counted(&self, operand: &Scalar) -> Option<(ColumnRef, Oid)> {
+        let Scalar::Column(column) = operand else {
+            return None;
+        };
+        self.tables.relation(column.occurrence)?;
+        let ty = self.tables.column_type(*column)?.oid;
+        let is_time = matches!(ty.0, types::DATE | types::TIMESTAMP | types::TIMESTAMPTZ);
+        (is_time || types::is_integer(ty)).then_some((*column, ty))
+    }
+
+    /// Where `x op constant` can be true.
+    fn span(&self, op: BinaryOp, constant: &Scalar, ty: Oid) -> Option<Span> {
+        let Point {
+            at,
+            before,
+            uncertain,
+        } = self.point(constant, ty)?;
+        let low = at.checked_sub(uncertain)?;
+        let (high, below) = (at.checked_add(uncertain)?, before.checked_add(uncertain)?);
+        match op {
+            BinaryOp::Equal => Some(Span { low, high }),
+            BinaryOp::Less => Some(Span {
+                high: below,
+                ..Span::ALL
+            }),
+            BinaryOp::LessOrEqual => Some(Span { high, ..Span::ALL }),
+            BinaryOp::Greater | BinaryOp::GreaterOrEqual => Some(Span { low, ..Span::ALL }),
+            _ => None,
+        }
+    }
+
+    fn point(&self, constant: &Scalar, ty: Oid) -> Option<Point> {
+        if types::is_integer(ty) {
+            let at = integer(constant)?;
+            return Some(Point {
+                at,
+                before: at.checked_sub(1)?,
+                uncertain: 0,
+            });
+        }
+        let is_rounded = matches!(constant, Scalar::Cast { operand: _, to } if to.typmod != -1);
+        if is_rounded {
+            return None;
+        }
+        let zoned = ty.0 == types::TIMESTAMPTZ;
+        let (civil, is_local) = match (utc(constant), time::constant(constant, false)) {
+            (Some(utc), _) if zoned => (utc, false),
+            (_, Some(civil)) => (civil, zoned),
+            (_, None) => (time::constant(constant, true)?, true),
+        };
+        let unit = if ty.0 == types::DATE { DAY } else { SECOND };
+        let uncertain = match (is_local, self.zone) {
+            (false, _) | (true, Zone::Utc) => 0,
+            // No zone that has a name is further from UTC.
+            (true, Zone::QuarterHours) => DAY / unit,
+            (true, Zone::Other) => return None,
+        };
+        Some(Point {
+            at: civil.0.div_euclid(unit),
+            before: civil.0.checked_sub(1)?.div_euclid(unit),
+            uncertain,
+        })
+    }
+}
+
+/// A constant as the values of a column are counted.
+struct Point {
+    at: i64,
+    /// The last count before it.
+    before: i64,
+    /// How far it may be from where it seems to be.
+    uncertain: i64,
+}
+
+/// An instant that is written with its offset.
+fn utc(constant: &Scalar) -> Option<Civil> {
+    let text = match constant {
+        Scalar::Cast { operand, to } if to.oid == types::TIMESTAMPTZ => operand,
+        other => other,
+    };
+    match text {
+        Scalar::Literal(Literal::String(text)) => Civil::parse_utc(text),
+        _ => None,
+    }
+}
+
+fn narrow(spans: &mut Spans, by: Spans) {
+    for (column, span) in by {
+        let known = spans.entry(column).or_insert(Span::ALL);
+        *known = known.and(span);
+    }
+}
