@@ -43,7 +43,11 @@ impl Condition {
 
 /// Which conditions are not met yet, or no longer; clones share their state.
 #[derive(Debug, Clone)]
-pub struct Readiness(Arc<Mutex<BTreeMap<Condition, String>>>);
+pub struct Readiness {
+    missing: Arc<Mutex<BTreeMap<Condition, String>>>,
+    /// Why changes are not followed, if they are not: pgstar serves all the same, more slowly.
+    unfollowed: Arc<Mutex<Option<String>>>,
+}
 
 impl Readiness {
     /// Nothing is met at the start.
@@ -52,7 +56,19 @@ impl Readiness {
             (Condition::Upstream, "not connected yet".to_owned()),
             (Condition::Rollups, "not loaded yet".to_owned()),
         ];
-        Readiness(Arc::new(Mutex::new(BTreeMap::from(missing))))
+        Readiness {
+            missing: Arc::new(Mutex::new(BTreeMap::from(missing))),
+            unfollowed: Arc::default(),
+        }
+    }
+
+    /// Whether the changes of tables are followed, or why not; shown, and no reason to send nobody here.
+    pub fn followed(&self, followed: Result<(), String>) {
+        let mut unfollowed = self
+            .unfollowed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *unfollowed = followed.err();
     }
 
     /// The condition holds now.
@@ -72,7 +88,7 @@ impl Readiness {
 
     fn missing(&self) -> MutexGuard<'_, BTreeMap<Condition, String>> {
         // The map is whole after every single operation, so a panic elsewhere harmed nothing.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn to_json(&self) -> serde_json::Value {
@@ -81,7 +97,14 @@ impl Readiness {
             .iter()
             .map(|(condition, detail)| (condition.as_str(), detail))
             .collect();
-        serde_json::json!({ "ready": missing.is_empty(), "missing": details })
+        let unfollowed = self.unfollowed.lock();
+        let unfollowed = unfollowed.unwrap_or_else(PoisonError::into_inner);
+        match &*unfollowed {
+            None => serde_json::json!({ "ready": missing.is_empty(), "missing": details }),
+            Some(why) => {
+                serde_json::json!({ "ready": missing.is_empty(), "missing": details, "stream": why })
+            }
+        }
     }
 }
 

@@ -52,6 +52,7 @@ async fn check_stream(config: &Config, snapshot: &Snapshot) -> Result<(), Failur
     let checked = ChangeStream::check(config.upstream.connection().clone(), &tables).await;
     let (problems, refusals) =
         checked.map_err(|error| Failure::while_doing("look at the change stream", error))?;
+    warn_of_identities(config, &tables).await?;
     if problems.is_empty() && refusals.is_empty() {
         println!("  strict freshness: available");
         return warn_of_retained_log(config).await;
@@ -62,6 +63,39 @@ async fn check_stream(config: &Config, snapshot: &Snapshot) -> Result<(), Failur
     }
     for refusal in refusals {
         println!("    {}", refusal.reason);
+    }
+    Ok(())
+}
+
+/// The old rows of changes are logged whole under REPLICA IDENTITY FULL only; partitions have their own.
+const WITHOUT_OLD_ROWS: &str = "
+  SELECT format('%I.%I', n.nspname, c.relname), s.n_tup_upd, s.n_tup_del
+    FROM (SELECT unnest($1::oid[]) AS member
+           UNION SELECT p.relid FROM unnest($1::oid[]) AS r(root), pg_partition_tree(r.root) p) t
+    JOIN pg_class c ON c.oid = t.member JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_stat_all_tables s ON s.relid = c.oid
+   WHERE c.relkind = 'r' AND c.relreplident <> 'f' AND s.n_tup_upd + s.n_tup_del > 0
+   ORDER BY 1";
+
+/// Says which tables have rows changed or removed whose old values rollups and kept answers will lack.
+async fn warn_of_identities(config: &Config, tables: &[Oid]) -> Result<(), Failure> {
+    let asking = "ask which tables are changed";
+    let failed = |error: &dyn std::fmt::Display| Failure::while_doing(asking, error.to_string());
+    let connector = Connector::new(config.upstream.connection().clone());
+    let connector = connector.map_err(|error| failed(&error))?;
+    let client = connector.shared().await.map_err(|error| failed(&error))?;
+    let tables: Vec<u32> = tables.iter().map(|table| table.0).collect();
+    let rows = client.query(WITHOUT_OLD_ROWS, &[&tables]).await;
+    for row in rows.map_err(|error| failed(&error))? {
+        let value = |at| row.try_get::<_, i64>(at).unwrap_or_default();
+        let table: String = row.try_get(0).map_err(|error| failed(&error))?;
+        println!(
+            "    {table} had {} rows updated and {} deleted; unless the rollup's columns are in its primary key, each \
+             such change means to build rollups again, and ends all kept answers about it; run: ALTER TABLE {table} \
+             REPLICA IDENTITY FULL",
+            value(1),
+            value(2)
+        );
     }
     Ok(())
 }

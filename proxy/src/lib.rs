@@ -2,6 +2,7 @@
 pub mod admin;
 pub mod aggregation;
 mod arrivals;
+mod auditor;
 pub mod check;
 pub mod cli;
 pub mod config;

@@ -15,9 +15,11 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::admin::{Admin, Condition, Readiness};
+use crate::auditor::keep_auditing;
 use crate::config::{Auth, Certificates, Config, Encryption, Problems, UpstreamAddress};
 use crate::descriptors;
 use crate::failure::{BindError, Failure};
+use crate::follower::Unknown;
 use crate::listener;
 use crate::misfit;
 use crate::pool::{Accounts, CancelKeys, Pool, SWEEP_PERIOD};
@@ -114,12 +116,16 @@ impl Proxy {
         let (stop, stopped) = watch::channel(false);
         warehouse.follower().begin();
         let (following, guarding) = (Arc::clone(&warehouse), Arc::clone(&warehouse));
-        let upkeep = vec![
+        let mut upkeep = vec![
             tokio::spawn(keep_gauges(Arc::clone(&router))),
             tokio::spawn(async move { following.follower().keep().await }),
             tokio::spawn(async move { guarding.keep_guard().await }),
             tokio::spawn(keep_pool(Arc::clone(&shared))),
         ];
+        if let Some(interval) = config.freshness.audit {
+            let audited = Arc::clone(&warehouse);
+            upkeep.push(tokio::spawn(keep_auditing(audited, interval)));
+        }
         let mut proxy = Proxy {
             address,
             warehouse,
@@ -435,6 +441,11 @@ async fn keep_gauges(router: Arc<Router>) {
 
 async fn watch_upstream(warehouse: Arc<Warehouse>, readiness: Readiness) {
     loop {
+        let followed = match warehouse.follower().state() {
+            Err(Unknown::Unproven(why) | Unknown::Aside(why)) => Err(why),
+            Ok(()) | Err(Unknown::Changed(_)) => Ok(()),
+        };
+        readiness.followed(followed);
         tokio::time::sleep(GAUGE_PERIOD).await;
         match warehouse.connector().shared().await {
             Ok(_) => readiness.met(Condition::Upstream),

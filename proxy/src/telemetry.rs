@@ -41,6 +41,14 @@ mod names {
     pub const ROLLUP_BYTES: &str = "pgstar_rollup_bytes";
     pub const ROLLUP_AGE_SECONDS: &str = "pgstar_rollup_age_seconds";
     pub const ROLLUP_REBUILDS: &str = "pgstar_rollup_rebuilds_total";
+    pub const ROLLUP_LAG_SECONDS: &str = "pgstar_rollup_lag_seconds";
+    pub const ROLLUP_BATCHES: &str = "pgstar_rollup_batches_total";
+    pub const ROLLUP_GROUPS: &str = "pgstar_rollup_changed_groups_total";
+    pub const ROLLUP_RECOMPUTED: &str = "pgstar_rollup_recomputed_groups_total";
+    pub const STREAM_POSITION: &str = "pgstar_stream_position_bytes";
+    pub const STREAM_LAG: &str = "pgstar_stream_lag_bytes";
+    pub const AUDITS: &str = "pgstar_audits_total";
+    pub const AUDIT_MISMATCHES: &str = "pgstar_audit_mismatches_total";
     pub const FOLDED_ROWS: &str = "pgstar_folded_rows_total";
     pub const FOLDED_BATCHES: &str = "pgstar_folded_batches_total";
     pub const WAITING_BYTES: &str = "pgstar_waiting_change_bytes";
@@ -205,6 +213,52 @@ pub fn rollup_rebuilt(rollup: &str, code: &'static str, times: u64) {
     counter!(names::ROLLUP_REBUILDS, "rollup" => rollup.to_owned(), "code" => code).absolute(times);
 }
 
+/// Every commit acknowledged longer ago than this is in the rollup.
+pub fn rollup_lags(rollup: &str, lag: Duration) {
+    gauge!(names::ROLLUP_LAG_SECONDS, "rollup" => rollup.to_owned()).set(lag.as_secs_f64());
+}
+
+/// What was folded into a rollup since the start: batches, the groups they changed, and those computed anew.
+pub fn rollup_folded(rollup: &str, batches: u64, groups: u64, recomputed: u64) {
+    let counts = [
+        (names::ROLLUP_BATCHES, batches),
+        (names::ROLLUP_GROUPS, groups),
+        (names::ROLLUP_RECOMPUTED, recomputed),
+    ];
+    for (name, count) in counts {
+        counter!(name, "rollup" => rollup.to_owned()).absolute(count);
+    }
+}
+
+/// Positions in the server's log: its end when it was last read, and up to where every change is known.
+pub fn stream_is_at(end: u64, safe: u64) {
+    gauge!(names::STREAM_POSITION, "of" => "log").set(end as f64);
+    gauge!(names::STREAM_POSITION, "of" => "stream").set(safe as f64);
+    gauge!(names::STREAM_LAG).set(end.saturating_sub(safe) as f64);
+}
+
+/// How a comparison of a rollup with its definition came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audited {
+    /// It is what it should be.
+    Equal,
+    /// It could not be seen.
+    Inconclusive,
+    /// It is not.
+    Different,
+}
+
+/// A range of a rollup was compared with its definition.
+pub fn audited(outcome: Audited) {
+    let word = match outcome {
+        Audited::Equal => "equal",
+        Audited::Inconclusive => "inconclusive",
+        Audited::Different => "different",
+    };
+    counter!(names::AUDITS, "outcome" => word).increment(1);
+    counter!(names::AUDIT_MISMATCHES).increment(u64::from(outcome == Audited::Different));
+}
+
 /// What the upkeep of rollups has done since the start, and what it has to deal with now: changes that wait
 /// to be folded, and log that the server keeps for pgstar's slot.
 pub fn upkeep(rows: u64, batches: u64, waiting_bytes: u64, retained_bytes: u64) {
@@ -352,6 +406,35 @@ fn describe() {
     count!(
         ROLLUP_REBUILDS,
         "Rollups built again because they could not follow a change, by reason."
+    );
+    level!(
+        ROLLUP_LAG_SECONDS,
+        Unit::Seconds,
+        "Every commit acknowledged longer ago than this is in the rollup."
+    );
+    count!(ROLLUP_BATCHES, "Batches that changed a rollup.");
+    count!(ROLLUP_GROUPS, "Groups of a rollup that batches changed.");
+    count!(
+        ROLLUP_RECOMPUTED,
+        "Groups of a rollup that were computed from the base tables."
+    );
+    level!(
+        STREAM_POSITION,
+        Unit::Bytes,
+        "Positions in the server's log: its end, and up to where every change is known."
+    );
+    level!(
+        STREAM_LAG,
+        Unit::Bytes,
+        "How far the known changes are behind the end of the server's log."
+    );
+    count!(
+        AUDITS,
+        "Ranges of rollups that were computed again and compared, by outcome."
+    );
+    count!(
+        AUDIT_MISMATCHES,
+        "Comparisons that found a rollup to be wrong; must stay 0."
     );
     count!(FOLDED_ROWS, "Changed rows folded into rollups.");
     count!(FOLDED_BATCHES, "Transactions that brought rollups forward.");

@@ -44,6 +44,9 @@ const TROUBLE_PAUSE: Duration = Duration::from_secs(10);
 /// it can follow.
 const STREAM_WAIT: Duration = Duration::from_secs(2);
 
+/// How often it is looked for rollups that are due to be built again.
+const REFRESH_LOOK: Duration = Duration::from_millis(500);
+
 /// So many relations are guarded beside those of rollups, so that reading the catalog takes no longer than it
 /// has to. Answers that read others are not kept.
 const GUARDED_MAX: usize = 2000;
@@ -138,6 +141,17 @@ pub struct Warehouse {
     renewing: tokio::sync::Mutex<()>,
 }
 
+/// Why a rollup is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    /// It is not there, or was built from another definition.
+    Missing,
+    /// Somebody asked for it.
+    Asked,
+    /// It is no newer than this.
+    Older(SystemTime),
+}
+
 /// It could not be had in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Late;
@@ -217,13 +231,18 @@ impl Warehouse {
             figures.waiting_bytes,
             figures.retained_bytes,
         );
+        if let Some((end, safe)) = self.follower.positions() {
+            telemetry::stream_is_at(end.0, safe.0);
+        }
         for (rollup, own) in &figures.rollups {
+            telemetry::rollup_folded(rollup, own.batches, own.groups, own.recomputed_groups);
             for (code, times) in &own.rebuilds {
                 telemetry::rollup_rebuilt(rollup, code, *times);
             }
         }
         for ReadyRollup { built, readers: _ } in &self.snapshot().ready {
             if let Some(staleness) = self.follower.staleness(&built.table) {
+                telemetry::rollup_lags(&built.name, staleness);
                 let as_of = SystemTime::now() - staleness;
                 telemetry::rollup_holds(&built.name, built.rows, built.bytes, as_of);
             }
@@ -392,6 +411,20 @@ impl Warehouse {
         again: bool,
         progress: &(dyn Fn(&str, BuildProgress) + Sync),
     ) -> Result<bool, WarehouseError> {
+        let occasion = if again {
+            Occasion::Asked
+        } else {
+            Occasion::Missing
+        };
+        self.build(rollup, occasion, progress).await
+    }
+
+    async fn build(
+        &self,
+        rollup: &RollupConfig,
+        occasion: Occasion,
+        progress: &(dyn Fn(&str, BuildProgress) + Sync),
+    ) -> Result<bool, WarehouseError> {
         let name = rollup.name.to_string();
         let client = self.connector.shared().await?;
         let snapshot = self.snapshot();
@@ -405,7 +438,7 @@ impl Warehouse {
         let is_ready = snapshot.rollups.iter().any(|ready| {
             ready.definition.fingerprint == plan.fingerprint && ready.definition.name == name
         });
-        if is_ready && !again {
+        if is_ready && occasion == Occasion::Missing {
             return Ok(false);
         }
         let tell = |step: BuildProgress| {
@@ -415,17 +448,17 @@ impl Warehouse {
         // Whether or not there is a stream; see STREAM_WAIT.
         let _settled = self.follower.settled(STREAM_WAIT).await;
         let began_at = Instant::now();
-        let result = if again {
-            self.store.rebuild(&plan, &tell).await
-        } else {
-            self.store.ensure(&plan, &tell).await
+        let result = match occasion {
+            Occasion::Missing => self.store.ensure(&plan, &tell).await,
+            Occasion::Asked => self.store.rebuild(&plan, &tell).await,
+            Occasion::Older(than) => self.store.rebuild_since(&plan, than, &tell).await,
         };
         self.building
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&name);
         let built = result?;
-        if again {
+        if occasion == Occasion::Asked {
             self.note_begun(&snapshot, built.table, began_at);
         }
         self.refresh().await?;
@@ -459,7 +492,51 @@ impl Warehouse {
     /// Keeps the snapshot current for as long as it is polled, and builds rollups whose definition is
     /// not built. The catalog is watched while they are being built.
     pub async fn keep_current(&self, progress: &(dyn Fn(&str, BuildProgress) + Sync)) {
-        tokio::join!(self.watch_catalog(), self.keep_built(progress));
+        tokio::join!(
+            self.watch_catalog(),
+            self.keep_built(progress),
+            self.keep_refreshed(progress)
+        );
+    }
+
+    /// Builds again, as often as each asks for it, the rollups that do not follow their tables.
+    async fn keep_refreshed(&self, progress: &(dyn Fn(&str, BuildProgress) + Sync)) {
+        loop {
+            sleep(REFRESH_LOOK).await;
+            for rollup in self.declared() {
+                let Some(built_at) = self.due(&rollup) else {
+                    continue;
+                };
+                let occasion = Occasion::Older(built_at);
+                if let Err(error) = self.build(&rollup, occasion, progress).await {
+                    warn!(rollup = %rollup.name, %error, "A rollup could not be refreshed; trying again in {} s.", TROUBLE_PAUSE.as_secs());
+                    sleep(TROUBLE_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// When it was built, if that is too long ago.
+    fn due(&self, rollup: &RollupConfig) -> Option<SystemTime> {
+        let refresh = rollup.refresh?;
+        let snapshot = self.snapshot();
+        let mut ready = snapshot.ready.iter();
+        let built = &ready
+            .find(|ready| ready.built.name == rollup.name.as_str())?
+            .built;
+        let is_followed = self.follower.staleness(&built.table).is_some();
+        // Built for at most half of the time.
+        let is_old = Snapshot::age(built) >= refresh.max(2 * built.build_time);
+        (is_old && !is_followed).then_some(built.built_at)
+    }
+
+    /// How often the rollup is built again while it does not follow its tables.
+    pub fn refresh_of(&self, rollup: &str) -> Option<Duration> {
+        let declared = self.declared();
+        let mut declared = declared.iter();
+        declared
+            .find(|declared| declared.name.as_str() == rollup)?
+            .refresh
     }
 
     /// Trouble is logged and tried again; when it lasts, `is_watched` turns false.

@@ -73,7 +73,8 @@ async fn repeated_aggregations_of_any_table_are_kept_until_it_changes() {
             let right = rows(&ok(&mut lab.database.direct().await, ITEMS).await);
             assert_eq!(rows(&ok(&mut session, ITEMS).await), right, "{change}");
         }
-        if !change.contains("RENAME") {
+        // Of an empty table the answer is not worth keeping.
+        if !change.contains("RENAME") && !change.contains("TRUNCATE") {
             until_cached(&lab, &mut session, ITEMS).await;
         }
     }

@@ -25,6 +25,11 @@ fn everything_counted_is_rendered_with_a_help_text() {
     rollup_holds("revenue_by_month", 84, 16384, an_hour_ago);
     rollup_rebuilt("revenue_by_month", "truncated", 2);
     upkeep(5, 3, 7, 9);
+    rollup_lags("revenue_by_month", Duration::from_millis(1500));
+    rollup_folded("revenue_by_month", 3, 4, 5);
+    stream_is_at(1000, 900);
+    audited(Audited::Equal);
+    audited(Audited::Different);
 
     let text = render();
     for line in [
@@ -72,7 +77,7 @@ fn everything_counted_is_rendered_with_a_help_text() {
         .lines()
         .filter(|line| line.starts_with("# HELP "))
         .count();
-    assert_eq!((metrics, helps), (23, 23), "{text}");
+    assert_eq!((metrics, helps), (31, 31), "{text}");
     drop(first);
     assert!(render().contains("pgstar_sessions 0"));
 }

@@ -302,8 +302,8 @@ impl Reader<'_> {
         let unit = if ty.0 == types::DATE { DAY } else { SECOND };
         let uncertain = match (is_local, self.zone) {
             (false, _) | (true, Zone::Utc) => 0,
-            // No zone that has a name is further from UTC.
-            (true, Zone::QuarterHours) => DAY / unit,
+            // No zone of the tz database is further from UTC.
+            (true, Zone::Named) => DAY / unit,
             (true, Zone::Other) => return None,
         };
         Some(Point {

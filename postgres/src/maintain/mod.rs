@@ -37,6 +37,7 @@
 //! 7. [`Maintainer::figures`] and [`Maintainer::tables`] for metrics and SHOW.
 
 mod apply;
+mod audit;
 mod fold;
 mod intake;
 mod keys;
@@ -59,9 +60,12 @@ use pgstar_rewriter::fold::FoldPlan;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::Config;
 
+pub use audit::Audit;
 pub use reason::{NotCurrent, Unfoldable};
 pub use status::{Figures, Role, RollupFigures, Standing, TableState};
 
+use crate::connect::Connector;
+use crate::replication::Lsn;
 use crate::rollups::{BuildPlan, RollupError, RollupStore};
 use crate::stream::{
     ChangeStream, Changed, Epoch, Position, Proof, Refusal, StreamError, StreamOptions, Unproven,
@@ -349,6 +353,38 @@ impl Maintainer {
         stream.shared().staleness_of(contents, &state.bases)
     }
 
+    /// Computes a random range of this rollup again and compares; one that is not what it should be is stepped aside
+    /// and built again. Only the leader does, nobody else could have it built. `chance` is any number.
+    pub async fn audit(
+        &self,
+        rollup: &str,
+        chance: u64,
+        timeout: Duration,
+    ) -> Result<Audit, MaintainError> {
+        let following = self.following();
+        let is_leader = self.states.figures().role == Role::Leader;
+        let Some(following) = following.filter(|_| is_leader) else {
+            return Ok(Audit::Inconclusive("another process leads".to_owned()));
+        };
+        let mut plans = following.plans.iter();
+        let Some(plan) = plans.find(|plan| plan.build.name == rollup) else {
+            return Ok(Audit::Inconclusive("it is not maintained".to_owned()));
+        };
+        let connector = Connector::new(self.config.clone()).map_err(StreamError::from)?;
+        let mut client = connector.connect().await.map_err(StreamError::from)?;
+        let audit = audit::audit(&mut client, &following.stream, plan, chance, timeout).await?;
+        if let Audit::Different { table, detail } = &audit {
+            let detail = detail.clone();
+            self.states.condemn(table, Unfoldable::Unequal { detail });
+        }
+        Ok(audit)
+    }
+
+    /// Whether this rollup's table was found not to be what it should be.
+    pub fn is_condemned(&self, table: &str) -> bool {
+        self.states.condemned(table).is_some()
+    }
+
     /// As [`ChangeStream::prove_current`].
     pub async fn prove_current(&self, deadline: Duration) -> Result<Proof, Unproven> {
         self.stream()?.prove_current(deadline).await
@@ -376,6 +412,18 @@ impl Maintainer {
     ) -> Result<(), Changed> {
         let stream = self.stream().map_err(|_| Changed::OtherEpoch)?;
         stream.unchanged_in(position, table, ranges)
+    }
+
+    /// As [`ChangeStream::server`].
+    pub fn server(&self) -> String {
+        self.stream()
+            .map(|stream| stream.server())
+            .unwrap_or_default()
+    }
+
+    /// As [`ChangeStream::positions`].
+    pub fn positions(&self) -> Option<(Lsn, Lsn)> {
+        self.stream().ok()?.positions()
     }
 
     /// The present epoch; none while there is no stream.

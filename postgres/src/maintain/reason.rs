@@ -60,6 +60,12 @@ pub enum Unfoldable {
     /// More rows would have to leave a group than it has.
     #[error("a group would have had less than no rows")]
     Impossible,
+    /// It was computed again and came out differently.
+    #[error("it is not what its definition says: {detail}")]
+    Unequal {
+        /// Which groups.
+        detail: String,
+    },
 }
 
 impl Unfoldable {
@@ -76,6 +82,7 @@ impl Unfoldable {
             Unfoldable::Gap => "gap",
             Unfoldable::Failed { .. } => "failed",
             Unfoldable::Impossible => "impossible",
+            Unfoldable::Unequal { .. } => "unequal",
         }
     }
 }

@@ -99,6 +99,8 @@ pub struct Figures {
 pub(super) struct States {
     known: watch::Sender<Arc<Known>>,
     figures: Mutex<Figures>,
+    /// Tables that were found to be wrong. No later one has the name of any.
+    condemned: Mutex<HashMap<String, Unfoldable>>,
     /// Somebody waits for newer states than there are.
     pub(super) wanted: Notify,
 }
@@ -108,6 +110,7 @@ impl States {
         States {
             known: watch::Sender::new(Arc::default()),
             figures: Mutex::default(),
+            condemned: Mutex::default(),
             wanted: Notify::new(),
         }
     }
@@ -120,13 +123,41 @@ impl States {
         self.known.subscribe()
     }
 
-    pub(super) fn publish(&self, clock: Option<Contents>, tables: HashMap<String, TableState>) {
+    pub(super) fn publish(&self, clock: Option<Contents>, mut tables: HashMap<String, TableState>) {
+        // Whatever was folded into it meanwhile: it stays wrong until it is replaced.
+        for (table, state) in &mut tables {
+            if let Some(why) = self.condemned(table) {
+                state.standing = Standing::Aside(why);
+            }
+        }
         let now = Arc::new(Known { clock, tables });
         self.known.send_if_modified(|known| {
             let is_new = *known != now;
             *known = now;
             is_new
         });
+    }
+
+    /// The table is wrong. It answers no more from this moment on.
+    pub(super) fn condemn(&self, table: &str, why: Unfoldable) {
+        let condemned = self.condemned.lock();
+        condemned
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(table.to_owned(), why.clone());
+        self.known.send_modify(|known| {
+            let mut now = Known::clone(known);
+            if let Some(state) = now.tables.get_mut(table) {
+                state.standing = Standing::Aside(why);
+            }
+            *known = Arc::new(now);
+        });
+    }
+
+    /// Whether the table was found to be wrong, and why.
+    pub(super) fn condemned(&self, table: &str) -> Option<Unfoldable> {
+        let condemned = self.condemned.lock();
+        let condemned = condemned.unwrap_or_else(PoisonError::into_inner);
+        condemned.get(table).cloned()
     }
 
     fn figures_mut(&self) -> MutexGuard<'_, Figures> {

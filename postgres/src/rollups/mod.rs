@@ -202,6 +202,22 @@ impl RollupStore {
         build_and_sweep(&mut connection, plan, progress).await
     }
 
+    /// The same, unless somebody has built it after this instant.
+    pub async fn rebuild_since(
+        &self,
+        plan: &BuildPlan,
+        since: SystemTime,
+        progress: OnProgress<'_>,
+    ) -> Result<BuiltRollup, RollupError> {
+        let mut connection = self.maintenance_connection().await?;
+        lock::acquire(&connection, &plan.name, progress).await?;
+        // Whoever held the lock may have built just this.
+        match state::find_unchanged(&connection, plan).await? {
+            Some(built) if built.built_at > since => Ok(built),
+            Some(_) | None => build_and_sweep(&mut connection, plan, progress).await,
+        }
+    }
+
     /// Forgets the rollup and drops its table; whether there was one.
     ///
     /// A table that somebody is reading for long is left to a later [`sweep`](Self::sweep).

@@ -157,7 +157,8 @@ async fn open(setting: &Setting<'_>, purpose: &Arc<impl Purpose>) -> Result<Open
     replication
         .rows(&format!("SET wal_sender_timeout = '{seconds}ms'"))
         .await?;
-    check_same_server(&asking, &emitting, &mut replication).await?;
+    let server = check_same_server(&asking, &emitting, &mut replication).await?;
+    setting.shared.is_on(server);
     Ok(Opened {
         asking,
         emitting,
@@ -231,13 +232,13 @@ pub(super) async fn prepare(
     Ok(followed)
 }
 
-/// The walsender answers SQL too. No two servers have started at the same microsecond and have the
+/// When that server began. The walsender answers SQL too. No two servers have started at the same microsecond and have the
 /// same number of their cluster.
 async fn check_same_server(
     asking: &Client,
     emitting: &Client,
     replication: &mut ReplicationConnection,
-) -> Result<(), StreamError> {
+) -> Result<String, StreamError> {
     let question = "SELECT system_identifier::text || ' ' || extract(epoch FROM pg_postmaster_start_time())::text \
                     FROM pg_control_system()";
     let first: String = asking.query_one(question, &[]).await?.try_get(0)?;
@@ -250,7 +251,10 @@ async fn check_same_server(
         .flatten()
         .unwrap_or_default();
     let are_same = first == second && first.as_bytes() == third;
-    are_same.then_some(()).ok_or(StreamError::DifferentServers)
+    let (_, begun) = first.split_once(' ').unwrap_or_default();
+    are_same
+        .then(|| begun.to_owned())
+        .ok_or(StreamError::DifferentServers)
 }
 
 async fn number(client: &Client, question: &str) -> Result<u64, StreamError> {

@@ -215,8 +215,6 @@ pub enum Weakness {
     NewRowsOnly,
     /// Takes a row that is not known for none.
     KnownRowsOnly,
-    /// Takes TRUNCATE for something that touches no row.
-    NoTruncate,
 }
 
 impl Weakness {
@@ -227,8 +225,7 @@ impl Weakness {
             | Weakness::NoVisibilityGate
             | Weakness::NoStartWait
             | Weakness::NewRowsOnly
-            | Weakness::KnownRowsOnly
-            | Weakness::NoTruncate => "pg_current_wal_insert_lsn",
+            | Weakness::KnownRowsOnly => "pg_current_wal_insert_lsn",
         }
     }
 }
@@ -325,6 +322,17 @@ impl ChangeStream {
     /// The present epoch; none while there is no stream.
     pub fn epoch(&self) -> Option<Epoch> {
         self.shared.epoch()
+    }
+
+    /// When the server process began that is followed, in seconds as `extract(epoch …)::text` gives them; empty before
+    /// there was one. Nothing that is proven is about another server.
+    pub fn server(&self) -> String {
+        self.shared.server()
+    }
+
+    /// How far the log was when it was last read, and up to where everything is decoded and visible.
+    pub fn positions(&self) -> Option<(Lsn, Lsn)> {
+        self.shared.positions()
     }
 
     /// The tables that are not followed, and why.

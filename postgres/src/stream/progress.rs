@@ -211,6 +211,12 @@ impl Progress {
         }
     }
 
+    /// The last reading of the log's end, and the safe position.
+    pub(super) fn positions(&self) -> Option<(Lsn, Lsn)> {
+        let (_, end) = self.samples.back()?;
+        Some((*end, self.safe?))
+    }
+
     /// Every commit that ends up to here is decoded and visible.
     pub(super) fn safe(&self) -> Option<Lsn> {
         self.safe

@@ -38,6 +38,8 @@ struct Live {
 pub(crate) struct Shared {
     stage: Mutex<Stage>,
     refusals: Mutex<Vec<Refusal>>,
+    /// When the server process began that is followed.
+    server: Mutex<String>,
     safe: watch::Sender<Safe>,
     /// What is tracked in this epoch; changed together with its progress.
     tracked: Mutex<Arc<Tracked>>,
@@ -54,6 +56,7 @@ impl Shared {
                 why: "the stream is starting".to_owned(),
             }),
             refusals: Mutex::new(refusals),
+            server: Mutex::default(),
             safe: watch::Sender::new(Safe::default()),
             tracked: Mutex::default(),
             visibility: Notify::new(),
@@ -212,6 +215,10 @@ impl Shared {
         self.change(|live| live.progress.recent.forget(floor));
     }
 
+    pub(super) fn positions(&self) -> Option<(Lsn, Lsn)> {
+        self.live(|live| live.progress.positions()).flatten()
+    }
+
     /// Whether all shapes were looked at, at this position, since they last changed.
     pub(crate) fn is_validated(&self, validated: Lsn) -> bool {
         self.live(|live| live.progress.recent.are_validated(validated))
@@ -224,6 +231,15 @@ impl Shared {
 
     pub(super) fn refuse(&self, refusals: Vec<Refusal>) {
         *self.refusals.lock().unwrap_or_else(PoisonError::into_inner) = refusals;
+    }
+
+    pub(super) fn is_on(&self, server: String) {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
+    }
+
+    pub(super) fn server(&self) -> String {
+        let server = self.server.lock();
+        server.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn refusals(&self) -> Vec<Refusal> {

@@ -90,10 +90,8 @@ impl Touching {
                 return Ok(());
             }
             Message::Truncate { relations, .. } => {
-                if self.weakness != Weakness::NoTruncate {
-                    let open = self.open.entry(xid).or_insert_with(|| Open::new(tracked()));
-                    relations.iter().for_each(|table| open.spoil(*table));
-                }
+                let open = self.open.entry(xid).or_insert_with(|| Open::new(tracked()));
+                relations.iter().for_each(|table| open.spoil(*table));
                 return Ok(());
             }
             Message::Insert(change) | Message::Update(change) | Message::Delete(change) => change,

@@ -238,6 +238,12 @@ pub const SECTIONS: &[Section] = &[
                 "How long a statement may wait for the proof that its answer is fresh; \
                  then the base tables answer.",
             ),
+            text(
+                "audit",
+                Means("\"10m\""),
+                "How often one range of one rollup, at random, is computed again from the base tables and compared; a \
+                 rollup that differs answers no more and is built again. \"off\" never does.",
+            ),
         ],
     },
     Section {
@@ -291,6 +297,12 @@ pub const SECTIONS: &[Section] = &[
                 "query",
                 Refused("\"SELECT … GROUP BY …\""),
                 "The SELECT whose rows the rollup keeps.",
+            ),
+            text(
+                "refresh",
+                Means("\"off\""),
+                "How often it is built again while the changes of its tables cannot be followed, such as \"10m\"; \
+                 \"off\" leaves it as it was built.",
             ),
         ],
     },

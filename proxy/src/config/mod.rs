@@ -106,6 +106,8 @@ pub struct FreshnessConfig {
     pub default: Freshness,
     /// How long a statement may wait for a proof; longer than zero.
     pub deadline: Duration,
+    /// How often a range of a rollup is computed again and compared, longer than zero; `None` for never.
+    pub audit: Option<Duration>,
 }
 
 /// `[limits]`.
@@ -367,12 +369,14 @@ fn cache(table: &Table<'_, '_>, findings: &mut Findings<'_>) -> CacheConfig {
 }
 
 fn freshness(table: &Table<'_, '_>, findings: &mut Findings<'_>) -> FreshnessConfig {
+    const AUDIT: Duration = Duration::from_secs(600);
     const DEADLINE: Timespan = Timespan(Duration::from_millis(500));
     const DEADLINE_RANGE: RangeInclusive<Timespan> =
         Timespan(Duration::from_millis(1))..=Timespan::seconds(60);
     FreshnessConfig {
         default: read(table, "default", Freshness::Strict, findings),
         deadline: read_within(table, "deadline", DEADLINE, DEADLINE_RANGE, findings).0,
+        audit: read(table, "audit", IdleTimeout(Some(AUDIT)), findings).0,
     }
 }
 
@@ -436,14 +440,10 @@ fn rollups(document: &Document<'_>, findings: &mut Findings<'_>) -> Vec<RollupCo
         }
         if let (Some((name, name_span)), Some((query, query_span))) = (name, query) {
             let name_position = findings.position(name_span.start);
+            let IdleTimeout(refresh) = read(&table, "refresh", IdleTimeout(None), findings);
             let text = findings.text();
-            rollups.push(RollupConfig::new(
-                name,
-                name_position,
-                query,
-                text,
-                query_span,
-            ));
+            let rollup = RollupConfig::new(name, name_position, query, text, query_span);
+            rollups.push(rollup.refreshed(refresh));
         }
     }
     rollups

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::problem::{Complaint, Position, quoted};
 
@@ -69,6 +70,8 @@ pub struct RollupConfig {
     pub name_position: Position,
     /// The SELECT that it keeps, as typed.
     pub query: String,
+    /// How often it is built again while its tables cannot be followed, longer than zero; `None` for never.
+    pub refresh: Option<Duration>,
     query_start: QueryStart,
 }
 
@@ -95,8 +98,14 @@ impl RollupConfig {
             name,
             name_position,
             query: query.to_owned(),
+            refresh: None,
             query_start,
         }
+    }
+
+    /// The same, built again so often where it cannot follow.
+    pub(super) fn refreshed(self, refresh: Option<Duration>) -> Self {
+        RollupConfig { refresh, ..self }
     }
 
     /// Where the byte at `offset_in_query` of the query is in the file.

@@ -13,9 +13,10 @@ use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use pgstar_postgres::maintain::{
-    Figures, MaintainOptions, MaintainPlan, Maintainer, NotCurrent, TableState,
+    Audit, Figures, MaintainError, MaintainOptions, MaintainPlan, Maintainer, NotCurrent,
+    TableState,
 };
-use pgstar_postgres::stream::{Changed, Position, Refusal};
+use pgstar_postgres::stream::{Changed, Lsn, Position, Refusal};
 use pgstar_rewriter::ColumnRange;
 use pgstar_rewriter::catalog::Oid;
 use tokio::sync::watch;
@@ -258,6 +259,14 @@ impl Follower {
         })
     }
 
+    /// Whether what is proven is about the server that this session is on: one that began at this time. After a failover by
+    /// address sessions and streams may reach different servers for a while.
+    pub fn is_about(&self, server: &str) -> bool {
+        let followed = [self.maintainer.server(), self.others.server()];
+        let mut followed = followed.iter();
+        followed.all(|followed| followed.is_empty() || followed == server)
+    }
+
     /// Who follows the table now.
     pub fn side_of(&self, table: Oid) -> Option<Side> {
         if self.wanted.borrow().also.contains(&table) && self.state().is_ok() {
@@ -406,6 +415,21 @@ impl Follower {
         self.maintainer.staleness(table)
     }
 
+    /// As [`Maintainer::audit`].
+    pub async fn audit(
+        &self,
+        rollup: &str,
+        chance: u64,
+        timeout: Duration,
+    ) -> Result<Audit, MaintainError> {
+        self.maintainer.audit(rollup, chance, timeout).await
+    }
+
+    /// Whether this rollup's table was found not to be what it should be.
+    pub fn is_condemned(&self, table: &str) -> bool {
+        self.maintainer.is_condemned(table)
+    }
+
     /// The wanted tables that are not followed, and why.
     pub fn refusals(&self) -> Vec<Refusal> {
         self.maintainer.refusals()
@@ -414,6 +438,11 @@ impl Follower {
     /// How each rollup's table is doing, by its name.
     pub fn tables(&self) -> HashMap<String, TableState> {
         self.maintainer.tables()
+    }
+
+    /// How far the log was when it was last read, and up to where everything is decoded and visible.
+    pub fn positions(&self) -> Option<(Lsn, Lsn)> {
+        self.maintainer.positions()
     }
 
     /// What was done since the process started.

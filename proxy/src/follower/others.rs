@@ -261,6 +261,13 @@ impl Others {
         }
     }
 
+    /// As [`ChangeStream::server`].
+    pub(super) fn server(&self) -> String {
+        self.current()
+            .map(|watched| watched.stream.server())
+            .unwrap_or_default()
+    }
+
     /// How many tables are followed here.
     pub(super) fn count(&self) -> usize {
         self.current().map_or(0, |watched| watched.tables.len())

@@ -21,7 +21,8 @@ use crate::warehouse::Snapshot;
 /// Memory for kept decisions, in bytes of statement text and rewritten text.
 const DECISION_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-const UNDEFINED_TABLE: &str = "42P01";
+/// What PostgreSQL says of a table that is not there.
+pub(super) const UNDEFINED_TABLE: &str = "42P01";
 
 /// What PostgreSQL says of one match: where the original's columns come from, or why the rewritten
 /// statement may not stand for it.

@@ -57,6 +57,7 @@ impl<'a> Prover<'a> {
     /// Whether the rollups of a match are as fresh as it is asked for, and of one state.
     pub(super) async fn of_rollups(&mut self, found: &Match) -> Result<Shown, Reason> {
         self.check_setting()?;
+        self.check_sound(found)?;
         // Tables that are read together have to be of one state, however old it may be.
         let is_of_one_state = found.rollups.len() == 1 && found.base_reads.is_empty();
         match self.requested.freshness {
@@ -123,6 +124,19 @@ impl<'a> Prover<'a> {
         let ready = found.rollups.iter();
         let ready = ready.filter_map(|rollup| self.snapshot.ready.get(*rollup));
         ready.map(|ready| ready.built.table.as_str()).collect()
+    }
+
+    /// However old an answer may be, it has to have been right once.
+    fn check_sound(&self, found: &Match) -> Result<(), Reason> {
+        let follower = self.warehouse.follower();
+        let mut tables = self.tables_of(found).into_iter();
+        match tables.any(|table| follower.is_condemned(table)) {
+            true => Err(Reason::new(
+                Code::RollupBehind,
+                "its table is not what its definition says, and is to be built again",
+            )),
+            false => Ok(()),
+        }
     }
 
     fn check_setting(&self) -> Result<(), Reason> {

@@ -19,6 +19,9 @@ use crate::wire::ColumnOrigin;
 pub struct SessionFacts {
     /// The database that the session is connected to.
     pub database: String,
+    /// When the server process began that the session's backend belongs to; no two servers began at the same
+    /// microsecond.
+    pub server: String,
     /// `current_user`: the role whose privileges apply.
     pub role: String,
     /// `current_schemas(true)`: the schemas that names resolve in, implicit ones included.

@@ -262,11 +262,21 @@ impl Router {
         // Both ask the server, so they ask at the same time.
         let guarded = prospect::relations(decision, snapshot);
         let guard = self.warehouse.still_holds(snapshot, guarded, deadline);
+        let follower = self.warehouse.follower();
+        // Before and after, because the streams may be begun again on another server in between.
+        let mut is_same_server = follower.is_about(&facts.server);
         let (answer, holds) = tokio::join!(answer, guard);
-        if holds {
-            return answer;
+        is_same_server &= follower.is_about(&facts.server);
+        match (holds, is_same_server) {
+            (true, true) => answer,
+            (false, _) => (Err(vec![outdated()]), None),
+            (true, false) => {
+                let detail =
+                    "the session is on another server than the one whose changes are followed";
+                let reason = Reason::new(Code::FreshnessUnproven, detail);
+                (Err(vec![reason]), None)
+            }
         }
-        (Err(vec![outdated()]), None)
     }
 
     /// The cheapest match that may answer this session and whose columns PostgreSQL describes alike.
@@ -392,14 +402,24 @@ impl Router {
             sql: found.sql.clone(),
             origins: answering.origins,
             cache,
-            confirmation: self.confirmation(found, answering.shown),
+            confirmation: self.confirmation(found, answering.shown, answering.rollups),
         })
     }
 
     /// The rows that a match reads from base tables have to be of the rollups' state. That is so if none of
     /// these tables changes between the proof about the rollups and the end of the statement.
-    fn confirmation(&self, found: &Match, shown: Shown) -> Option<Confirmation> {
-        if found.base_reads.is_empty() {
+    ///
+    /// Several rollups have to be of one state. They were when they were proven, and stay so for as long as none makes way for
+    /// a table that is built anew: the old one stays behind then, and its name never comes back. So they are
+    /// proven once more, afterwards.
+    fn confirmation(
+        &self,
+        found: &Match,
+        shown: Shown,
+        rollups: Vec<String>,
+    ) -> Option<Confirmation> {
+        let are_several = rollups.len() > 1;
+        if found.base_reads.is_empty() && !are_several {
             return None;
         }
         let (warehouse, tables) = (Arc::clone(&self.warehouse), found.base_reads.clone());
@@ -409,8 +429,13 @@ impl Router {
                 return false;
             };
             let follower = warehouse.follower();
-            follower.prove(deadline).await.is_ok()
-                && follower.unchanged_since(proven.positions, &tables).is_ok()
+            let rollups: Vec<&str> = rollups.iter().map(String::as_str).collect();
+            let are_of_one_state =
+                !are_several || follower.prove_rollups(&rollups, deadline).await.is_ok();
+            are_of_one_state
+                && (tables.is_empty()
+                    || follower.prove(deadline).await.is_ok()
+                        && follower.unchanged_since(proven.positions, &tables).is_ok())
         }))
     }
 

@@ -9,7 +9,7 @@ use pgstar_postgres::describe::{DescribeError, Description, describe, holds};
 use pgstar_rewriter::{Code, Match, Premise, Reason, Wrapping};
 use tokio::sync::Semaphore;
 
-use super::decisions::{Decided, Parity};
+use super::decisions::{Decided, Parity, UNDEFINED_TABLE};
 use super::{Binding, ColumnOrigin, SessionFacts};
 use crate::warehouse::Warehouse;
 
@@ -57,6 +57,10 @@ impl Describer {
         let ask = || self.ask(decided, found, facts, binding);
         match cell.get_or_try_init(ask).await {
             Ok(parity) => parity.clone(),
+            Err(DescribeTrouble::Replaced) => {
+                let detail = "its table has just made way for the next one";
+                Err(Reason::new(Code::NotBuilt, detail))
+            }
             Err(trouble) => Err(Reason::new(Code::DescribeMismatch, trouble.to_string())),
         }
     }
@@ -142,6 +146,9 @@ impl Describer {
         let rewritten = match describe(&mut connection, rewritten, &facts.search_path, types).await
         {
             Ok(description) => description,
+            Err(DescribeError::Refused { sqlstate, .. }) if sqlstate == UNDEFINED_TABLE => {
+                return Err(DescribeTrouble::Replaced);
+            }
             Err(error) => return self.refused(error, Code::DescribeMismatch),
         };
         self.keep(connection);
@@ -188,6 +195,9 @@ enum DescribeTrouble {
     Describe(DescribeError),
     #[error("pgstar is stopping")]
     Closed,
+    /// The rollup's table was dropped since the decision; the next decision names the table after it.
+    #[error("the rollup's table is gone")]
+    Replaced,
 }
 
 fn parity(original: &Description, rewritten: &Description) -> Parity {

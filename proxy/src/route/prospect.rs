@@ -22,7 +22,7 @@ use crate::warehouse::{Snapshot, Warehouse};
 const WORTH: Duration = Duration::from_millis(1);
 
 /// How often one that was not worth it is measured again.
-const MEASURED_AGAIN: u64 = 64;
+const MEASURED_AGAIN: u64 = 16;
 
 /// Texts that are remembered as seen; a power of two.
 const SIGHTS: usize = 16_384;

@@ -111,7 +111,10 @@ impl Router {
     fn upkeep(&self, built: &BuiltRollup) -> [Option<String>; 3] {
         let follower = self.warehouse.follower();
         let standing = match (follower.state(), follower.tables().get(&built.table)) {
-            (Err(Unknown::Unproven(why)), _) => format!("not followed: {why}"),
+            (Err(Unknown::Unproven(why)), _) => match self.warehouse.refresh_of(&built.name) {
+                Some(refresh) => format!("built every {refresh:?}, not followed: {why}"),
+                None => format!("not followed: {why}"),
+            },
             (_, None) => "not followed yet".to_owned(),
             (_, Some(state)) => match &state.standing {
                 Standing::InStep => "in step".to_owned(),

@@ -14,13 +14,14 @@ use crate::route::{Passed, Passing, SessionFacts};
 use crate::wire::{self, data_row_values, server_tag};
 
 /// What the probe asks before any setting.
-const EXPRESSIONS: [&str; 6] = [
+const EXPRESSIONS: [&str; 7] = [
     "pg_catalog.current_database()",
     "current_user",
     "session_user",
     "pg_catalog.array_to_json(pg_catalog.current_schemas(true))",
     "pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0::pg_catalog.oid",
     "pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL",
+    "EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time())::pg_catalog.text",
 ];
 
 /// Settings that decide only whether and how pgstar serves; an answer's bytes do not depend on them.
@@ -203,6 +204,7 @@ pub(crate) fn facts_of(values: &[Option<&str>]) -> Option<SessionFacts> {
         Some(schemas),
         Some(has_temp_schema),
         Some(wrote),
+        Some(server),
     ] = expressions
     else {
         return None;
@@ -230,6 +232,7 @@ pub(crate) fn facts_of(values: &[Option<&str>]) -> Option<SessionFacts> {
     ];
     Some(SessionFacts {
         database: (*database).to_owned(),
+        server: (*server).to_owned(),
         role: (*role).to_owned(),
         search_path: serde_json::from_str(schemas).ok()?,
         has_temp_schema: *has_temp_schema == "t",
@@ -288,7 +291,7 @@ mod tests {
     use super::*;
 
     /// A probe's row: the expressions as given, every setting "on" but for those named.
-    fn row(expressions: [&str; 6], settings: &[(&str, &str)]) -> BytesMut {
+    fn row(expressions: [&str; 7], settings: &[(&str, &str)]) -> BytesMut {
         let names = UNPRINTED.iter().chain(&PRINTED);
         let setting = |name: &&str| {
             settings
@@ -306,7 +309,15 @@ mod tests {
         out
     }
 
-    const EXPRESSED: [&str; 6] = ["db", "ann", "ann", "[\"pg_catalog\",\"a b\"]", "f", "t"];
+    const EXPRESSED: [&str; 7] = [
+        "db",
+        "ann",
+        "ann",
+        "[\"pg_catalog\",\"a b\"]",
+        "f",
+        "t",
+        "17.25",
+    ];
     const PLAIN: [(&str, &str); 3] = [
         ("client_encoding", "UTF8"),
         ("server_encoding", "UTF8"),

@@ -188,6 +188,24 @@ impl FoldPlan {
     }
 }
 
+impl FoldPlan {
+    /// The rollup's columns that every computation gives alike, as a comparison has to select them. What may come out
+    /// differently each time (sums of floating-point numbers, lists in no order) is left out.
+    pub fn compared_columns(&self) -> Vec<String> {
+        let keys = self.keys.iter().map(|key| key.name.clone());
+        let compared = |partial: &FoldPartial| match partial.kind {
+            PartialKind::Rows | PartialKind::Count | PartialKind::Sum { .. } => {
+                Some(format!("{0}::text AS {0}", partial.name))
+            }
+            // Of values that are equal any may be the least.
+            PartialKind::Least(_) | PartialKind::Greatest(_) => Some(partial.name.clone()),
+            PartialKind::Opaque => None,
+        };
+        keys.chain(self.partials.iter().filter_map(compared))
+            .collect()
+    }
+}
+
 /// The argument, evaluated only for rows that the filter lets through, as the aggregate itself does.
 fn guarded_argument(partial: &Aggregate, print: ColumnPrinter<'_>) -> String {
     let argument = partial
