@@ -97,7 +97,7 @@ fn the_documented_defaults_are_the_real_ones() {
             written_out += &format!("{}\n{}", section.header(), lines.concat());
         }
     }
-    assert_eq!(count, 26);
+    assert_eq!(count, 27);
     let (with, without) = (parse(&written_out).unwrap(), parse(URL).unwrap());
     assert_eq!(format!("{with:?}"), format!("{without:?}"));
 }
