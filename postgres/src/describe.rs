@@ -6,7 +6,7 @@ use pgstar_rewriter::Premise;
 use pgstar_rewriter::catalog::Oid;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Kind, Type};
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
 use crate::connect::Reported;
 use crate::identifier::{quote, quote_literal};
@@ -104,6 +104,37 @@ pub async fn holds(
         .await
         .map_err(classify)?;
     row.try_get(0).map_err(DescribeError::Unavailable)
+}
+
+/// What PostgreSQL's planner expects running the statement to cost, in its own units; `None` if it does not say.
+///
+/// `sql` is a query without parameters, read as in a session with this `search_path` and `TimeZone`.
+pub async fn planned_cost(
+    client: &mut Client,
+    sql: &str,
+    search_path: &[String],
+    time_zone: &str,
+) -> Result<Option<f64>, DescribeError> {
+    let settings = session_settings(search_path)?;
+    let zone = time_zone.replace('\'', "''");
+    let transaction = client.transaction().await.map_err(classify)?;
+    let question = format!("{settings}; SET LOCAL TimeZone = '{zone}'; EXPLAIN {sql}");
+    let replies = transaction
+        .simple_query(&question)
+        .await
+        .map_err(classify)?;
+    let first_line = replies.iter().find_map(|reply| match reply {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    Ok(first_line.and_then(total_cost))
+}
+
+/// The total in `Aggregate  (cost=12.50..12.51 rows=1 width=8)`.
+fn total_cost(line: &str) -> Option<f64> {
+    let (_, costs) = line.split_once("(cost=")?;
+    let (_, total) = costs.split_once(' ')?.0.split_once("..")?;
+    total.parse().ok()
 }
 
 /// A statement that waits for somebody's ALTER TABLE would make every later question wait too.

@@ -85,6 +85,7 @@ impl World {
             rollups: &self.rollups,
             search_path: &path(),
             time_zone: zone,
+            bound: &[],
         };
         let decision = decide(sql, context);
         let found = decision

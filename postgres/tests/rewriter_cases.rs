@@ -19,7 +19,8 @@ use pgstar_rewriter::{Context, Rollup, decide};
 use rewriter_support::data::{Random, fill};
 use rewriter_support::ordered::{has_limit, visible};
 use rewriter_support::{
-    Outcome, Rows, ask, build_rollups, difference, different_order, enter_session, premises_hold,
+    Outcome, Rows, ask_bound, build_rollups, difference, different_order, enter_session,
+    premises_hold,
 };
 
 /// How many different contents each schema gets.
@@ -55,7 +56,8 @@ impl Check<'_> {
         }
         enter_session(self.client, &entry.search_path(), &entry.time_zone()).await;
         let decision = entry.decide(self.catalog, self.rollups);
-        let original = ask(self.client, &entry.sql).await;
+        let bound = entry.bound();
+        let original = ask_bound(self.client, &entry.sql, &bound).await;
         // What should have passed through is compared as well, should it ever be rewritten.
         if decision.matches.is_empty() {
             return;
@@ -72,7 +74,7 @@ impl Check<'_> {
             if !premises_hold(self.client, found).await {
                 continue;
             }
-            let rewritten = ask(self.client, &found.sql).await;
+            let rewritten = ask_bound(self.client, &found.sql, &bound).await;
             if let Some(difference) = difference(&original, &rewritten, rows) {
                 self.fail(entry, &format!("{difference}\n{}", found.sql));
             }
@@ -91,9 +93,11 @@ impl Check<'_> {
             rollups: self.rollups,
             search_path: &path,
             time_zone: &entry.time_zone(),
+            bound: &entry.bound(),
         };
         let decision = decide(&visible.sql, context);
-        let original = ask(self.client, &visible.sql).await;
+        let bound = entry.bound();
+        let original = ask_bound(self.client, &visible.sql, &bound).await;
         let rows = if visible.has_limit {
             Rows::Count
         } else {
@@ -103,7 +107,7 @@ impl Check<'_> {
             if !premises_hold(self.client, found).await {
                 continue;
             }
-            let rewritten = ask(self.client, &found.sql).await;
+            let rewritten = ask_bound(self.client, &found.sql, &bound).await;
             let difference = difference(&original, &rewritten, rows)
                 .or_else(|| different_order(&original, &rewritten, visible.columns));
             if let Some(difference) = difference {

@@ -156,6 +156,7 @@ impl World {
             rollups: &self.rollups,
             search_path: &self.path,
             time_zone,
+            bound: &[],
         };
         decide(sql, context)
     }

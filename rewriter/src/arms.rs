@@ -97,6 +97,8 @@ fn block_apart(block: &Block, catalog: &Catalog) -> Option<Block> {
         catalog,
         // Nothing depends on it: what is stored is what is asked for.
         zone: Zone::Other,
+        given: &[],
+        of_keys: &[],
     };
     let derived = matcher.derive(&block, &cells).ok()?.block;
     let union = union(&arms, &cells)?;

@@ -111,6 +111,52 @@ impl Grain {
         self.nests_in(Grain::DAY) || Grain::DAY.nests_in(self)
     }
 
+    /// Whether every day lies in one bucket.
+    pub(crate) fn holds_days(self) -> bool {
+        Grain::DAY.nests_in(self)
+    }
+
+    /// How many buckets have begun up to a point, counted from some bucket.
+    pub(crate) fn number(self, point: Civil) -> i64 {
+        match self {
+            Grain::Fixed { period, phase } => (point.0 - phase).div_euclid(period),
+            Grain::Calendar {
+                months,
+                phase,
+                shift,
+            } => (Civil(point.0 + shift).month() - phase).div_euclid(months),
+        }
+    }
+
+    /// About how long a bucket is, in microseconds.
+    pub(crate) fn length(self) -> i64 {
+        match self {
+            Grain::Fixed { period, .. } => period,
+            Grain::Calendar { months, .. } => months * 30 * DAY,
+        }
+    }
+
+    /// How long a bucket is, as an interval that takes the beginning of each to that of the next; `None` if
+    /// there is none. Of instants, days and months are not as long whenever they begin.
+    pub(crate) fn interval(self, of_instants: bool) -> Option<Scalar> {
+        let (count, unit) = match self {
+            Grain::Calendar {
+                months, shift: 0, ..
+            } => (months, "months"),
+            Grain::Calendar { .. } => return None,
+            Grain::Fixed { period, .. } => {
+                let units = [(DAY, "days"), (HOUR, "hours"), (MINUTE, "minutes")];
+                let mut units = units.into_iter().skip(usize::from(of_instants));
+                let whole = units.find(|(length, _)| period % length == 0);
+                whole.map_or((period, "microseconds"), |(length, unit)| {
+                    (period / length, unit)
+                })
+            }
+        };
+        let is_possible = !(of_instants && unit == "months");
+        is_possible.then(|| Scalar::Literal(Literal::Interval(format!("{count} {unit}"))))
+    }
+
     /// The same buckets of `x`, where these are buckets of `x + moved`.
     fn moved_back(self, moved: i64) -> Grain {
         match self {

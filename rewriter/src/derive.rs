@@ -67,17 +67,46 @@ struct Point {
 }
 
 /// A compared time as a timestamp.
-struct TimeOperand {
-    timestamp: Scalar,
+#[derive(Debug, Clone)]
+pub(crate) struct TimeOperand {
+    pub(crate) timestamp: Scalar,
     /// What is compared is its day.
-    is_day: bool,
+    pub(crate) is_day: bool,
     /// The values that it can have lie as far apart, in microseconds.
-    resolution: i64,
+    pub(crate) resolution: i64,
+}
+
+/// The timestamp that a compared value is a day of, or is itself.
+pub(crate) fn time_operand(operand: &Scalar, columns: &dyn ColumnTypes) -> Option<TimeOperand> {
+    let to_timestamp = |date: Scalar| date.cast(TypeName::plain("timestamp", types::TIMESTAMP));
+    let ty = types::type_of(operand, columns)?;
+    match (ty.oid.0, operand) {
+        (types::DATE, Scalar::Cast { operand: time, .. })
+            if types::type_of(time, columns)?.oid.0 == types::TIMESTAMP =>
+        {
+            Some(TimeOperand {
+                timestamp: (**time).clone(),
+                is_day: true,
+                resolution: time::DAY,
+            })
+        }
+        (types::DATE, _) => Some(TimeOperand {
+            timestamp: to_timestamp(operand.clone()),
+            is_day: true,
+            resolution: time::DAY,
+        }),
+        (types::TIMESTAMP | types::TIMESTAMPTZ, _) => Some(TimeOperand {
+            timestamp: operand.clone(),
+            is_day: false,
+            resolution: time::resolution(ty.typmod),
+        }),
+        _ => None,
+    }
 }
 
 /// Where a comparison with a constant turns from false to true or back: values from this point on are
 /// decided alike, and so are those before.
-fn turning_point(op: BinaryOp, constant: Civil, resolution: i64) -> Option<Civil> {
+pub(crate) fn turning_point(op: BinaryOp, constant: Civil, resolution: i64) -> Option<Civil> {
     let Civil(constant) = constant;
     let below = constant - constant.rem_euclid(resolution);
     match op {
@@ -88,22 +117,25 @@ fn turning_point(op: BinaryOp, constant: Civil, resolution: i64) -> Option<Civil
     }
 }
 
-impl TimeKey {
-    /// The beginning of the bucket as a timestamp, or as an instant.
-    fn beginning(&self) -> Scalar {
-        let stored = stored_column(self.position);
-        let beginning = match self.stored_as_date {
-            true => stored.cast(TypeName::plain("timestamp", types::TIMESTAMP)),
-            false => stored,
-        };
-        match self.instant {
-            Some(InstantForm::Utc) => at_time_zone("UTC", beginning),
-            Some(InstantForm::Instant) | None => beginning,
-        }
+/// The beginning of the bucket that a value of the key says, as a timestamp or as an instant.
+pub(crate) fn beginning(key: &TimeKey, value: Scalar) -> Scalar {
+    let beginning = match key.stored_as_date {
+        true => value.cast(TypeName::plain("timestamp", types::TIMESTAMP)),
+        false => value,
+    };
+    match key.instant {
+        Some(InstantForm::Utc) => at_time_zone("UTC", beginning),
+        Some(InstantForm::Instant) | None => beginning,
     }
 }
 
-fn at_time_zone(zone: &str, operand: Scalar) -> Scalar {
+impl TimeKey {
+    fn stored_beginning(&self) -> Scalar {
+        beginning(self, stored_column(self.position))
+    }
+}
+
+pub(crate) fn at_time_zone(zone: &str, operand: Scalar) -> Scalar {
     Scalar::Call {
         name: "timezone",
         arguments: vec![Scalar::Literal(Literal::String(zone.to_owned())), operand],
@@ -218,7 +250,7 @@ impl<'a> Deriver<'a> {
             .filter(|key| key.instant.is_none())
             .map(|key| StoredBucket {
                 key,
-                beginning: key.beginning(),
+                beginning: key.stored_beginning(),
                 premise: None,
             });
         let (zone, instant, shown) = match bucket::as_local_time(operand, &self.tables) {
@@ -230,8 +262,8 @@ impl<'a> Deriver<'a> {
         let instants = instants.map(|key| StoredBucket {
             key,
             beginning: match shown {
-                Some(zone) => at_time_zone(zone, key.beginning()),
-                None => key.beginning(),
+                Some(zone) => at_time_zone(zone, key.stored_beginning()),
+                None => key.stored_beginning(),
             },
             premise: (zone != Zone::Utc).then(|| Premise::quarter_hours(shown)),
         });
@@ -289,19 +321,21 @@ impl<'a> Deriver<'a> {
             timestamp,
             is_day,
             resolution,
-        } = self.time_operand(operand)?;
+        } = time_operand(operand, &self.tables)?;
         let buckets: Vec<StoredBucket<'_>> = self
             .buckets(&timestamp)
             .into_iter()
             .filter(|bucket| !is_day || bucket.key.grain.keeps_midnights())
             .collect();
-        let coarsest = buckets.first()?;
+        let Some(coarsest) = buckets.first() else {
+            return self.cut_by_zone(conjunct, &timestamp).map(Err);
+        };
         let turn = self
             .point(constant, &timestamp)
             .and_then(|Point { civil, is_shown }| {
                 let civil = match constant {
                     // A text takes the type of what it is compared with, and a date cuts off the time.
-                    Scalar::Literal(_) if is_day => civil.midnight(),
+                    constant if is_day && time::is_untyped(constant) => civil.midnight(),
                     _ => civil,
                 };
                 let turn = turning_point(op, civil, resolution)?;
@@ -339,17 +373,27 @@ impl<'a> Deriver<'a> {
         Some(Ok(Scalar::binary(op, beginning, constant.clone())))
     }
 
+    /// The refusal where what is named is stored in buckets, but in others than those of the session's clocks.
+    fn cut_by_zone(&self, conjunct: &Scalar, instant: &Scalar) -> Option<Reason> {
+        let key = self.time_keys(instant).find(|key| key.instant.is_some())?;
+        let detail = format!(
+            "{}: the rollup keeps {} of UTC",
+            self.label(conjunct),
+            key.grain.name()
+        );
+        Some(Reason::new(Code::BucketUnaligned, detail))
+    }
+
     /// What clocks show at the constant: those of the session when it is an instant.
     fn point(&self, constant: &Scalar, operand: &Scalar) -> Option<Point> {
         let is_instant =
             types::type_of(operand, &self.tables).is_some_and(|ty| ty.oid.0 == types::TIMESTAMPTZ);
         let is_alike = is_instant || self.zone == Zone::Utc;
-        let point = match (time::constant(constant, is_alike), constant) {
-            (None, Scalar::Literal(Literal::String(text))) if is_instant => {
-                // In UTC, where buckets begin alike.
-                Civil::parse_utc(text)
-            }
-            (point, _) => point,
+        let point = time::constant(constant, is_alike);
+        let point = match is_instant {
+            // In UTC, where buckets begin alike.
+            true => point.or_else(|| time::constant_in_utc(constant)),
+            false => point,
         };
         let alike = point.map(|civil| Point {
             civil,
@@ -357,40 +401,14 @@ impl<'a> Deriver<'a> {
         });
         let shown = || {
             let civil = time::constant(constant, true)?;
-            (self.zone == Zone::Named && !is_alike).then_some(Point {
+            // What is bound to a parameter is not there when PostgreSQL is asked about its clocks.
+            let is_written = !constant.any(&|node| matches!(node, Scalar::Parameter(_)));
+            (self.zone == Zone::Named && !is_alike && is_written).then_some(Point {
                 civil,
                 is_shown: true,
             })
         };
         alike.or_else(shown)
-    }
-
-    /// The timestamp that a compared value is a day of, or is itself.
-    fn time_operand(&self, operand: &Scalar) -> Option<TimeOperand> {
-        let to_timestamp = |date: Scalar| date.cast(TypeName::plain("timestamp", types::TIMESTAMP));
-        let ty = types::type_of(operand, &self.tables)?;
-        match (ty.oid.0, operand) {
-            (types::DATE, Scalar::Cast { operand: time, .. })
-                if types::type_of(time, &self.tables)?.oid.0 == types::TIMESTAMP =>
-            {
-                Some(TimeOperand {
-                    timestamp: (**time).clone(),
-                    is_day: true,
-                    resolution: time::DAY,
-                })
-            }
-            (types::DATE, _) => Some(TimeOperand {
-                timestamp: to_timestamp(operand.clone()),
-                is_day: true,
-                resolution: time::DAY,
-            }),
-            (types::TIMESTAMP | types::TIMESTAMPTZ, _) => Some(TimeOperand {
-                timestamp: operand.clone(),
-                is_day: false,
-                resolution: time::resolution(ty.typmod),
-            }),
-            _ => None,
-        }
     }
 
     fn missing(&self, what: &str) -> Reason {

@@ -17,8 +17,9 @@ use crate::rollup::Rollup;
 /// What stands for a block in the rewritten statement.
 #[derive(Clone, Copy)]
 pub(crate) struct Replacement<'a> {
-    pub(crate) rollup: &'a Rollup,
-    /// The block over the rollup's table.
+    /// The rollup, unless it is a sub-select of the block that reads it.
+    pub(crate) rollup: Option<&'a Rollup>,
+    /// The block over the rollup's table, or over parts.
     pub(crate) block: &'a Block,
 }
 
@@ -105,9 +106,14 @@ impl<'a> Emitter<'a> {
     fn block(&self, block: &Block) -> String {
         match (self.replacement)(block) {
             Some(Replacement {
-                rollup,
+                rollup: Some(rollup),
                 block: derived,
             }) => self.select(derived, Some(rollup), guard(block, self.catalog)),
+            // Each part names what it reads.
+            Some(Replacement {
+                rollup: None,
+                block: over_parts,
+            }) => self.select(over_parts, None, None),
             None => {
                 let needs_guard = has_unread_mentions(block) || !block.views.is_empty();
                 let guard = needs_guard.then(|| guard(block, self.catalog)).flatten();

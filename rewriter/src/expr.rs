@@ -313,6 +313,24 @@ impl TypeName {
     }
 }
 
+/// A parameter of the extended protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Parameter {
+    /// The number behind the dollar sign.
+    pub number: u32,
+    /// The time that is bound to it, where that is known.
+    pub time: Option<BoundTime>,
+}
+
+/// A date or time that is bound to a parameter.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BoundTime {
+    /// The parameter's type; 0 where PostgreSQL takes it from the parameter's surroundings, as that of a quoted text.
+    pub oid: u32,
+    /// The value as text, in ISO 8601.
+    pub text: String,
+}
+
 /// A resolved expression.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)]
@@ -320,7 +338,7 @@ pub enum Scalar {
     Column(ColumnRef),
     Literal(Literal),
     /// `$n` of the extended protocol.
-    Parameter(u32),
+    Parameter(Parameter),
     /// A built-in function of the list in `functions`.
     Call {
         name: &'static str,

@@ -15,7 +15,7 @@ use crate::volatility::volatility;
 pub(crate) fn is_same_grain(query: &Block, rollup: &RollupDefinition, tables: Tables<'_>) -> bool {
     // Some sets are coarser, and what is joined may repeat the rollup's rows.
     let is_joined = tables.occurrences.len() > rollup.block.occurrences.len();
-    if query.grouping_sets.is_some() || is_joined {
+    if query.grouping_sets.is_some() || is_joined || rollup.may_repeat_groups {
         return false;
     }
     let canonical = |scalar: &Scalar| rollup.classes.canonical(scalar);

@@ -12,6 +12,7 @@
 //! 4. `candidates` finds the rollups that may answer a block. `matching` maps the block's tables to such a
 //!    rollup's (`mapping`; others are joined back) and discharges each obligation in turn; `derive`,
 //!    `aggregate`, `bucket` and `zone` say how an expression follows from the rollup's columns.
+//!    `edges` answers a range of time that cuts buckets: whole ones from the rollup, the rest from the base tables.
 //!    `determinism` sees that what is computed from answers does not depend on their order.
 //! 5. `emit` prints the whole statement: answered blocks over the rollups' tables, others as they are.
 //!
@@ -30,6 +31,7 @@ pub mod catalog;
 mod derive;
 mod determinism;
 mod disjunction;
+mod edges;
 mod emit;
 mod equivalence;
 mod exact;
@@ -87,6 +89,7 @@ use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use catalog::{Catalog, Oid};
+use expr::BoundTime;
 use place::Names;
 use query::Query;
 use wrapped::wrapped;
@@ -102,6 +105,9 @@ pub struct Context<'a> {
     pub search_path: &'a [String],
     /// The session's `TimeZone`.
     pub time_zone: &'a str,
+    /// The times that are bound to the statement's parameters, from `$1` on, as far as they are known. A decision that
+    /// was reached without any holds whatever is bound.
+    pub bound: &'a [Option<BoundTime>],
 }
 
 /// The rollups that answer the statement, and the statement to send instead.
@@ -191,6 +197,7 @@ fn decide_query(sql: &str, context: Context<'_>) -> Decision {
     let names = Names {
         catalog: context.catalog,
         search_path: context.search_path,
+        bound: context.bound,
     };
     let query = match parse::parse_query(sql).and_then(|query| normalize::normalize(&query, names))
     {

@@ -6,13 +6,13 @@ use crate::expr::{Literal, Scalar};
 use crate::reason::{Code, Reason};
 use crate::scalar::Resolved;
 
+/// A constant other than a parameter.
 pub(crate) fn value(value: &Value) -> Resolved {
     let literal = match value {
         Value::Number(digits, false) if is_plain_number(digits) => Literal::Number(digits.clone()),
         Value::SingleQuotedString(text) => Literal::String(text.clone()),
         Value::Boolean(truth) => Literal::Boolean(*truth),
         Value::Null => Literal::Null,
-        Value::Placeholder(name) => return parameter(name),
         other => return Err(Reason::new(Code::UnsupportedExpression, other.to_string())),
     };
     Ok(Scalar::Literal(literal))
@@ -57,15 +57,6 @@ fn is_plain_number(digits: &str) -> bool {
     digits
         .chars()
         .all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-'))
-}
-
-fn parameter(name: &str) -> Resolved {
-    let number = name
-        .strip_prefix('$')
-        .and_then(|digits| digits.parse().ok());
-    number
-        .map(Scalar::Parameter)
-        .ok_or_else(|| Reason::new(Code::UnsupportedExpression, name))
 }
 
 pub(crate) fn extract_field(field: &DateTimeField) -> Option<String> {

@@ -13,7 +13,7 @@ use crate::derive::{Deriver, ROLLUP_OCCURRENCE};
 use crate::determinism::windows_in_order;
 use crate::equivalence::{Equivalence, column_equality};
 use crate::exact::prints_exactly;
-use crate::expr::{BinaryOp, ColumnRef, Literal, OccurrenceId, Scalar};
+use crate::expr::{BinaryOp, ColumnRef, OccurrenceId, Scalar};
 use crate::grain::is_same_grain;
 use crate::implication::{as_bound, implies, is_made_equal};
 use crate::joins::{Joins, Removal};
@@ -50,6 +50,10 @@ pub(crate) struct Matcher<'a> {
     pub(crate) catalog: &'a Catalog,
     /// The session's.
     pub(crate) zone: Zone,
+    /// What holds of the query's rows beside its predicates.
+    pub(crate) given: &'a [Scalar],
+    /// Predicates that are only ever computed from the rollup's columns: they raise no error.
+    pub(crate) of_keys: &'a [Scalar],
 }
 
 impl Matcher<'_> {
@@ -102,11 +106,17 @@ impl Matcher<'_> {
             occurrences: &occurrences,
             catalog: self.catalog,
         };
-        let finite = finite_times(&query.predicates, &rollup.classes);
-        let recent = recent_times(&query.predicates, &rollup.classes);
+        let given = self.given.iter().map(|given| given.map_columns(&replace));
+        let holding: Vec<Scalar> = query.predicates.iter().cloned().chain(given).collect();
+        let finite = finite_times(&holding, &rollup.classes);
+        let recent = recent_times(&holding, &rollup.classes);
+        let of_keys = self.of_keys.iter();
+        let of_keys: Vec<Scalar> = of_keys.map(|own| own.map_columns(&replace)).collect();
         let premises = RefCell::default();
         let attempt = Attempt {
             query: &query,
+            holding: &holding,
+            of_keys: &of_keys,
             mapping,
             rollup,
             tables,
@@ -134,11 +144,9 @@ fn may_be_joined_back(code: Code) -> bool {
 /// The instants that the predicates keep to the days in which every zone has whole quarters of an hour.
 fn recent_times(predicates: &[Scalar], classes: &Equivalence) -> Vec<Scalar> {
     let since = Civil::parse(QUARTER_HOURS_SINCE);
-    let is_recent = |constant: &Scalar| match constant {
-        Scalar::Literal(Literal::String(text)) => {
-            Civil::parse_utc(text).or_else(|| Civil::parse(text)) >= since
-        }
-        other => time::constant(other, true) >= since,
+    let is_recent = |constant: &Scalar| {
+        let in_utc = time::constant_in_utc(constant);
+        in_utc.or_else(|| time::constant(constant, true)) >= since
     };
     let bounds = predicates.iter().filter_map(as_bound);
     let recent = bounds.filter(|bound| {
@@ -177,6 +185,9 @@ fn finite_times(predicates: &[Scalar], classes: &Equivalence) -> Vec<Scalar> {
 /// One mapping being tried; the query speaks of the rollup's occurrences.
 struct Attempt<'q> {
     query: &'q Block,
+    /// The query's predicates, and what holds of its rows beside them.
+    holding: &'q [Scalar],
+    of_keys: &'q [Scalar],
     mapping: &'q Mapping,
     rollup: &'q RollupDefinition,
     tables: Tables<'q>,
@@ -276,7 +287,7 @@ impl Attempt<'_> {
             let is_removed = removals
                 .iter()
                 .any(|removal| removal.join_predicates.contains(&position));
-            if is_removed || implies(&self.query.predicates, predicate, &classes, &self.tables) {
+            if is_removed || implies(self.holding, predicate, &classes, &self.tables) {
                 continue;
             }
             let code = if column_equality(predicate).is_some() {
@@ -308,7 +319,11 @@ impl Attempt<'_> {
                 });
                 continue;
             }
-            match self.deriver.predicate(predicate) {
+            let derived = match self.of_keys.contains(predicate) {
+                true => self.deriver.derive(predicate),
+                false => self.deriver.predicate(predicate),
+            };
+            match derived {
                 Ok(derived) => {
                     compensation.push(derived);
                     asked.push(predicate.clone());

@@ -6,7 +6,7 @@ use sqlparser::ast::{
 };
 
 use crate::block::{Block, Distinct, Limit, OrderItem, Output};
-use crate::expr::{Literal, Scalar};
+use crate::expr::{Literal, Parameter, Scalar};
 use crate::from::{FromBuilder, position, without_parentheses};
 use crate::grouping::{Grouping, grouping};
 use crate::merge::Computed;
@@ -555,7 +555,7 @@ fn count(expr: &Expr) -> Result<Scalar, Reason> {
         ast::Value::Placeholder(name) => name
             .strip_prefix('$')
             .and_then(|digits| digits.parse().ok())
-            .map(Scalar::Parameter)
+            .map(|number| Scalar::Parameter(Parameter { number, time: None }))
             .ok_or_else(refusal),
         _ => Err(refusal()),
     }

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use sqlparser::ast::{ObjectName, ObjectNamePart, Query, TableAlias, TableAliasColumnDef};
 
 use crate::catalog::{Catalog, Column, Relation, RelationKind};
-use crate::expr::Scalar;
+use crate::expr::{BoundTime, Scalar};
 use crate::query::ColumnFacts;
 use crate::reason::{Code, Reason};
 use crate::scalar::quoted;
@@ -18,6 +18,8 @@ use crate::scope::{Scope, fold, unknown};
 pub(crate) struct Names<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) search_path: &'a [String],
+    /// The times that are bound to parameters, from `$1` on.
+    pub(crate) bound: &'a [Option<BoundTime>],
 }
 
 /// One place of a statement.

@@ -11,6 +11,7 @@ use crate::block::{Block, Occurrence, Tables};
 use crate::candidates::{Candidates, MATCHES_MAX, REASONS_MAX};
 use crate::catalog::Catalog;
 use crate::determinism::{block_in_any_order, reads_sub_selects, set_operation_in_any_order};
+use crate::edges;
 use crate::emit::{Emitter, Replacement};
 use crate::functions::Volatility;
 use crate::joins::without_redundant_joins;
@@ -19,6 +20,7 @@ use crate::outer::with_rejected_nulls_inner;
 use crate::premise::Premise;
 use crate::query::{Body, Query};
 use crate::reason::{Code, Reason};
+use crate::rollup::RollupDefinition;
 use crate::volatility::volatility;
 use crate::zone::Zone;
 use crate::{Context, Match};
@@ -35,6 +37,8 @@ struct Site<'q> {
 struct Alternative {
     rollup: usize,
     block: Block,
+    /// The block is over parts: the one that the rollup answers, and that one over the rollup's table.
+    part: Option<(Block, Block)>,
     proof: Vec<Step>,
     premises: BTreeSet<Premise>,
 }
@@ -81,43 +85,55 @@ fn is_site(block: &Block) -> bool {
     block.is_aggregated && relations.next().is_some()
 }
 
+/// Answers a block from a rollup: as a whole, or in parts, with the part that the rollup answers.
+type Answer<'a> =
+    &'a dyn Fn(&Block, &RollupDefinition) -> Result<(Derived, Option<(Block, Block)>), Reason>;
+
+/// Most rollups whose buckets a range cuts that are tried in parts; only where no rollup answers the whole.
+const COVERS_MAX: usize = 8;
+
 fn site<'q>(block: &'q Block, context: Context<'_>) -> Site<'q> {
     let matcher = Matcher {
         catalog: context.catalog,
         zone: Zone::named(context.time_zone),
+        given: &[],
+        of_keys: &[],
     };
     let reduced = without_redundant_joins(block.clone(), context.catalog);
     // A rollup may have the left join as written, or the inner join that it amounts to.
     let with_inner_joins = with_rejected_nulls_inner(&reduced)
         .map(|block| without_redundant_joins(block, context.catalog));
-    let attempt = |rollup: usize| {
+    let forms: Vec<&Block> = std::iter::once(&reduced).chain(&with_inner_joins).collect();
+    let attempt = |rollup: usize, answer: Answer<'_>| {
         let definition = &context.rollups.get(rollup)?.definition;
-        let derived = matcher.derive(&reduced, definition);
-        let derived = match (derived, &with_inner_joins) {
-            (Err(reason), Some(block)) => matcher.derive(block, definition).map_err(|_| reason),
-            (derived, _) => derived,
-        };
-        let found = derived.map(|derived| {
-            let Derived {
-                block,
-                proof,
-                premises,
-            } = derived;
-            Alternative {
-                rollup,
-                block,
-                proof,
-                premises,
-            }
+        let mut found = forms.iter().map(|form| answer(form, definition));
+        // The statement as it is says best what is missing.
+        let first = found.next()?;
+        let found = first.or_else(|reason| found.find_map(Result::ok).ok_or(reason));
+        let found = found.map(|(derived, part)| Alternative {
+            rollup,
+            block: derived.block,
+            part,
+            proof: derived.proof,
+            premises: derived.premises,
         });
         Some(found.map_err(|reason| reason.of_rollup(&definition.name)))
     };
-    let forms: Vec<&Block> = std::iter::once(&reduced).chain(&with_inner_joins).collect();
+    let whole = |form: &Block, rollup: &RollupDefinition| Ok((matcher.derive(form, rollup)?, None));
+    let in_parts = |form: &Block, rollup: &RollupDefinition| {
+        let covered = edges::cover(&matcher, form, rollup)?;
+        let whole = Derived {
+            block: covered.whole,
+            proof: covered.proof,
+            premises: covered.premises,
+        };
+        Ok((whole, Some((covered.middle, covered.derived))))
+    };
     let Candidates { likely, nearest } = Candidates::of(&forms, context.rollups, context.catalog);
     let mut alternatives: Vec<Alternative> = vec![];
     let mut refusals: Vec<(usize, Reason)> = vec![];
     for rollup in likely {
-        match attempt(rollup) {
+        match attempt(rollup, &whole) {
             Some(Ok(found)) => alternatives.push(found),
             Some(Err(reason)) => refusals.push((rollup, reason)),
             None => {}
@@ -127,8 +143,24 @@ fn site<'q>(block: &'q Block, context: Context<'_>) -> Site<'q> {
         }
     }
     if alternatives.is_empty() {
+        let is_cut = |(_, reason): &&mut (usize, Reason)| reason.code == Code::BucketUnaligned;
+        for (rollup, reason) in refusals.iter_mut().filter(is_cut).take(COVERS_MAX) {
+            match attempt(*rollup, &in_parts) {
+                Some(Ok(found)) => alternatives.push(found),
+                // What else is in the way than its buckets.
+                Some(Err(further))
+                    if further.code.obligations_met() > reason.code.obligations_met() =>
+                {
+                    *reason = further;
+                }
+                Some(Err(_)) | None => {}
+            }
+        }
+        refusals.retain(|(rollup, _)| !alternatives.iter().any(|found| found.rollup == *rollup));
+    }
+    if alternatives.is_empty() {
         for rollup in nearest {
-            let found = attempt(rollup);
+            let found = attempt(rollup, &whole);
             debug_assert!(
                 !matches!(found, Some(Ok(_))),
                 "a rollup that cannot match does"
@@ -147,7 +179,8 @@ fn site<'q>(block: &'q Block, context: Context<'_>) -> Site<'q> {
     let cost = |alternative: &Alternative| {
         let rollup = context.rollups.get(alternative.rollup);
         let rows = rollup.map_or(0, |rollup| rollup.rows);
-        (rows, alternative.block.occurrences.len())
+        let occurrences = alternative.block.occurrences.len();
+        (rows, occurrences)
     };
     site.alternatives.sort_by_key(cost);
     site
@@ -207,10 +240,23 @@ fn matches(query: &Query, sites: &[Site<'_>], context: Context<'_>) -> Vec<Match
 
 fn statement(query: &Query, chosen: &[(&Block, &Alternative)], context: Context<'_>) -> Match {
     let replacement = |block: &Block| {
-        let (_, alternative) = chosen.iter().find(|(site, _)| *site == block)?;
-        Some(Replacement {
-            rollup: context.rollups.get(alternative.rollup)?,
-            block: &alternative.block,
+        chosen.iter().find_map(|(site, alternative)| {
+            let rollup = context.rollups.get(alternative.rollup);
+            match &alternative.part {
+                None if *site == block => Some(Replacement {
+                    rollup,
+                    block: &alternative.block,
+                }),
+                Some(_) if *site == block => Some(Replacement {
+                    rollup: None,
+                    block: &alternative.block,
+                }),
+                Some((part, derived)) if part == block => Some(Replacement {
+                    rollup,
+                    block: derived,
+                }),
+                Some(_) | None => None,
+            }
         })
     };
     let emitter = Emitter {

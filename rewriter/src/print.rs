@@ -94,7 +94,7 @@ pub(crate) fn expression(scalar: &Scalar, column: ColumnPrinter<'_>) -> String {
     match scalar {
         Scalar::Column(reference) => column.column(*reference),
         Scalar::Literal(literal) => print_literal(literal),
-        Scalar::Parameter(number) => format!("${number}"),
+        Scalar::Parameter(parameter) => format!("${}", parameter.number),
         Scalar::Call { name, arguments: _ } if has_no_parentheses(name) => (*name).to_owned(),
         Scalar::Call { name, arguments } => format!("{name}({})", list(arguments, column)),
         Scalar::Binary { op, left, right } => {

@@ -248,10 +248,11 @@ fn known_type(value: &Scalar, tables: &Tables<'_>) -> Option<ColumnType> {
 }
 
 fn is_untyped(value: &Scalar) -> bool {
-    matches!(
-        value,
-        Scalar::Literal(Literal::String(_) | Literal::Null) | Scalar::Parameter(_)
-    )
+    match value {
+        Scalar::Literal(Literal::String(_) | Literal::Null) => true,
+        Scalar::Parameter(parameter) => parameter.time.as_ref().is_none_or(|time| time.oid == 0),
+        _ => false,
+    }
 }
 
 /// A column of a set operation, whose arms may have different types.

@@ -115,6 +115,8 @@ codes! {
     OtherDatabase => "other-database",
     /// PostgreSQL describes the rewritten statement's columns in another way than the original's.
     DescribeMismatch => "describe-mismatch",
+    /// PostgreSQL's planner expects the statement as it is to cost clearly less than over the rollup.
+    BaseCheaper => "base-cheaper",
     /// PostgreSQL refuses the original statement, and its own error is the answer.
     StatementRefused => "statement-refused",
     /// The rewritten statement failed before its first row, so PostgreSQL answered the original.

@@ -66,6 +66,8 @@ pub struct RollupDefinition {
     pub(crate) time_keys: Vec<TimeKey>,
     /// What it has, in short.
     pub(crate) offer: Offer,
+    /// Several rows may be of one group.
+    pub(crate) may_repeat_groups: bool,
 }
 
 /// A key that gives the beginning of a bucket of time.
@@ -118,6 +120,7 @@ impl RollupDefinition {
         let names = Names {
             catalog,
             search_path,
+            bound: &[],
         };
         let block = only_block(normalize(&query, names)?)?;
         let tables = Tables {
@@ -147,6 +150,20 @@ impl RollupDefinition {
             types.join(" "),
             base_identity(&block, tables)
         );
+        Ok(RollupDefinition {
+            name: name.to_owned(),
+            build_select,
+            fingerprint,
+            ..RollupDefinition::of_columns(block, columns, catalog)
+        })
+    }
+
+    /// What has these columns of the block's rows, without a name or a table of its own.
+    pub(crate) fn of_columns(block: Block, columns: Vec<StoredColumn>, catalog: &Catalog) -> Self {
+        let tables = Tables {
+            occurrences: &block.occurrences,
+            catalog,
+        };
         let mut base_relations: Vec<Oid> = block
             .occurrences
             .iter()
@@ -166,11 +183,11 @@ impl RollupDefinition {
             .iter()
             .map(|predicate| classes.canonical(predicate))
             .collect();
-        Ok(RollupDefinition {
-            name: name.to_owned(),
+        RollupDefinition {
+            name: String::new(),
             columns,
-            build_select,
-            fingerprint,
+            build_select: String::new(),
+            fingerprint: String::new(),
             base_relations,
             block,
             classes,
@@ -178,7 +195,8 @@ impl RollupDefinition {
             canonical_predicates,
             time_keys,
             offer,
-        })
+            may_repeat_groups: false,
+        }
     }
 
     /// The names of the key columns, in order.
@@ -196,6 +214,14 @@ impl RollupDefinition {
             Stored::Key(key) => Some((position, key)),
             Stored::Partial(_) => None,
         })
+    }
+
+    /// The group key at this position of the table, in canonical form.
+    pub(crate) fn key_at(&self, position: usize) -> Option<&Scalar> {
+        match self.canonical_columns.get(position)? {
+            Stored::Key(key) => Some(key),
+            Stored::Partial(_) => None,
+        }
     }
 
     /// The partial aggregates in canonical form, with their positions in the table.

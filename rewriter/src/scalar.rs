@@ -9,7 +9,7 @@ use sqlparser::ast::{
 };
 
 use crate::catalog::UserNames;
-use crate::expr::{BinaryOp, Literal, Scalar, Truth};
+use crate::expr::{BinaryOp, Literal, Parameter, Scalar, Truth};
 use crate::literal;
 use crate::place::Place;
 use crate::reason::{Code, Reason};
@@ -53,6 +53,18 @@ impl<'a> Resolver<'a> {
         self.place.names.catalog.user_names()
     }
 
+    fn parameter(&self, name: &str) -> Resolved {
+        let number = name.strip_prefix('$').map(str::parse::<u32>);
+        let Some(Ok(number)) = number else {
+            return Err(Reason::new(Code::UnsupportedExpression, name));
+        };
+        let position = usize::try_from(number)
+            .unwrap_or(usize::MAX)
+            .wrapping_sub(1);
+        let time = self.place.names.bound.get(position).cloned().flatten();
+        Ok(Scalar::Parameter(Parameter { number, time }))
+    }
+
     fn column(&self, parts: &[Ident]) -> Resolved {
         let names = parts.iter().map(fold).collect::<Result<Vec<_>, _>>()?;
         match (self.scope.column(&names)?, &self.place.around) {
@@ -70,6 +82,10 @@ impl<'a> Resolver<'a> {
             Expr::Identifier(ident) => self.column(std::slice::from_ref(ident)),
             Expr::CompoundIdentifier(parts) => self.column(parts),
             Expr::Nested(inner) => self.scalar(inner),
+            Expr::Value(ValueWithSpan {
+                value: Value::Placeholder(name),
+                span: _,
+            }) => self.parameter(name),
             Expr::Value(ValueWithSpan { value, span: _ }) => literal::value(value),
             Expr::TypedString(TypedString {
                 data_type: ty,

@@ -1,7 +1,7 @@
 //! Points of civil time: what constants mean that are compared with times.
 
 use crate::bucket::interval_of;
-use crate::expr::{BinaryOp, Literal, Scalar};
+use crate::expr::{BinaryOp, BoundTime, Literal, Parameter, Scalar};
 use crate::types;
 
 pub(crate) const SECOND: i64 = 1_000_000;
@@ -58,8 +58,36 @@ impl Civil {
         if self.0.rem_euclid(DAY) != 0 {
             return None;
         }
-        let (year, month, day) = date_of(self.0.div_euclid(DAY));
-        (day == 1).then_some(year * 12 + month - 1)
+        let (_, _, day) = date_of(self.0.div_euclid(DAY));
+        (day == 1).then_some(self.month())
+    }
+
+    /// The month in which this is, counted from January of year 0.
+    pub(crate) fn month(self) -> i64 {
+        let (year, month, _) = date_of(self.0.div_euclid(DAY));
+        year * 12 + month - 1
+    }
+}
+
+impl BoundTime {
+    /// A value in PostgreSQL's binary form: microseconds since 2000-01-01, in UTC for an instant. `None` for what ISO 8601
+    /// does not write in four digits, and for infinity.
+    pub fn of_microseconds(oid: u32, microseconds: i64) -> Option<BoundTime> {
+        let (year, month, day) = date_of(microseconds.div_euclid(DAY));
+        if !(1..=9999).contains(&year) {
+            return None;
+        }
+        let of_day = microseconds.rem_euclid(DAY);
+        let (hour, minute) = (of_day / HOUR, of_day / MINUTE % 60);
+        let (second, fraction) = (of_day / SECOND % 60, of_day % SECOND);
+        let offset = match oid {
+            types::TIMESTAMPTZ => "+00",
+            _ => "",
+        };
+        let text = format!(
+            "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{fraction:06}{offset}"
+        );
+        Some(BoundTime { oid, text })
     }
 }
 
@@ -186,6 +214,15 @@ pub(crate) fn resolution(typmod: i32) -> i64 {
 pub(crate) fn constant(scalar: &Scalar, is_local: bool) -> Option<Civil> {
     match scalar {
         Scalar::Literal(Literal::String(text)) => Civil::parse(text),
+        Scalar::Parameter(Parameter {
+            number: _,
+            time: Some(BoundTime { oid, text }),
+        }) => match *oid {
+            0 | types::TIMESTAMP => Civil::parse(text),
+            types::TIMESTAMPTZ if is_local => Civil::parse(text),
+            types::DATE => Civil::parse(text).map(Civil::midnight),
+            _ => None,
+        },
         Scalar::Cast { operand, to } => match (&**operand, to.oid) {
             (Scalar::Literal(Literal::String(text)), types::TIMESTAMP) => Civil::parse(text),
             (Scalar::Literal(Literal::String(text)), types::TIMESTAMPTZ) if is_local => {
@@ -229,6 +266,27 @@ pub(crate) fn constant(scalar: &Scalar, is_local: bool) -> Option<Civil> {
             ],
         ),
         _ => None,
+    }
+}
+
+/// The point of time in UTC that a text with an offset of zero is when it is compared with an instant.
+pub(crate) fn constant_in_utc(scalar: &Scalar) -> Option<Civil> {
+    match scalar {
+        Scalar::Literal(Literal::String(text)) => Civil::parse_utc(text),
+        Scalar::Parameter(Parameter {
+            number: _,
+            time: Some(BoundTime { oid, text }),
+        }) if matches!(*oid, 0 | types::TIMESTAMPTZ) => Civil::parse_utc(text),
+        _ => None,
+    }
+}
+
+/// Whether the constant takes its type from what it is compared with.
+pub(crate) fn is_untyped(scalar: &Scalar) -> bool {
+    match scalar {
+        Scalar::Literal(literal) => matches!(literal, Literal::String(_)),
+        Scalar::Parameter(parameter) => parameter.time.as_ref().is_some_and(|time| time.oid == 0),
+        _ => false,
     }
 }
 

@@ -73,7 +73,10 @@ pub(crate) fn type_of(scalar: &Scalar, columns: &dyn ColumnTypes) -> Option<Colu
     match scalar {
         Scalar::Column(column) => columns.column_type(*column),
         Scalar::Literal(literal) => literal_type(literal),
-        Scalar::Parameter(_) => None,
+        Scalar::Parameter(parameter) => {
+            let bound = parameter.time.as_ref().filter(|time| time.oid != 0);
+            bound.map(|time| plain(time.oid))
+        }
         Scalar::Call { name, arguments } => call_type(name, arguments, columns),
         Scalar::Binary { op, left, right } => binary_type(*op, left, right, columns),
         Scalar::Negate(operand) => type_of(operand, columns).map(|ty| plain(ty.oid.0)),

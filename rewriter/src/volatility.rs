@@ -253,7 +253,7 @@ fn of_comparison(
 }
 
 /// `5 minutes`: read alike under every IntervalStyle.
-fn is_plain_interval(text: &str) -> bool {
+pub(crate) fn is_plain_interval(text: &str) -> bool {
     let mut words = text.split_whitespace();
     let is_number = words
         .next()

@@ -30,6 +30,7 @@ const SAID_ELSEWHERE: &[Code] = &[
     Code::StatementRefused,
     Code::RollupBehind,
     Code::RewriteFailed,
+    Code::BaseCheaper,
     Code::CatalogUnavailable,
     // In tests of their own below: a file of cases always has rollups, and no line of 64 kB.
     Code::NoRollups,
@@ -208,6 +209,7 @@ fn every_rollup_answers_its_own_defining_query() {
                     rollups: &rollups,
                     search_path: &harness::default_search_path(),
                     time_zone: "UTC",
+                    bound: &[],
                 },
             );
             let answers = decision
@@ -234,6 +236,7 @@ fn code_without_rollups(sql: &str) -> Code {
             rollups: &[],
             search_path: &path,
             time_zone: "UTC",
+            bound: &[],
         },
     );
     decision.reasons[0].code
@@ -256,6 +259,7 @@ fn without_rollups_the_reason_is_that() {
             rollups: &[],
             search_path: &path,
             time_zone: "UTC",
+            bound: &[],
         },
     );
     let codes: Vec<Code> = decision.reasons.iter().map(|reason| reason.code).collect();

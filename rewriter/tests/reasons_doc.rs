@@ -86,6 +86,7 @@ fn decision(sql: &str) -> Decision {
             rollups: &rollups,
             search_path: &search_path,
             time_zone: "UTC",
+            bound: &[],
         },
     )
 }

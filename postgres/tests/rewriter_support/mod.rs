@@ -12,8 +12,10 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pgstar_postgres::connect::{Connection, Connector};
+use pgstar_rewriter::expr::BoundTime;
 use pgstar_rewriter::{Match, Premise, Rollup};
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
 use tokio_postgres::{Config, SimpleQueryMessage};
 
 /// What a client sees of an answer.
@@ -73,7 +75,25 @@ pub async fn ask(client: &Connection, sql: &str) -> Outcome {
 
 /// The same with what its parameters are bound to, as texts.
 pub async fn ask_with(client: &Connection, sql: &str, parameters: &[String]) -> Outcome {
-    let statement = match client.prepare(sql).await {
+    ask_typed(client, sql, &[], parameters).await
+}
+
+/// The same with times that are bound to all parameters.
+pub async fn ask_bound(client: &Connection, sql: &str, bound: &[Option<BoundTime>]) -> Outcome {
+    let times = || bound.iter().flatten();
+    let types = times().map(|time| Type::from_oid(time.oid).unwrap_or(Type::UNKNOWN));
+    let types: Vec<Type> = types.collect();
+    let texts: Vec<String> = times().map(|time| time.text.clone()).collect();
+    ask_typed(client, sql, &types, &texts).await
+}
+
+async fn ask_typed(
+    client: &Connection,
+    sql: &str,
+    declared: &[Type],
+    parameters: &[String],
+) -> Outcome {
+    let statement = match client.prepare_typed(sql, declared).await {
         Ok(statement) => statement,
         Err(error) => return Outcome::Refused(sqlstate(&error)),
     };
@@ -99,7 +119,7 @@ pub async fn ask_with(client: &Connection, sql: &str, parameters: &[String]) -> 
     }
     let answer = match parameters {
         [] => client.simple_query(sql).await,
-        parameters => executed(client, sql, parameters).await,
+        parameters => executed(client, sql, declared, parameters).await,
     };
     match answer {
         Ok(messages) => Outcome::Answer(Answer {
@@ -117,14 +137,20 @@ static PREPARED: AtomicUsize = AtomicUsize::new(0);
 async fn executed(
     client: &Connection,
     sql: &str,
+    declared: &[Type],
     parameters: &[String],
 ) -> Result<Vec<SimpleQueryMessage>, tokio_postgres::Error> {
     let values = parameters.iter().map(|value| format!("'{value}'"));
     let values = values.collect::<Vec<_>>().join(", ");
     // An error may end the transaction, in which the name could not be given back.
     let name = format!("asked_{}", PREPARED.fetch_add(1, Ordering::Relaxed));
+    let types: Vec<&str> = declared.iter().map(Type::name).collect();
+    let types = match types.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", types.join(", ")),
+    };
     client
-        .batch_execute(&format!("PREPARE {name} AS {sql}"))
+        .batch_execute(&format!("PREPARE {name}{types} AS {sql}"))
         .await?;
     client
         .simple_query(&format!("EXECUTE {name} ({values})"))

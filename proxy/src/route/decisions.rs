@@ -1,8 +1,8 @@
 //! Decisions kept by statement text, so that a repeated statement is parsed and proved once.
 //!
 //! A decision depends on the text, the search path, the time zone, the parameters' types and the
-//! snapshot; all of them are in its key. What may change without them (freshness, roles,
-//! transactions) is asked each time by `gate`.
+//! snapshot; all of them are in its key. Where no rollup matches whatever is bound, the times that are bound
+//! are, too. What may change without them (freshness, roles, transactions) is asked each time by `gate`.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use pgstar_cache::Key;
+use pgstar_rewriter::expr::BoundTime;
 use pgstar_rewriter::{Code, Context, Decision, Reason, decide};
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
+use super::bound;
 use super::{Binding, ColumnOrigin, SessionFacts};
 use crate::warehouse::Snapshot;
 
@@ -140,14 +142,39 @@ impl Decisions {
         sql: &str,
         binding: Option<&Binding>,
     ) -> Arc<Decided> {
-        let key = key(snapshot, facts, sql, binding);
+        let decided = self
+            .decide_bound(snapshot, facts, sql, binding, vec![])
+            .await;
+        let Some(binding) = binding.filter(|_| depends_on_values(&decided)) else {
+            return decided;
+        };
+        match bound::times(sql, binding) {
+            times if times.is_empty() => decided,
+            times => {
+                let binding = Some(binding);
+                self.decide_bound(snapshot, facts, sql, binding, times)
+                    .await
+            }
+        }
+    }
+
+    async fn decide_bound(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        facts: &SessionFacts,
+        sql: &str,
+        binding: Option<&Binding>,
+        bound: Vec<Option<BoundTime>>,
+    ) -> Arc<Decided> {
+        let key = key(snapshot, facts, sql, binding, &bound);
         if let Some(decided) = self.kept.get(&key) {
             return decided;
         }
         let (kept, snapshot) = (self.kept.clone(), Arc::clone(snapshot));
         let (facts, sql) = (facts.clone(), sql.to_owned());
-        let deciding =
-            spawn_blocking(move || kept.get_with(key, || first_decision(&snapshot, &facts, &sql)));
+        let deciding = spawn_blocking(move || {
+            kept.get_with(key, || first_decision(&snapshot, &facts, &sql, &bound))
+        });
         match deciding.await {
             Ok(decided) => decided,
             // A bug of the rewriter's is the session's, as if it had been decided here.
@@ -178,7 +205,7 @@ impl Decisions {
         // Without its parameters' types the key is that of the simple protocol: in the extended one the
         // statement is offered again, at the cost of a fallback each time.
         self.kept.insert(
-            key(snapshot, facts, sql, None),
+            key(snapshot, facts, sql, None, &[]),
             Arc::new(Decided::new(sql, decision)),
         );
     }
@@ -197,12 +224,18 @@ impl Decisions {
     }
 }
 
-fn first_decision(snapshot: &Snapshot, facts: &SessionFacts, sql: &str) -> Arc<Decided> {
+fn first_decision(
+    snapshot: &Snapshot,
+    facts: &SessionFacts,
+    sql: &str,
+    bound: &[Option<BoundTime>],
+) -> Arc<Decided> {
     let context = Context {
         catalog: &snapshot.catalog,
         rollups: &snapshot.rollups,
         search_path: &facts.search_path,
         time_zone: &facts.time_zone,
+        bound,
     };
     let mut decision = decide(sql, context);
     let absent = snapshot.absent.iter();
@@ -212,14 +245,32 @@ fn first_decision(snapshot: &Snapshot, facts: &SessionFacts, sql: &str) -> Arc<D
     Arc::new(Decided::new(sql, decision))
 }
 
-fn key(snapshot: &Snapshot, facts: &SessionFacts, sql: &str, binding: Option<&Binding>) -> Key {
+/// Whether the times that are bound may make a rollup match that does not match whatever is bound.
+fn depends_on_values(decided: &Decided) -> bool {
+    let decision = &decided.decision;
+    decision.matches.is_empty() && decision.is_plain_select && !decision.reads.is_empty()
+}
+
+fn key(
+    snapshot: &Snapshot,
+    facts: &SessionFacts,
+    sql: &str,
+    binding: Option<&Binding>,
+    bound: &[Option<BoundTime>],
+) -> Key {
     let path = facts.search_path.join("\0");
+    let times = bound.iter().map(|time| match time {
+        Some(BoundTime { oid, text }) => format!("{oid} {text}\0"),
+        None => "\0".to_owned(),
+    });
+    let times: String = times.collect();
     Key::of(&[
         &snapshot.version.to_be_bytes(),
         sql.as_bytes(),
         path.as_bytes(),
         facts.time_zone.as_bytes(),
         &protocol(binding),
+        times.as_bytes(),
     ])
 }
 

@@ -7,10 +7,12 @@
 //! 3. `gate` refuses sessions and transactions in which no rollup may answer.
 //! 4. `decisions` has the rewriter decide, once for each text and search path.
 //! 5. `gate` again: the first match that this role may read, and that `freshness` shows to be fresh enough.
-//! 6. `parity` has PostgreSQL describe both statements, once for each decision.
+//! 6. `parity` has PostgreSQL describe both statements, once for each shape, and say which costs less.
 //! 7. The cache is looked up (`kept`); else the rewritten statement goes out with a place for its answer.
 //! 8. Where no rollup answers, an answer that PostgreSQL gave to the client's own statement may be kept.
 
+mod beside;
+mod bound;
 mod candidate;
 mod decisions;
 mod explain;
@@ -22,6 +24,7 @@ mod local;
 mod parity;
 mod passed;
 mod prospect;
+mod shape;
 mod show;
 
 use std::sync::Arc;
@@ -41,6 +44,7 @@ pub use passed::{Passed, Passing};
 use crate::config::{CacheConfig, FreshnessConfig};
 use crate::telemetry;
 use crate::warehouse::{Snapshot, Warehouse};
+use beside::Beside;
 use candidate::Look;
 use decisions::{Decided, Decisions};
 use freshness::{Prover, Shown};
@@ -58,6 +62,7 @@ pub struct Router {
     kept: KeptAnswers,
     /// Texts that no rollup answers and that were sent before; `None` where only rollups' tables are followed.
     sights: Option<Sights>,
+    beside: Arc<Beside>,
     freshness: FreshnessConfig,
 }
 
@@ -114,6 +119,7 @@ impl Router {
                 usize::try_from(cache.max_answer.bytes()).unwrap_or(usize::MAX),
             ),
             sights: (cache.followed_tables > 0 && cache.memory.bytes() > 0).then(Sights::new),
+            beside: Arc::default(),
             warehouse,
             freshness,
         }
@@ -292,12 +298,17 @@ impl Router {
         let reads = &decided.decision.reads;
         for (position, found) in decided.decision.matches.iter().enumerate() {
             let shown = match gate::rollups(facts, snapshot, found) {
+                Ok(()) if !self.beside.is_worth_trying(&found.base_reads) => {
+                    let detail =
+                        "rows that are read beside the rollup changed under the last statements";
+                    Err(Reason::new(Code::FreshnessUnproven, detail))
+                }
                 Ok(()) => prover.of_rollups(found).await,
                 Err(reason) => Err(reason),
             };
             let described = match shown {
                 Ok(shown) => self
-                    .describe(decided, position, found, facts, binding)
+                    .describe(snapshot, decided, position, found, facts, binding)
                     .await
                     .map(|(origins, key)| (shown, origins, key)),
                 Err(reason) => Err(reason),
@@ -325,6 +336,7 @@ impl Router {
 
     async fn describe(
         &self,
+        snapshot: &Snapshot,
         decided: &Decided,
         position: usize,
         found: &Match,
@@ -333,7 +345,7 @@ impl Router {
     ) -> Result<(Arc<[ColumnOrigin]>, Option<Key>), Reason> {
         let origins = self
             .describer
-            .origins(decided, position, facts, binding)
+            .origins(snapshot, decided, position, facts, binding)
             .await?;
         let key = self.key(decided, found, &origins, facts, binding);
         Ok((origins, key))
@@ -423,6 +435,7 @@ impl Router {
             return None;
         }
         let (warehouse, tables) = (Arc::clone(&self.warehouse), found.base_reads.clone());
+        let beside = Arc::clone(&self.beside);
         let deadline = self.freshness.deadline;
         Some(Confirmation::new(async move {
             let Shown::Current(proven) = shown else {
@@ -432,10 +445,12 @@ impl Router {
             let rollups: Vec<&str> = rollups.iter().map(String::as_str).collect();
             let are_of_one_state =
                 !are_several || follower.prove_rollups(&rollups, deadline).await.is_ok();
-            are_of_one_state
+            let is_of_one_state = are_of_one_state
                 && (tables.is_empty()
                     || follower.prove(deadline).await.is_ok()
-                        && follower.unchanged_since(proven.positions, &tables).is_ok())
+                        && follower.unchanged_since(proven.positions, &tables).is_ok());
+            beside.tried(&tables, is_of_one_state);
+            is_of_one_state
         }))
     }
 

@@ -1,23 +1,34 @@
 //! What PostgreSQL has to say before a match is used: that both statements have the same columns (count,
-//! names, types and modifiers, and the same parameters), and that its clocks are as the proof needs them.
+//! names, types and modifiers, and the same parameters), that its clocks are as the proof needs them, and that the
+//! original is not clearly cheaper. What it says of two statements' columns holds for all of their `shape`s.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use moka::sync::Cache;
+use pgstar_cache::Key;
 use pgstar_postgres::connect::Connection;
-use pgstar_postgres::describe::{DescribeError, Description, describe, holds};
+use pgstar_postgres::describe::{DescribeError, Description, describe, holds, planned_cost};
 use pgstar_rewriter::{Code, Match, Premise, Reason, Wrapping};
 use tokio::sync::Semaphore;
 
-use super::decisions::{Decided, Parity, UNDEFINED_TABLE};
+use super::decisions::{Decided, Parity, UNDEFINED_TABLE, protocol};
+use super::shape::shape;
 use super::{Binding, ColumnOrigin, SessionFacts};
-use crate::warehouse::Warehouse;
+use crate::warehouse::{Snapshot, Warehouse};
 
 /// Connections that statements are described on; more questions than that wait.
 const CONNECTIONS_MAX: usize = 4;
 
 /// How many answers about clocks are remembered.
 const PREMISES_MAX: u64 = 10_000;
+/// Pairs of shapes whose columns are remembered.
+const SHAPES_MAX: u64 = 10_000;
+
+/// A rollup of fewer rows is read faster than the planner is asked.
+const COMPARED_ROWS_MIN: u64 = 10_000;
+
+/// What costs less than this, in the planner's units, is over in some milliseconds either way.
+const COMPARED_COST_MIN: f64 = 1_000.0;
 
 /// Asks PostgreSQL, on connections of pgstar's own.
 #[derive(Debug)]
@@ -27,6 +38,8 @@ pub(super) struct Describer {
     permits: Semaphore,
     /// By premise and time zone: what PostgreSQL said of it.
     clocks: Cache<(Premise, String), bool>,
+    /// Where the columns come from of statements that were found to have the same, by their shapes.
+    alike: Cache<Key, Arc<[ColumnOrigin]>>,
 }
 
 impl Describer {
@@ -36,13 +49,15 @@ impl Describer {
             idle: Mutex::default(),
             permits: Semaphore::new(CONNECTIONS_MAX),
             clocks: Cache::new(PREMISES_MAX),
+            alike: Cache::new(SHAPES_MAX),
         }
     }
 
-    /// The origins of the original's columns, if the match has the same columns. Asked once for each
-    /// decision; trouble with the connection is not remembered.
+    /// The origins of the original's columns, if the match has the same columns and is not clearly dearer. Asked
+    /// once for each decision; trouble with the connection is not remembered.
     pub(super) async fn origins(
         &self,
+        snapshot: &Snapshot,
         decided: &Decided,
         position: usize,
         facts: &SessionFacts,
@@ -54,7 +69,7 @@ impl Describer {
         ) else {
             return Err(Reason::new(Code::NotBuilt, ""));
         };
-        let ask = || self.ask(decided, found, facts, binding);
+        let ask = || self.judge(snapshot, decided, found, facts, binding);
         match cell.get_or_try_init(ask).await {
             Ok(parity) => parity.clone(),
             Err(DescribeTrouble::Replaced) => {
@@ -65,8 +80,9 @@ impl Describer {
         }
     }
 
-    async fn ask(
+    async fn judge(
         &self,
+        snapshot: &Snapshot,
         decided: &Decided,
         found: &Match,
         facts: &SessionFacts,
@@ -78,7 +94,63 @@ impl Describer {
                 return Ok(Err(Reason::new(Code::BucketUnaligned, detail)));
             }
         }
-        self.compare_all(decided, found, facts, binding).await
+        let key = alike_key(snapshot, decided, found, facts, binding);
+        let known = key.as_ref().and_then(|key| self.alike.get(key));
+        let parity = match known {
+            Some(origins) => Ok(origins),
+            None => self.compare_all(decided, found, facts, binding).await?,
+        };
+        if let (Some(key), Ok(origins)) = (key, &parity) {
+            self.alike.insert(key, Arc::clone(origins));
+        }
+        let is_cheaper = parity.is_ok()
+            && is_compared(snapshot, decided, found, binding)
+            && self.is_base_cheaper(decided, found, facts).await?;
+        match is_cheaper {
+            true => Ok(Err(Reason::new(Code::BaseCheaper, ""))),
+            false => Ok(parity),
+        }
+    }
+
+    /// Whether the planner expects the original to cost clearly less. Of rows read beside a rollup, less is clear:
+    /// they are read twice when they change meanwhile.
+    async fn is_base_cheaper(
+        &self,
+        decided: &Decided,
+        found: &Match,
+        facts: &SessionFacts,
+    ) -> Result<bool, DescribeTrouble> {
+        let Some(rewritten) = self.cost(&found.sql, facts).await? else {
+            return Ok(false);
+        };
+        if rewritten < COMPARED_COST_MIN {
+            return Ok(false);
+        }
+        let clearly = match found.base_reads.is_empty() {
+            true => 2.0,
+            false => 1.0,
+        };
+        let original = self.cost(&decided.sql, facts).await?;
+        Ok(original.is_some_and(|original| original * clearly < rewritten))
+    }
+
+    async fn cost(&self, sql: &str, facts: &SessionFacts) -> Result<Option<f64>, DescribeTrouble> {
+        let _permit = self
+            .permits
+            .acquire()
+            .await
+            .map_err(|_| DescribeTrouble::Closed)?;
+        let mut connection = self.connection().await?;
+        let cost = planned_cost(&mut connection, sql, &facts.search_path, &facts.time_zone).await;
+        match cost {
+            Ok(cost) => {
+                self.keep(connection);
+                Ok(cost)
+            }
+            // Of a table that pgstar itself may not read, for instance.
+            Err(DescribeError::Refused { .. } | DescribeError::TemporarySchema(_)) => Ok(None),
+            Err(error @ DescribeError::Unavailable(_)) => Err(DescribeTrouble::Describe(error)),
+        }
     }
 
     /// Whether the server's clocks are as the premise says.
@@ -184,6 +256,41 @@ impl Describer {
             error @ DescribeError::Unavailable(_) => Err(DescribeTrouble::Describe(error)),
         }
     }
+}
+
+/// What the columns of two statements depend on; `None` where a shape does not say.
+fn alike_key(
+    snapshot: &Snapshot,
+    decided: &Decided,
+    found: &Match,
+    facts: &SessionFacts,
+    binding: Option<&Binding>,
+) -> Option<Key> {
+    if decided.decision.wrapping.is_some() {
+        return None;
+    }
+    Some(Key::of(&[
+        &snapshot.version.to_be_bytes(),
+        shape(&decided.sql)?.as_bytes(),
+        shape(&found.sql)?.as_bytes(),
+        facts.search_path.join("\0").as_bytes(),
+        &protocol(binding),
+    ]))
+}
+
+/// Whether the planner is asked what both statements cost.
+fn is_compared(
+    snapshot: &Snapshot,
+    decided: &Decided,
+    found: &Match,
+    binding: Option<&Binding>,
+) -> bool {
+    let has_parameters = binding.is_some_and(|binding| binding.parameter_count > 0);
+    let rollups = found.rollups.iter();
+    let mut rows = rollups.filter_map(|rollup| Some(snapshot.rollups.get(*rollup)?.rows));
+    let is_large = rows.any(|rows| rows >= COMPARED_ROWS_MIN);
+    let is_question = is_large || !found.base_reads.is_empty();
+    is_question && !has_parameters && decided.decision.wrapping.is_none()
 }
 
 /// The question could not be put; it is put again for the next statement.

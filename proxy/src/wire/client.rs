@@ -113,6 +113,37 @@ pub fn read_bind(body: &[u8]) -> Result<Bind<'_>, Malformed> {
     })
 }
 
+/// A value of a Bind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BoundValue<'a> {
+    pub is_text: bool,
+    /// `None` for NULL.
+    pub bytes: Option<&'a [u8]>,
+}
+
+/// Reads the values in what follows the two names of a Bind.
+pub fn read_bound_values(tail: &[u8]) -> Result<Vec<BoundValue<'_>>, Malformed> {
+    let mut fields = Fields::of(tail);
+    let mut formats = vec![];
+    for _ in 0..fields.count()? {
+        formats.push(fields.int16()?);
+    }
+    let mut values = vec![];
+    for position in 0..fields.count()? {
+        // One format is that of all values, and none is text.
+        let format = match formats.as_slice() {
+            [] => 0,
+            [only] => *only,
+            several => several.get(position).copied().ok_or(Malformed::Short)?,
+        };
+        values.push(BoundValue {
+            is_text: format == 0,
+            bytes: fields.value()?,
+        });
+    }
+    Ok(values)
+}
+
 /// Reads format codes; whether all of them say text.
 fn read_formats(fields: &mut Fields<'_>) -> Result<bool, Malformed> {
     let mut all_text = true;

@@ -34,7 +34,9 @@ pub mod read {
     pub use super::authentication::read_authentication as authentication;
     pub use super::authentication::read_sasl_initial as sasl_initial;
     pub use super::authentication::read_sasl_response as sasl_response;
+    pub use super::client::BoundValue;
     pub use super::client::read_bind as bind;
+    pub use super::client::read_bound_values as bound_values;
     pub use super::client::read_close as close;
     pub use super::client::read_describe as describe;
     pub use super::client::read_execute as execute;

@@ -30,6 +30,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use pgstar_rewriter::catalog::Catalog;
+use pgstar_rewriter::expr::BoundTime;
 use pgstar_rewriter::{Context, Decision, Match, Rollup, RollupDefinition, decide};
 
 /// The schema that rollup tables are in.
@@ -226,6 +227,28 @@ impl Entry {
         )
     }
 
+    /// The times of `set $1 = timestamp '…'`, or of `set $1 = '…'` where PostgreSQL infers the type.
+    pub fn bound(&self) -> Vec<Option<BoundTime>> {
+        let mut bound = vec![];
+        for number in 1.. {
+            let parameter = format!("${number}");
+            let Some((_, value)) = self.settings.iter().find(|(name, _)| *name == parameter) else {
+                break;
+            };
+            let (ty, text) = value.split_once('\'').unwrap();
+            let oid = match ty.trim() {
+                "" => 0,
+                "date" => 1082,
+                "timestamp" => 1114,
+                "timestamptz" => 1184,
+                other => panic!("{other} is no type of a bound time"),
+            };
+            let text = text.trim_end_matches('\'').to_owned();
+            bound.push(Some(BoundTime { oid, text }));
+        }
+        bound
+    }
+
     pub fn decide(&self, catalog: &Catalog, rollups: &[Rollup]) -> Decision {
         decide(
             &self.sql,
@@ -234,6 +257,7 @@ impl Entry {
                 rollups,
                 search_path: &self.search_path(),
                 time_zone: &self.time_zone(),
+                bound: &self.bound(),
             },
         )
     }

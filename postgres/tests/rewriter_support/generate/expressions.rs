@@ -436,9 +436,12 @@ pub(super) fn predicate(column: &str, ty: Type, random: &mut Random) -> String {
                 "2024-03-10 12:00",
                 "2023-12-31 23:59:59",
             ]);
-            match random.below(6) {
+            match random.below(8) {
                 0 => format!("@ >= '{day}' AND @ < '2025-01-01'"),
                 1 => format!("@ BETWEEN '2024-01-01' AND '{day}'"),
+                // Ends inside buckets, with whole ones between them.
+                6 => format!("@ > '{day}' AND @ <= '2025-03-31 23:45:30.5'"),
+                7 => "@ >= DATE '2023-12-31' AND @ < TIMESTAMP '2024-12-30 09:42'".to_owned(),
                 2 => format!("@ >= TO_TIMESTAMP('{}', 'YYYY-MM-DD')", &day[..10]),
                 3 => format!("@ < DATE '{day}'"),
                 4 if random.chance(50) => superset_range(random),
@@ -457,10 +460,13 @@ pub(super) fn predicate(column: &str, ty: Type, random: &mut Random) -> String {
                 "2024-10-27 00:00",
                 "2025-01-01",
             ]);
-            match random.below(5) {
+            match random.below(7) {
                 0 => format!("@ >= TO_TIMESTAMP('{}', 'YYYY-MM-DD')", &moment[..10]),
                 4 => superset_range(random),
                 1 => format!("@ >= '2024-01-01' AND @ < '{moment}'"),
+                // Ends inside buckets, near changes of clocks.
+                5 => format!("@ > TIMESTAMP '2024-03-10 02:37' AND @ <= '{moment}'"),
+                6 => "@ >= '2023-12-31 23:59' AND @ < TIMESTAMP '2024-11-03 01:42'".to_owned(),
                 2 => format!("@ < DATE '{}'", &moment[..10]),
                 _ => format!("@ {comparison} '{moment}'"),
             }
