@@ -63,6 +63,7 @@ fn ranges(sql: &str, time_zone: &str) -> Vec<String> {
             rollups: &[],
             search_path: &search_path,
             time_zone,
+            bound: &[],
         },
     );
     assert!(!decision.reads.is_empty(), "{sql}: {:?}", decision.reasons);
