@@ -18,7 +18,7 @@ use maintain_support::{
 };
 use pgstar_postgres::connect::Connector;
 use pgstar_postgres::maintain::{
-    Failpoint, MaintainOptions, Maintainer, NotCurrent, Role, Standing, Weakness,
+    Failpoint, MaintainOptions, Maintainer, NotCurrent, Role, Standing, Unfoldable, Weakness,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -309,6 +309,48 @@ async fn whatever_is_done_to_the_tables_the_rollups_are_right_again() {
         rebuilds("names").contains_key("no-old-row"),
         "its key says nothing of the old name"
     );
+}
+
+/// Building it again would read a whole table, and help no more than the last time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollup_of_a_table_that_cannot_be_followed_is_not_built_again_before_it_can() {
+    let database = Database::with(COUNTED).await;
+    let config = database.config().await;
+    let client = connect(&config).await;
+    let keyless = "CREATE TABLE keyless (kind int NOT NULL); INSERT INTO keyless VALUES (1), (2)";
+    client.batch_execute(keyless).await.unwrap();
+    let both = [
+        COUNTS[0],
+        ("kinds", "SELECT kind, count(*) FROM keyless GROUP BY kind"),
+    ];
+    let rollups = Maintained::start(config.clone(), &both, MaintainOptions::default()).await;
+    let kinds = rollups.table("kinds").await;
+    for id in 0..20 {
+        let insert = format!("INSERT INTO t VALUES ({id}, 1, 1); INSERT INTO keyless VALUES (3)");
+        client.batch_execute(&insert).await.unwrap();
+        rollups.prove("counts").await;
+    }
+    let unfollowed = rollups.maintainer.prove(&[&kinds], DEADLINE).await;
+    assert!(
+        matches!(
+            unfollowed,
+            Err(NotCurrent::SteppedAside {
+                why: Unfoldable::NotFollowed { .. },
+                ..
+            })
+        ),
+        "{unfollowed:?}"
+    );
+    let figures = rollups.maintainer.figures();
+    let rebuilt = figures.rollups.get("kinds").map(|own| &own.rebuilds);
+    assert!(
+        rebuilt.is_none_or(|rebuilds| rebuilds.is_empty()),
+        "{rebuilt:?}"
+    );
+    let key = "ALTER TABLE keyless ADD COLUMN id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY";
+    client.batch_execute(key).await.unwrap();
+    rollups.check(&client).await;
+    assert_ne!(rollups.table("kinds").await, kinds);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -186,7 +186,11 @@ async fn until_asleep(port: u16) {
     }
 }
 
+/// Sessions are counted for the process: each test counts its own alone.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 async fn restart(auth: &str, shutdown: Shutdown) {
+    let _turn = TURN.lock().await;
     let (server, proxy) = start(auth).await;
     let port = proxy.address().port();
     until_served(port, &ANSWER).await;

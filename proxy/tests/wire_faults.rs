@@ -85,7 +85,7 @@ async fn everything(client: &mut Client) -> Vec<u8> {
     said
 }
 
-/// The answer to a probe, as far as a probe reads it: 32 columns.
+/// The answer to a probe, as far as a probe reads it: 33 columns.
 fn probe_row() -> Vec<u8> {
     let mut values = vec![
         "db",
@@ -94,6 +94,7 @@ fn probe_row() -> Vec<u8> {
         "[\"pg_catalog\"]",
         "f",
         "f",
+        "17.25",
         "read committed",
         "",
         "",
@@ -105,7 +106,7 @@ fn probe_row() -> Vec<u8> {
         "UTF8",
         "off",
     ];
-    values.resize(32, "x");
+    values.resize(33, "x");
     let mut body = (values.len() as u16).to_be_bytes().to_vec();
     for value in values {
         body.extend((value.len() as i32).to_be_bytes());

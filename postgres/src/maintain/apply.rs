@@ -447,6 +447,15 @@ impl Context<'_> {
                 aside.insert(recorded.table.clone(), Unfoldable::Reshaped);
                 continue;
             }
+            let refusals = self.shared.refusals();
+            if let Some(refusal) = refusals
+                .iter()
+                .find(|refusal| bases.contains(&refusal.relation))
+            {
+                let reason = refusal.reason.clone();
+                aside.insert(recorded.table.clone(), Unfoldable::NotFollowed { reason });
+                continue;
+            }
             let is_since = |base: &Oid| {
                 self.since
                     .get(base)

@@ -502,6 +502,7 @@ impl Maintenance {
                     .get(&state.name)
                     .is_some_and(|last| last.failures == 0 && last.replaced == *table);
                 match &state.standing {
+                    Standing::Aside(Unfoldable::NotFollowed { .. }) => None,
                     Standing::Aside(why) if !was_replaced => Some((table, &state.name, why)),
                     Standing::Aside(_) | Standing::InStep | Standing::Behind(_) => None,
                 }

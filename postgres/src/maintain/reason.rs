@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::stream::RefusalReason;
+
 /// Why a rollup was stepped aside.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unfoldable {
@@ -51,6 +53,12 @@ pub enum Unfoldable {
     /// The rollup is older than what the stream still has.
     #[error("changes since the rollup's snapshot are not in the change stream any more")]
     Gap,
+    /// One of its tables is not in the change stream, for this reason. Building it again would not help.
+    #[error("{reason}")]
+    NotFollowed {
+        /// Why.
+        reason: RefusalReason,
+    },
     /// PostgreSQL could not evaluate the changes.
     #[error("its changes could not be computed: {error}")]
     Failed {
@@ -80,6 +88,7 @@ impl Unfoldable {
             Unfoldable::NotKept { .. } => "not-kept",
             Unfoldable::Reshaped => "reshaped",
             Unfoldable::Gap => "gap",
+            Unfoldable::NotFollowed { .. } => "not-followed",
             Unfoldable::Failed { .. } => "failed",
             Unfoldable::Impossible => "impossible",
             Unfoldable::Unequal { .. } => "unequal",

@@ -242,7 +242,7 @@ impl Shared {
         server.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn refusals(&self) -> Vec<Refusal> {
+    pub(crate) fn refusals(&self) -> Vec<Refusal> {
         self.refusals
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -218,24 +218,23 @@ impl Maintained {
 
     /// Waits until every rollup is proven, over as many rebuilds as it takes.
     pub async fn prove_all(&self) {
-        let started = Instant::now();
         for plan in &self.plans {
-            loop {
-                let table = self.table(&plan.build.name).await;
-                match self
-                    .maintainer
-                    .prove(&[&table], Duration::from_secs(5))
-                    .await
-                {
-                    Ok(_) => break,
-                    Err(why) => assert!(
-                        started.elapsed() < DEADLINE * 3,
-                        "{}: {why}",
-                        plan.build.name
-                    ),
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+            self.prove(&plan.build.name).await;
+        }
+    }
+
+    /// The same of one rollup.
+    pub async fn prove(&self, rollup: &str) {
+        let started = Instant::now();
+        loop {
+            let table = self.table(rollup).await;
+            let tables = [table.as_str()];
+            let proof = self.maintainer.prove(&tables, Duration::from_secs(5));
+            match proof.await {
+                Ok(_) => return,
+                Err(why) => assert!(started.elapsed() < DEADLINE * 3, "{rollup}: {why}"),
             }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

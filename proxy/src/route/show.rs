@@ -1,6 +1,6 @@
 //! `SHOW pgstar.…`: what pgstar knows of itself, as result sets for people and scripts.
 
-use pgstar_postgres::maintain::Standing;
+use pgstar_postgres::maintain::{Standing, Unfoldable};
 use pgstar_postgres::rollups::BuiltRollup;
 
 use super::local::{rows_answer, text_answer};
@@ -119,6 +119,9 @@ impl Router {
             (_, Some(state)) => match &state.standing {
                 Standing::InStep => "in step".to_owned(),
                 Standing::Behind(_) => "catching up".to_owned(),
+                Standing::Aside(Unfoldable::NotFollowed { reason }) => {
+                    format!("not followed: {reason}")
+                }
                 Standing::Aside(why) => format!("to be built again: {why}"),
             },
         };
