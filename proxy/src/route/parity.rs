@@ -103,35 +103,39 @@ impl Describer {
         if let (Some(key), Ok(origins)) = (key, &parity) {
             self.alike.insert(key, Arc::clone(origins));
         }
-        let is_cheaper = parity.is_ok()
-            && is_compared(snapshot, decided, found, binding)
-            && self.is_base_cheaper(decided, found, facts).await?;
-        match is_cheaper {
-            true => Ok(Err(Reason::new(Code::BaseCheaper, ""))),
-            false => Ok(parity),
+        if parity.is_err() || !is_compared(snapshot, decided, found, binding) {
+            return Ok(parity);
         }
+        Ok(match self.cheaper_base(decided, found, facts).await? {
+            Some(reason) => Err(reason),
+            None => parity,
+        })
     }
 
-    /// Whether the planner expects the original to cost clearly less. Of rows read beside a rollup, less is clear:
+    /// The reason to run the original, if the planner expects it to cost clearly less. Of rows read beside a rollup, less is clear:
     /// they are read twice when they change meanwhile.
-    async fn is_base_cheaper(
+    async fn cheaper_base(
         &self,
         decided: &Decided,
         found: &Match,
         facts: &SessionFacts,
-    ) -> Result<bool, DescribeTrouble> {
-        let Some(rewritten) = self.cost(&found.sql, facts).await? else {
-            return Ok(false);
+    ) -> Result<Option<Reason>, DescribeTrouble> {
+        let rewritten = self.cost(&found.sql, facts).await?;
+        let Some(rewritten) = rewritten.filter(|cost| *cost >= COMPARED_COST_MIN) else {
+            return Ok(None);
         };
-        if rewritten < COMPARED_COST_MIN {
-            return Ok(false);
-        }
         let clearly = match found.base_reads.is_empty() {
             true => 2.0,
             false => 1.0,
         };
         let original = self.cost(&decided.sql, facts).await?;
-        Ok(original.is_some_and(|original| original * clearly < rewritten))
+        let cheaper = original.filter(|original| original * clearly < rewritten);
+        Ok(cheaper.map(|original| {
+            let detail = format!(
+                "the planner expects a cost of {original:.0} as it came, and of {rewritten:.0} over the rollup"
+            );
+            Reason::new(Code::BaseCheaper, detail)
+        }))
     }
 
     async fn cost(&self, sql: &str, facts: &SessionFacts) -> Result<Option<f64>, DescribeTrouble> {
