@@ -9,7 +9,7 @@ use pgstar_cache::Key;
 use pgstar_postgres::connect::Connection;
 use pgstar_postgres::describe::{DescribeError, Description, describe, holds, planned_cost};
 use pgstar_rewriter::{Code, Match, Premise, Reason, Wrapping};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::decisions::{Decided, Parity, UNDEFINED_TABLE, protocol};
 use super::shape::shape;
@@ -139,12 +139,7 @@ impl Describer {
     }
 
     async fn cost(&self, sql: &str, facts: &SessionFacts) -> Result<Option<f64>, DescribeTrouble> {
-        let _permit = self
-            .permits
-            .acquire()
-            .await
-            .map_err(|_| DescribeTrouble::Closed)?;
-        let mut connection = self.connection().await?;
+        let (_permit, mut connection) = self.connection().await?;
         let cost = planned_cost(&mut connection, sql, &facts.search_path, &facts.time_zone).await;
         match cost {
             Ok(cost) => {
@@ -163,12 +158,7 @@ impl Describer {
         if let Some(known) = self.clocks.get(&key) {
             return Ok(known);
         }
-        let _permit = self
-            .permits
-            .acquire()
-            .await
-            .map_err(|_| DescribeTrouble::Closed)?;
-        let mut connection = self.connection().await?;
+        let (_permit, mut connection) = self.connection().await?;
         let answer = match holds(&mut connection, premise, time_zone).await {
             Ok(answer) => answer,
             Err(DescribeError::Refused { .. }) => false,
@@ -209,12 +199,7 @@ impl Describer {
         binding: Option<&Binding>,
     ) -> Result<Parity, DescribeTrouble> {
         let types: &[u32] = binding.map_or(&[], |binding| &binding.parameter_types);
-        let _permit = self
-            .permits
-            .acquire()
-            .await
-            .map_err(|_| DescribeTrouble::Closed)?;
-        let mut connection = self.connection().await?;
+        let (_permit, mut connection) = self.connection().await?;
         let original = match describe(&mut connection, original, &facts.search_path, types).await {
             Ok(description) => description,
             Err(error) => return self.refused(error, Code::StatementRefused),
@@ -238,16 +223,20 @@ impl Describer {
             .push(connection);
     }
 
-    async fn connection(&self) -> Result<Connection, DescribeTrouble> {
+    /// A connection to ask on, and the right to, for as long as the permit is held.
+    async fn connection(&self) -> Result<(SemaphorePermit<'_>, Connection), DescribeTrouble> {
+        let permit = self.permits.acquire().await;
+        let permit = permit.map_err(|_| DescribeTrouble::Closed)?;
         let idle = self
             .idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop();
-        match idle.filter(|connection| !connection.is_closed()) {
-            Some(connection) => Ok(connection),
-            None => Ok(self.warehouse.connector().connect().await?),
-        }
+        let connection = match idle.filter(|connection| !connection.is_closed()) {
+            Some(connection) => connection,
+            None => self.warehouse.connector().connect().await?,
+        };
+        Ok((permit, connection))
     }
 
     fn refused(&self, error: DescribeError, code: Code) -> Result<Parity, DescribeTrouble> {
