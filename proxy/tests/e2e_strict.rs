@@ -318,6 +318,25 @@ async fn a_session_that_accepts_anything_still_reads_what_it_wrote() {
     }
 }
 
+/// That all changes are known, which a kept answer needs, does not mean that a rollup has them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_answer_in_between_does_not_hide_what_the_session_wrote() {
+    let lab = lab("[freshness]\ndefault = \"any\"\n").await;
+    let mut session = lab.session().await;
+    until_rollup(&mut session, COUNT, &["100"]).await;
+    let shops = "SELECT max(id) FROM shop";
+    assert_eq!(served(&mut session, shops).await.0, Served::Passthrough);
+    // Nothing is folded into the rollup meanwhile.
+    let mut holding = lab.database.direct().await;
+    let table = "SELECT table_name FROM pgstar.rollup_state";
+    let table = rows(&ok(&mut holding, table).await).remove(0);
+    let lock = format!("BEGIN; LOCK TABLE pgstar.{table} IN SHARE MODE");
+    ok(&mut holding, &lock).await;
+    ok(&mut session, INSERT).await;
+    assert_eq!(served(&mut session, shops).await.0, Served::Cache);
+    assert_eq!(rows(&ok(&mut session, COUNT).await), ["101"]);
+}
+
 /// What both sides say to the same statement must be the same, whoever answered.
 async fn same(lab: &Lab, through: &mut Client, sql: &str, after: &str) {
     let direct = rows(&ok(&mut lab.database.direct().await, sql).await);

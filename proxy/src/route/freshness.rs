@@ -63,18 +63,27 @@ impl<'a> Prover<'a> {
         match self.requested.freshness {
             Freshness::Strict => self.current(found).await,
             _ if !is_of_one_state => self.current(found).await,
-            _ if self.passed.is_unproven() => self.with_own_commits(found).await,
+            _ if !self.has_own_commits(found) => self.with_own_commits(found).await,
             Freshness::Within(bound) => self.within(found, bound),
             Freshness::Any => Ok(self.as_it_is(found)),
         }
     }
 
+    /// Whether what the session has done or seen is in the rollups, as far as is known without asking.
+    fn has_own_commits(&self, found: &Match) -> bool {
+        let Some(passed_at) = self.passed.passed_at() else {
+            return true;
+        };
+        // In this order: the staleness is that of a later instant.
+        let since = passed_at.elapsed();
+        self.staleness(found)
+            .is_some_and(|staleness| staleness < since)
+    }
+
     /// What the session has done or seen has to be in the answer, whatever else may be missing.
     async fn with_own_commits(&mut self, found: &Match) -> Result<Shown, Reason> {
         if self.warehouse.follower().state().is_ok() {
-            let shown = self.current(found).await?;
-            self.passed.prove();
-            return Ok(shown);
+            return self.current(found).await;
         }
         let Some(wrote_at) = self.passed.wrote_at() else {
             return self.without_stream(found);
@@ -163,16 +172,12 @@ impl<'a> Prover<'a> {
 
     /// What holds of an answer from the base tables that has not changed, as far as is known after this.
     pub(super) async fn of_kept(&mut self, reads: &[Read]) -> Result<Shown, Unknown> {
-        match self.requested.freshness {
-            Freshness::Strict => self.prove(reads).await.map(Shown::Current),
-            _ if self.passed.is_unproven() => {
-                let proven = self.prove(reads).await?;
-                self.passed.prove();
-                Ok(Shown::Current(proven))
-            }
-            Freshness::Any => Ok(Shown::AsBuilt),
-            Freshness::Within(_) => self.prove(reads).await.map(Shown::Current),
+        if self.requested.freshness == Freshness::Any && !self.passed.is_unproven() {
+            return Ok(Shown::AsBuilt);
         }
+        let proven = self.prove(reads).await?;
+        self.passed.prove();
+        Ok(Shown::Current(proven))
     }
 
     /// Every table that an answer from the match depends on.

@@ -62,9 +62,31 @@ impl Passing {
 #[derive(Debug, Default)]
 pub struct Passed {
     is_unproven: AtomicBool,
-    has_written: AtomicBool,
     has_ever_written: AtomicBool,
-    wrote_at: Mutex<Option<Instant>>,
+    passed: Dated,
+    written: Dated,
+}
+
+/// Something that is noted before it happens, and dated when that is over.
+#[derive(Debug, Default)]
+struct Dated {
+    is_new: AtomicBool,
+    at: Mutex<Option<Instant>>,
+}
+
+impl Dated {
+    fn note(&self) {
+        self.is_new.store(true, Ordering::Relaxed);
+    }
+
+    /// An instant after the last one, asked when none is under way.
+    fn at(&self) -> Option<Instant> {
+        let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_new.swap(false, Ordering::Relaxed) {
+            *at = Some(Instant::now());
+        }
+        *at
+    }
 }
 
 /// It is no fact of the session, so it makes none differ.
@@ -81,9 +103,10 @@ impl Passed {
     pub fn note(&self, passing: Passing) {
         if passing != Passing::Harmless {
             self.is_unproven.store(true, Ordering::Relaxed);
+            self.passed.note();
         }
         if passing == Passing::Writes {
-            self.has_written.store(true, Ordering::Relaxed);
+            self.written.note();
             self.has_ever_written.store(true, Ordering::Relaxed);
         }
     }
@@ -96,7 +119,7 @@ impl Passed {
         }
     }
 
-    /// Whether something has passed since it was last proven that an answer has all of it.
+    /// Whether something has passed since it was last proven that every change is known that it may have made or seen.
     pub(super) fn is_unproven(&self) -> bool {
         self.is_unproven.load(Ordering::Relaxed)
     }
@@ -105,13 +128,14 @@ impl Passed {
         self.is_unproven.store(false, Ordering::Relaxed);
     }
 
-    /// An instant after the last statement that may have written, asked when no statement is under way.
+    /// An instant after the last statement that counts, asked when no statement is under way.
+    pub(super) fn passed_at(&self) -> Option<Instant> {
+        self.passed.at()
+    }
+
+    /// The same of statements that may have written.
     pub(super) fn wrote_at(&self) -> Option<Instant> {
-        let mut wrote_at = self.wrote_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.has_written.swap(false, Ordering::Relaxed) {
-            *wrote_at = Some(Instant::now());
-        }
-        *wrote_at
+        self.written.at()
     }
 }
 
@@ -153,9 +177,13 @@ mod tests {
         let passed = Passed::default();
         assert!(!passed.is_unproven() && passed.wrote_at().is_none());
         passed.note(Passing::Harmless);
-        assert!(!passed.is_unproven());
+        assert!(!passed.is_unproven() && passed.passed_at().is_none());
+        passed.note(Passing::Reads);
+        let read_at = passed.passed_at().unwrap();
+        assert!(passed.wrote_at().is_none());
         let before = Instant::now();
         passed.note(Passing::Writes);
+        assert!(passed.passed_at().unwrap() >= read_at);
         assert!(passed.is_unproven() && passed.wrote_at().unwrap() >= before);
         passed.prove();
         assert!(!passed.is_unproven() && passed.wrote_at().is_some());
