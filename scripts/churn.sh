@@ -22,10 +22,7 @@ relay_pid=
 trap 'stop_relay; take_down' EXIT
 
 stop_relay() {
-    if [ -n "$relay_pid" ]; then
-        kill "$relay_pid" 2>/dev/null || true
-        wait "$relay_pid" 2>/dev/null || true
-    fi
+    end "$relay_pid"
     relay_pid=
 }
 
@@ -89,16 +86,7 @@ pool_mode = session
 default_pool_size = 100
 max_client_conn = 1000
 INI
-    if [ "$(id -u)" = 0 ]; then set -- -u "$ACCOUNT"; else set --; fi
-    PATH=$PATH:/usr/sbin pgbouncer "$@" "$work/pgbouncer.ini" >"$work/pgbouncer.log" 2>&1 &
-    pgbouncer_pid=$!
-    for _ in 1 2 3 4 5; do
-        sleep 1
-        kill -0 "$pgbouncer_pid" 2>/dev/null || return 1
-        if grep -q 'process up' "$work/pgbouncer.log"; then return; fi
-    done
-    stop_pgbouncer
-    return 1
+    run_pgbouncer grep -q 'process up' "$work/pgbouncer.log"
 }
 
 need_postgresql

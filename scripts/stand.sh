@@ -98,11 +98,16 @@ start_pgstar() {
 }
 
 stop_pgstar() {
-    if [ -n "$pgstar_pid" ]; then
-        kill "$pgstar_pid" 2>/dev/null || true
-        wait "$pgstar_pid" 2>/dev/null || true
-    fi
+    end "$pgstar_pid"
     pgstar_pid=
+}
+
+# Ends a child of this script, if the argument names one.
+end() {
+    if [ -n "$1" ]; then
+        kill "$1" 2>/dev/null || true
+        wait "$1" 2>/dev/null || true
+    fi
 }
 
 # Whether there is a pgbouncer, after trying to install one. Debian's package starts a service on port 6432, which
@@ -137,24 +142,29 @@ pool_mode = session
 default_pool_size = 1000
 max_client_conn = 1000
 INI
+    run_pgbouncer sql "$pgbouncer_port" postgres 'SELECT 1'
+}
+
+# Starts pgbouncer with $work/pgbouncer.ini, and waits until the command that is given succeeds.
+run_pgbouncer() {
     # It changes to the account by itself.
-    if [ "$(id -u)" = 0 ]; then set -- -u "$ACCOUNT"; else set --; fi
-    PATH=$PATH:/usr/sbin pgbouncer "$@" "$work/pgbouncer.ini" >"$work/pgbouncer.log" 2>&1 &
+    account=
+    if [ "$(id -u)" = 0 ]; then account="-u $ACCOUNT"; fi
+    # Two words, or none.
+    # shellcheck disable=SC2086
+    PATH=$PATH:/usr/sbin pgbouncer $account "$work/pgbouncer.ini" >"$work/pgbouncer.log" 2>&1 &
     pgbouncer_pid=$!
     for _ in 1 2 3 4 5; do
         sleep 1
         kill -0 "$pgbouncer_pid" 2>/dev/null || return 1
-        if sql "$pgbouncer_port" postgres 'SELECT 1' >/dev/null 2>&1; then return; fi
+        if "$@" >/dev/null 2>&1; then return; fi
     done
     stop_pgbouncer
     return 1
 }
 
 stop_pgbouncer() {
-    if [ -n "$pgbouncer_pid" ]; then
-        kill "$pgbouncer_pid" 2>/dev/null || true
-        wait "$pgbouncer_pid" 2>/dev/null || true
-    fi
+    end "$pgbouncer_pid"
     pgbouncer_pid=
 }
 
