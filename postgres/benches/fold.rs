@@ -3,6 +3,7 @@
 //! acknowledgement until a reader finds it in the rollup's table, what a strict read adds to a plain one, and
 //! how soon everything is proven again after a process or the server was killed.
 //!
+//! Arguments name the parts that are wanted, of ingest, backlog, lag, reads and recovery: all without one.
 //! `PGSTAR_BENCH_ROWS` (default 1,000,000) and `PGSTAR_BENCH_SECONDS` (default 10, for each rate) make it longer.
 
 #![allow(clippy::unwrap_used)] // A measurement that cannot go on should stop.
@@ -19,6 +20,9 @@ use pgstar_rewriter::RollupDefinition;
 use pgstar_rewriter::fold::FoldPlan;
 
 const DEADLINE: Duration = Duration::from_secs(120);
+
+/// How long a reader waits before it looks again.
+const POLL_INTERVAL: Duration = Duration::from_micros(200);
 
 const STAR: &str = "
   CREATE TABLE product (id int PRIMARY KEY, category text NOT NULL);
@@ -158,15 +162,34 @@ async fn main() {
     let client = connect(&server).await;
     client.batch_execute(STAR).await.unwrap();
     let rows = number("PGSTAR_BENCH_ROWS", 1_000_000);
-    ingest(&server, &client, rows).await;
-    backlog(&server, &client, rows).await;
-    let attached = Attached::to(&server).await;
-    for rate in [100, 1_000, 10_000] {
-        latency(&server, &attached, rate).await;
+    if is_wanted("ingest") {
+        ingest(&server, &client, rows).await;
     }
-    strict_reads(&server, &attached).await;
+    if is_wanted("backlog") {
+        backlog(&server, &client, rows).await;
+    }
+    let attached = Attached::to(&server).await;
+    if is_wanted("lag") {
+        for rate in [100, 1_000, 10_000] {
+            latency(&server, &attached, rate).await;
+        }
+    }
+    if is_wanted("reads") {
+        strict_reads(&server, &attached).await;
+    }
     drop(attached);
-    recovery(server, rows).await;
+    if is_wanted("recovery") {
+        recovery(server, rows).await;
+    }
+}
+
+/// Whether the command line names this part, or none.
+fn is_wanted(part: &str) -> bool {
+    let mut named = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"))
+        .peekable();
+    named.peek().is_none() || named.any(|name| name == part)
 }
 
 /// Rounds that take turns, so that what else the machine does hits both.
@@ -219,24 +242,20 @@ async fn backlog(server: &Server, client: &Connection, rows: u64) {
     }
 }
 
-/// Statements of up to 100 rows, at a rate.
+/// Statements of up to 100 rows at a rate, by a writer that does not wait for the rollups.
 async fn latency(server: &Server, attached: &Attached, rate: u64) {
-    let (writer, reader) = (connect(server).await, connect(server).await);
-    let rows = (rate / 100).clamp(1, 100);
-    let pause = Duration::from_micros(1_000_000 * rows / rate);
+    let reader = connect(server).await;
     let count = format!(
-        "SELECT sum(row_count)::bigint FROM pgstar.\"{}\"",
+        "SELECT coalesce(sum(row_count), 0)::bigint FROM pgstar.\"{}\"",
         attached.tables[1]
     );
     let count = reader.prepare(&count).await.unwrap();
-    let mut applied = vec![];
+    let (committed, mut commits) = tokio::sync::mpsc::unbounded_channel();
     let begun = Instant::now();
-    while begun.elapsed().as_secs() < number("PGSTAR_BENCH_SECONDS", 10) {
-        let first = ROWS.fetch_add(rows.cast_signed(), Ordering::Relaxed) + 1;
-        let sql = insert(first.cast_unsigned(), rows);
-        writer.batch_execute(&sql).await.unwrap();
-        let committed = Instant::now();
-        let expected = ROWS.load(Ordering::Relaxed);
+    let rows = (rate / 100).clamp(1, 100);
+    let writer = tokio::spawn(write_at(connect(server).await, rate, rows, committed));
+    let mut applied = vec![];
+    while let Some((expected, at)) = commits.recv().await {
         while reader
             .query_one(&count, &[])
             .await
@@ -244,17 +263,36 @@ async fn latency(server: &Server, attached: &Attached, rate: u64) {
             .get::<_, i64>(0)
             < expected
         {
-            tokio::time::sleep(Duration::from_micros(200)).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
-        applied.push(committed.elapsed());
-        tokio::time::sleep(pause.saturating_sub(committed.elapsed())).await;
+        applied.push(Instant::now() - at);
     }
+    writer.await.unwrap();
     let written = applied.len() as u64 * rows;
     println!(
         "lag at {rate} changed rows/s (reached {:.0}): commit to applied {}",
         written as f64 / begun.elapsed().as_secs_f64(),
         percentiles(applied)
     );
+}
+
+/// Says of each statement how many rows there are then, and when it was acknowledged.
+async fn write_at(
+    writer: Connection,
+    rate: u64,
+    rows: u64,
+    committed: tokio::sync::mpsc::UnboundedSender<(i64, Instant)>,
+) {
+    let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 * rows / rate));
+    let begun = Instant::now();
+    while begun.elapsed().as_secs() < number("PGSTAR_BENCH_SECONDS", 10) {
+        ticks.tick().await;
+        let first = ROWS.fetch_add(rows.cast_signed(), Ordering::Relaxed) + 1;
+        let sql = insert(first.cast_unsigned(), rows);
+        writer.batch_execute(&sql).await.unwrap();
+        let expected = first + rows.cast_signed() - 1;
+        committed.send((expected, Instant::now())).unwrap();
+    }
 }
 
 async fn strict_reads(server: &Server, attached: &Attached) {
