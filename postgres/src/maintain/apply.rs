@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use pgstar_rewriter::catalog::Oid;
 use tokio::time::timeout;
-use tokio_postgres::{Client, IsolationLevel};
+use tokio_postgres::IsolationLevel;
 use tracing::warn;
 
 use super::fold::{Fold, FoldError, Folded};
@@ -32,7 +32,7 @@ use super::waiting::Changes;
 use super::{Failpoint, MaintainOptions, MaintainPlan, Weakness};
 use crate::connect::{Connection, Error, Reported};
 use crate::replication::Lsn;
-use crate::rollups::shape::{self, Look};
+use crate::rollups::shape::{Look, Looking};
 use crate::stream::shared::Shared;
 use crate::stream::{Contents, Snapshot, StreamError};
 
@@ -59,7 +59,7 @@ pub(super) struct Advance {
 /// One session that applies.
 pub(super) struct Applier<'a> {
     pub(super) client: Connection,
-    pub(super) looking: &'a Client,
+    pub(super) looking: Looking<'a>,
     pub(super) shared: &'a Shared,
     pub(super) intake: &'a Intake,
     pub(super) plans: &'a [MaintainPlan],
@@ -108,7 +108,7 @@ impl Applier<'_> {
             let builder = self.client.build_transaction().isolation_level(isolation);
             let transaction = builder.start().await?;
             let context = Context {
-                looking: self.looking,
+                looking: &self.looking,
                 shared: self.shared,
                 intake: self.intake,
                 plans: self.plans,
@@ -192,7 +192,7 @@ fn failed(error: StreamError) -> Result<NotFolded, StreamError> {
 }
 
 struct Context<'a> {
-    looking: &'a Client,
+    looking: &'a Looking<'a>,
     shared: &'a Shared,
     intake: &'a Intake,
     plans: &'a [MaintainPlan],
@@ -216,7 +216,7 @@ impl Context<'_> {
         let Some(clock) = state.clock.clone() else {
             return Err(StreamError::OutOfOrder("its clock is gone"));
         };
-        let look = shape::look(self.looking, bases).await?;
+        let look = self.looking.look(bases).await?;
         let waits = self.options.weakness != Weakness::NoDecodeWait;
         if waits && !self.wait_until_decoded(look.end).await {
             return Ok(Outcome::Again("the stream lags behind"));
@@ -264,7 +264,7 @@ impl Context<'_> {
             staging.clear(&transaction),
             self.questions
                 .advance(&transaction, &clock, &to, self.next_floor),
-            shape::look(self.looking, bases),
+            self.looking.look(bases),
         );
         cleared?;
         if !moved? {

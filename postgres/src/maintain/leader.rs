@@ -20,8 +20,9 @@ use super::{Failpoint, MaintainOptions, MaintainPlan, Unfoldable, Weakness};
 use crate::connect::{Connection, Connector, Error};
 use crate::pgoutput::{Message, Xid32};
 use crate::replication::Lsn;
+use crate::rollups::RollupStore;
 use crate::rollups::lock::{LEADER_LOCK, LOCK_CLASS};
-use crate::rollups::{RollupStore, shape};
+use crate::rollups::shape::{self, Looking};
 use crate::stream::epoch::{GONE_AFTER, unique};
 use crate::stream::purpose::{Attached, Purpose, SlotChoice};
 use crate::stream::receiving::Within;
@@ -305,7 +306,7 @@ impl Maintenance {
         let keys = EnforcedKeys::read(&looking, &self.bases()).await?;
         let applier = Applier {
             client,
-            looking: &looking,
+            looking: Looking::prepare(&looking).await?,
             shared: attached.shared,
             intake: &self.intake,
             plans: &self.plans,

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use pgstar_rewriter::catalog::Oid;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Statement};
 
 use crate::connect::Error;
 use crate::replication::Lsn;
@@ -61,20 +61,38 @@ impl Look {
     }
 }
 
-/// Looks at these tables and everything below them.
+/// Who looks at shapes again and again, which planning the question anew each time would dominate.
+pub(crate) struct Looking<'a> {
+    pub(crate) client: &'a Client,
+    question: Statement,
+}
+
+impl<'a> Looking<'a> {
+    pub(crate) async fn prepare(client: &'a Client) -> Result<Self, Error> {
+        let question = client.prepare(QUESTION).await?;
+        Ok(Looking { client, question })
+    }
+
+    /// Looks at these tables and everything below them.
+    pub(crate) async fn look(&self, tables: &[Oid]) -> Result<Look, Error> {
+        let tables: Vec<u32> = tables.iter().map(|table| table.0).collect();
+        let row = self.client.query_one(&self.question, &[&tables]).await?;
+        let end: &str = row.try_get(0)?;
+        let roots: Option<Vec<u32>> = row.try_get(1)?;
+        let hashes: Option<Vec<i64>> = row.try_get(2)?;
+        let roots = roots.unwrap_or_default().into_iter().map(Oid);
+        Ok(Look {
+            // Not understood would mean never reached, which is the safe side.
+            end: end.parse().unwrap_or(Lsn(u64::MAX)),
+            shapes: roots.zip(hashes.unwrap_or_default()).collect(),
+            foreign_keys: row.try_get::<_, Option<i64>>(3)?.unwrap_or_default(),
+        })
+    }
+}
+
+/// Looks once.
 pub(crate) async fn look(client: &Client, tables: &[Oid]) -> Result<Look, Error> {
-    let tables: Vec<u32> = tables.iter().map(|table| table.0).collect();
-    let row = client.query_one(QUESTION, &[&tables]).await?;
-    let end: &str = row.try_get(0)?;
-    let roots: Option<Vec<u32>> = row.try_get(1)?;
-    let hashes: Option<Vec<i64>> = row.try_get(2)?;
-    let roots = roots.unwrap_or_default().into_iter().map(Oid);
-    Ok(Look {
-        // Not understood would mean never reached, which is the safe side.
-        end: end.parse().unwrap_or(Lsn(u64::MAX)),
-        shapes: roots.zip(hashes.unwrap_or_default()).collect(),
-        foreign_keys: row.try_get::<_, Option<i64>>(3)?.unwrap_or_default(),
-    })
+    Looking::prepare(client).await?.look(tables).await
 }
 
 /// The log's end, as text.
