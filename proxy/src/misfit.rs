@@ -16,7 +16,10 @@ pub fn problems(config: &Config, misfits: &[Misfit], snapshot: &Snapshot) -> Opt
                 .unwrap_or(0);
             config.problem(
                 misfit.rollup.position_of(offset),
-                complaint(misfit, name, snapshot),
+                match name.and_then(|name| rollup_named(config, misfit, name)) {
+                    Some(other) => of_rollup(misfit, other),
+                    None => complaint(misfit, name, snapshot),
+                },
             )
         })
         .collect();
@@ -48,6 +51,31 @@ fn complaint(misfit: &Misfit, name: Option<&str>, snapshot: &Snapshot) -> Compla
     Complaint {
         message,
         hint: Some(hint),
+    }
+}
+
+/// The rollup that a refused table's name means, as far as it can be said.
+fn rollup_named<'a>(config: &'a Config, misfit: &Misfit, name: &'a str) -> Option<&'a str> {
+    if !matches!(
+        misfit.reason.code,
+        Code::UnknownRelation | Code::RowSecurity
+    ) {
+        return None;
+    }
+    let in_schema = name.strip_prefix("pgstar.");
+    let table = in_schema.unwrap_or(name);
+    let declared = config.rollups.iter().map(|rollup| rollup.name.as_str());
+    let mut declared = declared.into_iter();
+    declared.find(|rollup| *rollup == table).or(in_schema)
+}
+
+/// Rollups' tables come and go.
+fn of_rollup(misfit: &Misfit, other: &str) -> Complaint {
+    let rollup = &misfit.rollup.name;
+    let hint = "Name the tables that it is built from: pgstar itself fills a rollup from a finer one where it can.";
+    Complaint {
+        message: format!("rollup \"{rollup}\" reads rollup \"{other}\""),
+        hint: Some(hint.to_owned()),
     }
 }
 

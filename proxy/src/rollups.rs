@@ -91,7 +91,7 @@ async fn rebuild(config: &Config, warehouse: &Warehouse, name: &str) -> Result<(
         .await
         .map_err(|error| Failure::while_doing(doing(), error))?;
     warehouse
-        .build_one(rollup, true, &print_progress)
+        .rebuild(rollup, &print_progress)
         .await
         .map_err(|error| Failure::while_doing(doing(), error))?;
     Ok(())
@@ -117,8 +117,11 @@ async fn drop_rollup(warehouse: &Warehouse, name: &str) -> Result<(), Failure> {
 fn print_progress(rollup: &str, progress: BuildProgress) {
     match progress {
         BuildProgress::Waiting { holder } => println!("{rollup}: waiting for {holder}"),
-        BuildProgress::Scanning { elapsed } => {
-            println!("{rollup}: reading the base tables, {} s", elapsed.as_secs())
+        BuildProgress::Scanning { elapsed, from } => {
+            let read = from.map_or("the base tables".to_owned(), |from| {
+                format!("rollup {from}")
+            });
+            println!("{rollup}: reading {read}, {} s", elapsed.as_secs());
         }
         BuildProgress::Analyzing => println!("{rollup}: gathering statistics"),
         BuildProgress::Indexing { column } => println!("{rollup}: indexing {column}"),

@@ -457,13 +457,12 @@ async fn watch_upstream(warehouse: Arc<Warehouse>, readiness: Readiness) {
 fn log_progress(rollup: &str, progress: BuildProgress) {
     match progress {
         BuildProgress::Waiting { holder } => info!(rollup, holder, "Waiting for another build."),
-        BuildProgress::Scanning { elapsed } if elapsed.is_zero() => info!(rollup, "Building."),
-        BuildProgress::Scanning { elapsed } if elapsed.as_secs().is_multiple_of(30) => {
-            info!(
-                rollup,
-                seconds = elapsed.as_secs(),
-                "Still reading the base tables."
-            );
+        BuildProgress::Scanning { elapsed, from } if elapsed.as_secs() == 0 => {
+            info!(rollup, from, "Building.");
+        }
+        BuildProgress::Scanning { elapsed, from } if elapsed.as_secs().is_multiple_of(30) => {
+            let seconds = elapsed.as_secs();
+            info!(rollup, from, seconds, "Still building.");
         }
         BuildProgress::Scanning { .. } => {}
         BuildProgress::Analyzing => info!(rollup, "Gathering statistics."),

@@ -11,7 +11,7 @@ use pgstar_postgres::catalog::{catalog_fingerprint, load_catalog};
 use pgstar_postgres::connect::{Connector, Error as ConnectError};
 use pgstar_postgres::maintain::MaintainPlan;
 use pgstar_postgres::rollups::{
-    self, BuildPlan, BuildProgress, BuiltRollup, Readers, RollupError, RollupStore,
+    self, BuildPlan, BuildProgress, BuiltRollup, Readers, RollupError, RollupStore, Sources,
 };
 use pgstar_rewriter::catalog::{Catalog, Oid, Relation, RelationKind};
 use pgstar_rewriter::fold::FoldPlan;
@@ -61,6 +61,15 @@ pub struct ReadyRollup {
     pub built: BuiltRollup,
     /// Who may read all of its base tables.
     pub readers: Readers,
+}
+
+/// What the build of a rollup is doing.
+#[derive(Debug, Clone, Default)]
+pub struct Building {
+    /// In a word.
+    pub step: &'static str,
+    /// The rollup that is read in the place of the base tables.
+    pub from: Option<String>,
 }
 
 /// A declared rollup that cannot answer.
@@ -133,7 +142,7 @@ pub struct Warehouse {
     refreshing: tokio::sync::Mutex<()>,
     /// Told when there may be something to build.
     changed: Notify,
-    building: Mutex<HashMap<String, &'static str>>,
+    building: Mutex<HashMap<String, Building>>,
     follower: Follower,
     guard: Guard,
     /// When this process began to build each table that it has built.
@@ -144,8 +153,8 @@ pub struct Warehouse {
 /// Why a rollup is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Occasion {
-    /// It is not there, or was built from another definition.
-    Missing,
+    /// It is not there, or was built from another definition. Rollups that were built since may be read for it.
+    Missing { since: SystemTime },
     /// Somebody asked for it.
     Asked,
     /// It is no newer than this.
@@ -288,12 +297,12 @@ impl Warehouse {
     }
 
     /// What a rollup that is not ready is doing, if anything.
-    pub fn building(&self, rollup: &str) -> Option<&'static str> {
+    pub fn building(&self, rollup: &str) -> Option<Building> {
         self.building
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get(rollup)
-            .copied()
+            .cloned()
     }
 
     /// Replaces the declarations, as a reload of the configuration does; the next refresh acts on it.
@@ -393,9 +402,13 @@ impl Warehouse {
             return Ok(0);
         }
         self.store.ensure_schema().await?;
+        let (missing, since) = self.missing(&declared).await?;
+        let plans: Vec<&BuildPlan> = missing.iter().map(|(_, plan)| plan).collect();
+        let order = self.store.finer_first(&plans).await?;
         let mut outcome = Ok(0);
-        for rollup in &declared {
-            let built = self.build_one(rollup, false, progress).await;
+        for rollup in order.iter().filter_map(|at| Some(missing.get(*at)?.0)) {
+            let occasion = Occasion::Missing { since };
+            let built = self.build(rollup, occasion, progress).await;
             outcome = match (outcome, built) {
                 (Ok(count), Ok(was_built)) => Ok(count + usize::from(was_built)),
                 (Ok(_), Err(error)) | (Err(error), _) => Err(error),
@@ -405,18 +418,57 @@ impl Warehouse {
     }
 
     /// Builds one declared rollup from the base tables as they are now. False when its definition does not fit.
-    pub async fn build_one(
+    pub async fn rebuild(
         &self,
         rollup: &RollupConfig,
-        again: bool,
         progress: &(dyn Fn(&str, BuildProgress) + Sync),
     ) -> Result<bool, WarehouseError> {
-        let occasion = if again {
-            Occasion::Asked
-        } else {
-            Occasion::Missing
+        self.build(rollup, Occasion::Asked, progress).await
+    }
+
+    /// The rollups whose definition fits and is not built, and the server's time.
+    async fn missing<'a>(
+        &self,
+        declared: &'a [RollupConfig],
+    ) -> Result<(Vec<(&'a RollupConfig, BuildPlan)>, SystemTime), WarehouseError> {
+        let client = self.connector.shared().await?;
+        let snapshot = self.snapshot();
+        let (_, search_path) = own_session(&client).await?;
+        let fitting = read_definitions(declared, &snapshot.catalog, &search_path).fitting;
+        let is_missing = |definition: &&RollupDefinition| !snapshot.has(definition);
+        let planned = fitting.iter().filter(is_missing).filter_map(|definition| {
+            let mut declared = declared.iter();
+            let rollup = declared.find(|rollup| rollup.name.as_str() == definition.name)?;
+            Some((rollup, plan(definition)))
+        });
+        let missing = planned.collect();
+        let now = client.query_one("SELECT now()", &[]).await;
+        let now = now.and_then(|row| row.try_get(0));
+        Ok((missing, now.map_err(ConnectError::from)?))
+    }
+
+    /// The rollups that may be read in the place of base tables: those that follow their tables, and those that were
+    /// built after this.
+    fn sources(&self, snapshot: &Snapshot, built_since: SystemTime) -> Sources {
+        let ready = snapshot.ready.iter();
+        let is_right = |ready: &&ReadyRollup| !self.follower.is_aside(&ready.built.table);
+        let ready: Vec<&ReadyRollup> = ready.filter(is_right).collect();
+        let names: Vec<&str> = ready
+            .iter()
+            .map(|ready| ready.built.name.as_str())
+            .collect();
+        let rollups = snapshot.rollups.iter();
+        let plans = rollups.map(|rollup| plan(&rollup.definition));
+        let since = |ready: &&ReadyRollup| {
+            let table = ready.built.table.clone();
+            let staleness = self.follower.staleness(&table)?;
+            Some((table, Instant::now().checked_sub(staleness)?))
         };
-        self.build(rollup, occasion, progress).await
+        Sources {
+            plans: plans.filter(|plan| names.contains(&&*plan.name)).collect(),
+            followed: ready.iter().filter_map(since).collect(),
+            built_since: Some(built_since),
+        }
     }
 
     async fn build(
@@ -435,10 +487,7 @@ impl Warehouse {
             return Ok(false);
         };
         let plan = plan(&definition);
-        let is_ready = snapshot.rollups.iter().any(|ready| {
-            ready.definition.fingerprint == plan.fingerprint && ready.definition.name == name
-        });
-        if is_ready && occasion == Occasion::Missing {
+        if snapshot.has(&definition) && matches!(occasion, Occasion::Missing { .. }) {
             return Ok(false);
         }
         let tell = |step: BuildProgress| {
@@ -449,7 +498,10 @@ impl Warehouse {
         let _settled = self.follower.settled(STREAM_WAIT).await;
         let began_at = Instant::now();
         let result = match occasion {
-            Occasion::Missing => self.store.ensure(&plan, &tell).await,
+            Occasion::Missing { since } => {
+                let sources = self.sources(&snapshot, since);
+                self.store.ensure_from(&plan, &sources, &tell).await
+            }
             Occasion::Asked => self.store.rebuild(&plan, &tell).await,
             Occasion::Older(than) => self.store.rebuild_since(&plan, than, &tell).await,
         };
@@ -476,17 +528,18 @@ impl Warehouse {
     }
 
     fn note_building(&self, name: &str, step: &BuildProgress) {
-        let doing = match step {
+        let mut building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        let building = building.entry(name.to_owned()).or_default();
+        building.step = match step {
             BuildProgress::Waiting { .. } => "waiting",
             BuildProgress::Scanning { .. }
             | BuildProgress::Analyzing
             | BuildProgress::Indexing { .. } => "building",
             BuildProgress::Done { .. } => "done",
         };
-        self.building
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name.to_owned(), doing);
+        if let BuildProgress::Scanning { from, .. } = step {
+            building.from.clone_from(from);
+        }
     }
 
     /// Keeps the snapshot current for as long as it is polled, and builds rollups whose definition is
@@ -597,6 +650,15 @@ impl Warehouse {
 }
 
 impl Snapshot {
+    fn has(&self, definition: &RollupDefinition) -> bool {
+        self.rollups.iter().any(|ready| {
+            let RollupDefinition {
+                name, fingerprint, ..
+            } = &ready.definition;
+            (name, fingerprint) == (&definition.name, &definition.fingerprint)
+        })
+    }
+
     fn add(
         &mut self,
         definition: RollupDefinition,

@@ -105,8 +105,9 @@ async fn a_rollup_that_does_not_fit_is_told_with_its_place_and_a_hint() {
     );
     let unknown_table = rollup_toml("b", "SELECT count(*)\nFROM sael");
     let no_rollup = rollup_toml("c", "SELECT kind FROM sale ORDER BY 1 LIMIT 3");
+    let of_rollup = rollup_toml("d", "SELECT count(*)\nFROM pgstar.other");
     let text = database.toml(
-        &format!("{OFF}{unknown_column}{unknown_table}{no_rollup}"),
+        &format!("{OFF}{unknown_column}{unknown_table}{no_rollup}{of_rollup}"),
         &[],
     );
     let file = ConfigFile::with(&text);
@@ -131,6 +132,9 @@ async fn a_rollup_that_does_not_fit_is_told_with_its_place_and_a_hint() {
         "unknown table \"sael\"",
         "Did you mean \"sale\"?",
         "rollup \"c\"",
+        &place("pgstar.other"),
+        "rollup \"d\" reads rollup \"other\"",
+        "Name the tables that it is built from",
     ];
     let checked = run_pgstar(&["check", "--config", &file.text()]).await;
     says(&checked, 1, &told);

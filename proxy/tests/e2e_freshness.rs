@@ -98,7 +98,7 @@ async fn a_rebuilt_rollup_answers_with_what_it_has_now() {
     let config = lab.database.config(ANY, &ROLLUPS);
     lab.proxy
         .warehouse()
-        .build_one(&config.rollups[0], true, &|_, _| ())
+        .rebuild(&config.rollups[0], &|_, _| ())
         .await
         .unwrap();
     let (by, frames) = served(&mut session, QUERY).await;

@@ -5,12 +5,15 @@
 
 mod e2e_support;
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use e2e_support::{
     Client, Database, Lab, Served, explain, ok, rows, served, table, until_decision,
 };
+use pgstar::serve::Proxy;
 use pgstar_postgres::maintain::Audit;
+use pgstar_postgres::rollups::BuildProgress;
 
 const SCHEMA: &str = "
     CREATE TABLE sale (id int PRIMARY KEY, town text NOT NULL, amount int NOT NULL);
@@ -182,4 +185,46 @@ async fn when_the_leader_ends_another_goes_on_and_its_answers_stay_right() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     until_served(&other, &mut session).await;
+}
+
+/// The coarser one is declared first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coarser_rollup_is_filled_from_a_finer_one() {
+    let database =
+        Database::with(&format!("{SCHEMA} ALTER TABLE sale REPLICA IDENTITY FULL")).await;
+    let rollups = [
+        ("all", "SELECT count(*), sum(amount), avg(amount) FROM sale"),
+        ROLLUPS[0],
+    ];
+    let proxy = Proxy::start(&database.config("", &rollups)).await;
+    let proxy = proxy.unwrap_or_else(|failure| panic!("{}", failure.report()));
+    let read = Mutex::new(vec![]);
+    let note = |rollup: &str, step: BuildProgress| {
+        if let BuildProgress::Scanning { from, .. } = step {
+            read.lock().unwrap().push((rollup.to_owned(), from));
+        }
+    };
+    assert_eq!(proxy.warehouse().build_missing(&note).await.unwrap(), 2);
+    let mut read = read.into_inner().unwrap();
+    read.dedup();
+    let both = [
+        ("by_town".to_owned(), None),
+        ("all".to_owned(), Some("by_town".to_owned())),
+    ];
+    assert_eq!(read, both);
+    proxy.keep_rollups();
+    let lab = Lab { database, proxy };
+    let mut session = lab.session().await;
+    until_served(&lab, &mut session).await;
+    // Both follow, from the snapshot of the first.
+    for change in [
+        "INSERT INTO sale VALUES (1001, 'town 2', 7)",
+        "DELETE FROM sale WHERE id < 10",
+        "UPDATE sale SET amount = amount + 1 WHERE id % 7 = 0",
+    ] {
+        lab.database.run(change).await;
+        until_served(&lab, &mut session).await;
+        let answered = explain(&mut session, QUERY).await;
+        assert_eq!(answered["rollup"], "all", "{answered:#}");
+    }
 }

@@ -38,7 +38,8 @@ pub async fn load_catalog(client: &Client) -> Result<Catalog, Error> {
     Ok(catalog)
 }
 
-async fn load_in_transaction(client: &Client) -> Result<Catalog, Error> {
+/// The catalog as the transaction's snapshot has it, under `search_path = pg_catalog`.
+pub(crate) async fn load_in_transaction(client: &Client) -> Result<Catalog, Error> {
     let version = server_version(client).await?;
     let user_names = user_names::load(client).await?;
     let mut relations = by_oid(relations::load(client, version).await?);

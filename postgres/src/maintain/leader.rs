@@ -15,14 +15,14 @@ use super::intake::{Intake, wanted};
 use super::keys::EnforcedKeys;
 use super::staging::Staging;
 use super::state::{self, Lineage, Questions};
-use super::status::{Role, Standing, States, TableState};
+use super::status::{Known, Role, Standing, States, TableState};
 use super::{Failpoint, MaintainOptions, MaintainPlan, Unfoldable, Weakness};
 use crate::connect::{Connection, Connector, Error};
 use crate::pgoutput::{Message, Xid32};
 use crate::replication::Lsn;
-use crate::rollups::RollupStore;
 use crate::rollups::lock::{LEADER_LOCK, LOCK_CLASS};
 use crate::rollups::shape::{self, Looking};
+use crate::rollups::{BuildPlan, RollupStore, Sources};
 use crate::stream::epoch::{GONE_AFTER, unique};
 use crate::stream::purpose::{Attached, Purpose, SlotChoice};
 use crate::stream::receiving::Within;
@@ -322,7 +322,7 @@ impl Maintenance {
         };
         tokio::select! {
             outcome = self.apply(applier, &looking, attached) => outcome,
-            never = self.rebuild() => match never {},
+            never = self.rebuild(attached.shared) => match never {},
         }
     }
 
@@ -492,13 +492,13 @@ impl Maintenance {
         }
     }
 
-    /// Builds again what was stepped aside.
-    async fn rebuild(&self) -> Infallible {
+    /// Builds again what was stepped aside, finer rollups before those that may be filled from them.
+    async fn rebuild(&self, shared: &Shared) -> Infallible {
         let mut states = self.states.watch();
         let mut last: HashMap<String, LastBuild> = HashMap::new();
         loop {
             let known = Arc::clone(&states.borrow_and_update());
-            let aside = known.tables.iter().find_map(|(table, state)| {
+            let aside = known.tables.iter().filter_map(|(table, state)| {
                 let was_replaced = last
                     .get(&state.name)
                     .is_some_and(|last| last.failures == 0 && last.replaced == *table);
@@ -508,7 +508,10 @@ impl Maintenance {
                     Standing::Aside(_) | Standing::InStep | Standing::Behind(_) => None,
                 }
             });
-            let Some((table, name, why)) = aside else {
+            let aside: Vec<(&String, &String, &Unfoldable)> = aside.collect();
+            let names: Vec<&str> = aside.iter().map(|(_, name, _)| name.as_str()).collect();
+            let first = self.first_to_build(&names).await;
+            let Some((table, name, why)) = aside.get(first).copied() else {
                 // The sender lives as long as this.
                 let _ = states.changed().await;
                 continue;
@@ -517,17 +520,39 @@ impl Maintenance {
                 sleep(last.pause()).await;
             }
             let begun = Instant::now();
-            let is_built = self.build_again(name, why).await;
+            let built = last.iter().filter(|(_, last)| last.failures == 0);
+            let built: HashMap<String, Instant> = built
+                .filter_map(|(_, last)| Some((last.table.clone()?, last.began)))
+                .collect();
+            let sources = match why {
+                // Whatever went wrong may have come from another rollup.
+                Unfoldable::Failed { .. } | Unfoldable::Impossible | Unfoldable::Unequal { .. } => {
+                    Sources::none()
+                }
+                Unfoldable::Truncated { .. }
+                | Unfoldable::ColumnChanged { .. }
+                | Unfoldable::NoOldRow { .. }
+                | Unfoldable::TooMuch { .. }
+                | Unfoldable::TooMany { .. }
+                | Unfoldable::NotKept { .. }
+                | Unfoldable::NotFollowed { .. }
+                | Unfoldable::Reshaped
+                | Unfoldable::Gap => self.sources(&known, shared, &built),
+            };
+            let table_built = self.build_again(name, why, &sources).await;
+            let is_built = table_built.is_some();
             let failures = match last.get(name) {
                 _ if is_built => 0,
                 Some(last) => last.failures + 1,
                 None => 1,
             };
             let this = LastBuild {
+                began: begun,
                 ended: Instant::now(),
                 took: begun.elapsed(),
                 failures,
                 replaced: table.clone(),
+                table: table_built,
             };
             last.insert(name.clone(), this);
             // The next batch finds the new table.
@@ -535,18 +560,53 @@ impl Maintenance {
         }
     }
 
-    /// Whether it was built.
-    async fn build_again(&self, name: &str, why: &Unfoldable) -> bool {
-        let Some(plan) = self.plans.iter().find(|plan| plan.build.name == name) else {
-            return false;
+    /// Which of these rollups to build first.
+    async fn first_to_build(&self, names: &[&str]) -> usize {
+        let plans = names.iter().filter_map(|name| self.plan(name));
+        let plans: Vec<&BuildPlan> = plans.map(|plan| &plan.build).collect();
+        let order = self.store.finer_first(&plans).await;
+        // Any order will do where that cannot be asked.
+        let first = order.ok().and_then(|order| order.first().copied());
+        first.unwrap_or(0)
+    }
+
+    /// The rollups that are as they should be: those in step, and those `built` before in the place of others.
+    fn sources(&self, known: &Known, shared: &Shared, built: &HashMap<String, Instant>) -> Sources {
+        let since = |state: &TableState| {
+            let contents = known.contents(state)?;
+            let staleness = shared.staleness_of(contents, &state.bases)?;
+            Instant::now().checked_sub(staleness)
         };
+        let is_aside = |table: &String| {
+            let state = known.tables.get(table);
+            state.is_some_and(|state| matches!(state.standing, Standing::Aside(_)))
+        };
+        let built = built.iter().filter(|(table, _)| !is_aside(table));
+        let built = built.map(|(table, began)| (table.clone(), *began));
+        let tables = known.tables.iter();
+        let followed = tables.filter_map(|(table, state)| Some((table.clone(), since(state)?)));
+        Sources {
+            plans: self.plans.iter().map(|plan| plan.build.clone()).collect(),
+            followed: built.chain(followed).collect(),
+            built_since: None,
+        }
+    }
+
+    fn plan(&self, name: &str) -> Option<&MaintainPlan> {
+        self.plans.iter().find(|plan| plan.build.name == name)
+    }
+
+    /// The table, if it was built.
+    async fn build_again(&self, name: &str, why: &Unfoldable, sources: &Sources) -> Option<String> {
+        let plan = self.plan(name)?;
         info!(rollup = name, %why, "Building a rollup again.");
         self.states.rebuilt(name, why);
-        match self.store.rebuild(&plan.build, &|_| ()).await {
-            Ok(_) => true,
+        let built = self.store.rebuild_from(&plan.build, sources, &|_| ());
+        match built.await {
+            Ok(built) => Some(built.table),
             Err(error) => {
                 warn!(rollup = name, %error, "A rollup could not be built again; it will be tried later.");
-                false
+                None
             }
         }
     }
@@ -554,12 +614,15 @@ impl Maintenance {
 
 /// The last time that a rollup was built again.
 struct LastBuild {
+    began: Instant,
     ended: Instant,
     took: Duration,
     /// How often in a row it failed.
     failures: u32,
     /// The table that was stepped aside.
     replaced: String,
+    /// The table in its place, if it could be built.
+    table: Option<String>,
 }
 
 impl LastBuild {

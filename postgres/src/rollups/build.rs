@@ -7,8 +7,8 @@ use tokio::time::interval;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 use tracing::{debug, info, warn};
 
-use super::{BuildPlan, BuildProgress, BuiltRollup, OnProgress, RollupError, SCHEMA};
-use super::{grants, naming, shape, state, sweep};
+use super::{BuildPlan, BuildProgress, BuiltRollup, OnProgress, RollupError, SCHEMA, Sources};
+use super::{finer, grants, naming, shape, state, sweep};
 use crate::connect::{Error, Reported};
 use crate::identifier::{quote, quote_qualified};
 
@@ -20,28 +20,60 @@ const FILLFACTOR: u8 = 80;
 
 const TICK: Duration = Duration::from_secs(1);
 
-/// Builds the next generation and names it as the rollup's. The caller holds the rollup's lock.
+/// Builds the next generation and names it as the rollup's, from another rollup where that is possible. The caller
+/// holds the rollup's lock.
 pub(super) async fn build(
     client: &mut Client,
     plan: &BuildPlan,
+    sources: &Sources,
     progress: OnProgress<'_>,
 ) -> Result<BuiltRollup, RollupError> {
     notice_a_dead_client(client).await;
-    let built = build_in_transaction(client, plan, progress).await?;
+    let mut reads = Reads::Undecided;
+    let built = match build_in_transaction(client, plan, sources, &mut reads, progress).await {
+        // The other rollup's table may have made way for its next one.
+        Err(error) if reads != Reads::Base && !client.is_closed() => {
+            debug!(%error, rollup = plan.name, "Building from the base tables instead.");
+            let none = Sources::none();
+            build_in_transaction(client, plan, &none, &mut reads, progress).await?
+        }
+        built => built?,
+    };
     set_hint_bits(client, &built.table).await;
     info!(
         rollup = built.name,
         table = built.table,
         rows = built.rows,
         bytes = built.bytes,
+        from = reads.rollup(),
         "Built a rollup."
     );
     Ok(built)
 }
 
+/// What a table is filled from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Reads {
+    Undecided,
+    Base,
+    /// This rollup's table.
+    Rollup(String),
+}
+
+impl Reads {
+    fn rollup(&self) -> Option<&str> {
+        match self {
+            Reads::Rollup(rollup) => Some(rollup),
+            Reads::Undecided | Reads::Base => None,
+        }
+    }
+}
+
 async fn build_in_transaction(
     client: &mut Client,
     plan: &BuildPlan,
+    sources: &Sources,
+    reads: &mut Reads,
     progress: OnProgress<'_>,
 ) -> Result<BuiltRollup, RollupError> {
     let started = Instant::now();
@@ -60,15 +92,28 @@ async fn build_in_transaction(
     let instant = transaction
         .query_one("SELECT now(), pg_current_snapshot()::text", &[])
         .await?;
-    let built_at: SystemTime = instant.try_get(0)?;
-    let contents = state::Progress {
+    let now: SystemTime = instant.try_get(0)?;
+    let base = state::Progress {
         shape,
         validated,
         snapshot: instant.try_get(1)?,
     };
+    let filling = finer::filling(&transaction, plan, sources, now).await?;
+    let (select, contents, built_at);
+    (*reads, select, contents, built_at) = match filling {
+        Some(filling) => {
+            let reads = Reads::Rollup(filling.rollup);
+            (reads, filling.select, filling.contents, filling.built_at)
+        }
+        None => (Reads::Base, plan.select.clone(), base, now),
+    };
     let generation = state::next_generation(&transaction).await?;
     let table = naming::table_name(&plan.name, generation);
-    let rows = materialize(&transaction, plan, &table, progress).await?;
+    let scanning = |elapsed| {
+        let from = reads.rollup().map(str::to_owned);
+        progress(BuildProgress::Scanning { elapsed, from });
+    };
+    let rows = materialize(&transaction, plan, &table, &select, &scanning).await?;
     finish_table(&mut transaction, plan, &table, rows, progress).await?;
     let built = BuiltRollup {
         name: plan.name.clone(),
@@ -86,17 +131,17 @@ async fn build_in_transaction(
     Ok(built)
 }
 
-/// Runs the plan's SELECT. CREATE TABLE AS and not INSERT, which PostgreSQL never runs in parallel.
+/// Runs the SELECT. CREATE TABLE AS and not INSERT, which PostgreSQL never runs in parallel.
 async fn materialize(
     transaction: &Transaction<'_>,
     plan: &BuildPlan,
     table: &str,
-    progress: OnProgress<'_>,
+    select: &str,
+    scanning: &(dyn Fn(Duration) + Sync),
 ) -> Result<u64, RollupError> {
     let sql = format!(
-        "CREATE TABLE {} WITH (fillfactor = {FILLFACTOR}) AS\n{}",
-        quote_qualified(SCHEMA, table),
-        plan.select
+        "CREATE TABLE {} WITH (fillfactor = {FILLFACTOR}) AS\n{select}",
+        quote_qualified(SCHEMA, table)
     );
     let started = Instant::now();
     let mut ticks = interval(TICK);
@@ -107,7 +152,7 @@ async fn materialize(
                 rollup: plan.name.clone(),
                 source: Error::Query(source),
             }),
-            _ = ticks.tick() => progress(BuildProgress::Scanning { elapsed: started.elapsed() }),
+            _ = ticks.tick() => scanning(started.elapsed()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Keeps rollup tables in schema `pgstar`: builds them, remembers them, grants and drops them.
 //!
-//! It knows nothing of SQL: a plan brings the finished SELECT. Whoever makes plans decides what a
-//! rollup may serve.
+//! It knows nothing of SQL: a plan brings the finished SELECT, and where a finer rollup is to be read instead (`finer`) the
+//! rewriter does. Whoever makes plans decides what a rollup may serve.
 //!
 //! Life of a build, in `build`: wait for the rollup's lock (`lock`), then in one transaction create
 //! the next generation's table, analyse, index and grant it (`grants`) and name it in the state table
@@ -9,6 +9,7 @@
 //! behind. Afterwards the generation that the state table no longer names is dropped (`sweep`).
 
 mod build;
+mod finer;
 mod grants;
 pub(crate) mod lock;
 mod naming;
@@ -23,8 +24,10 @@ use std::time::{Duration, SystemTime};
 use pgstar_rewriter::catalog::Oid;
 use tokio_postgres::{Client, Config};
 
+pub use finer::Sources;
 pub use grants::Readers;
 
+use crate::catalog::load_catalog;
 use crate::connect::{Connection, Connector, Error};
 
 /// The schema that holds everything of pgstar's.
@@ -75,10 +78,12 @@ pub enum BuildProgress {
         /// Who, in words.
         holder: String,
     },
-    /// The base tables are being read. Told about once a second: PostgreSQL does not say how far it is.
+    /// The base tables or another rollup are being read. Told about once a second: PostgreSQL does not say how far it is.
     Scanning {
         /// Time since reading began.
         elapsed: Duration,
+        /// The rollup that is read in the place of the base tables.
+        from: Option<String>,
     },
     /// Statistics are being gathered.
     Analyzing,
@@ -179,6 +184,16 @@ impl RollupStore {
         plan: &BuildPlan,
         progress: OnProgress<'_>,
     ) -> Result<BuiltRollup, RollupError> {
+        self.ensure_from(plan, &Sources::none(), progress).await
+    }
+
+    /// The same, from one of these other rollups if that is proven to come to the same.
+    pub async fn ensure_from(
+        &self,
+        plan: &BuildPlan,
+        sources: &Sources,
+        progress: OnProgress<'_>,
+    ) -> Result<BuiltRollup, RollupError> {
         let mut connection = self.maintenance_connection().await?;
         if let Some(unchanged) = state::find_unchanged(&connection, plan).await? {
             return Ok(unchanged);
@@ -188,7 +203,7 @@ impl RollupStore {
         if let Some(unchanged) = state::find_unchanged(&connection, plan).await? {
             return Ok(unchanged);
         }
-        build_and_sweep(&mut connection, plan, progress).await
+        build_and_sweep(&mut connection, plan, sources, progress).await
     }
 
     /// Builds the rollup from the base tables as they are now, whatever is there already.
@@ -197,9 +212,29 @@ impl RollupStore {
         plan: &BuildPlan,
         progress: OnProgress<'_>,
     ) -> Result<BuiltRollup, RollupError> {
+        self.rebuild_from(plan, &Sources::none(), progress).await
+    }
+
+    /// The same, from one of these other rollups if that is proven to come to the same.
+    pub async fn rebuild_from(
+        &self,
+        plan: &BuildPlan,
+        sources: &Sources,
+        progress: OnProgress<'_>,
+    ) -> Result<BuiltRollup, RollupError> {
         let mut connection = self.maintenance_connection().await?;
         lock::acquire(&connection, &plan.name, progress).await?;
-        build_and_sweep(&mut connection, plan, progress).await
+        build_and_sweep(&mut connection, plan, sources, progress).await
+    }
+
+    /// The positions of these plans in the order in which to build them: what may be filled from another of them
+    /// comes after it.
+    pub async fn finer_first(&self, plans: &[&BuildPlan]) -> Result<Vec<usize>, RollupError> {
+        if plans.len() < 2 {
+            return Ok((0..plans.len()).collect());
+        }
+        let connection = self.maintenance_connection().await?;
+        Ok(finer::finer_first(plans, &load_catalog(&connection).await?))
     }
 
     /// The same, unless somebody has built it after this instant.
@@ -214,7 +249,9 @@ impl RollupStore {
         // Whoever held the lock may have built just this.
         match state::find_unchanged(&connection, plan).await? {
             Some(built) if built.built_at > since => Ok(built),
-            Some(_) | None => build_and_sweep(&mut connection, plan, progress).await,
+            Some(_) | None => {
+                build_and_sweep(&mut connection, plan, &Sources::none(), progress).await
+            }
         }
     }
 
@@ -273,9 +310,10 @@ pub async fn list(client: &Client) -> Result<Vec<BuiltRollup>, RollupError> {
 async fn build_and_sweep(
     connection: &mut Connection,
     plan: &BuildPlan,
+    sources: &Sources,
     progress: OnProgress<'_>,
 ) -> Result<BuiltRollup, RollupError> {
-    let built = build::build(connection, plan, progress).await?;
+    let built = build::build(connection, plan, sources, progress).await?;
     // The rollup is there whether or not the old one could be cleared away.
     if let Err(error) = sweep::sweep(connection).await {
         tracing::warn!(%error, rollup = plan.name, "Old rollup tables could not be dropped.");

@@ -61,6 +61,20 @@ impl Look {
     }
 }
 
+/// What `Look::of` says of these tables, out of what it said of them and others.
+pub(super) fn part(shape: &str, tables: &[Oid]) -> Option<String> {
+    let of_table = |table: &Oid| {
+        let mut shapes = shape.split(' ');
+        let begins = format!("{}:", table.0);
+        shapes.find(|shape| shape.starts_with(&begins))
+    };
+    let mut tables: Vec<Oid> = tables.to_vec();
+    tables.sort_unstable();
+    tables.dedup();
+    let shapes: Option<Vec<&str>> = tables.iter().map(of_table).collect();
+    Some(shapes?.join(" "))
+}
+
 /// Who looks at shapes again and again, which planning the question anew each time would dominate.
 pub(crate) struct Looking<'a> {
     pub(crate) client: &'a Client,

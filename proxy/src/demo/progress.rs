@@ -53,7 +53,10 @@ impl Steps {
         }
         self.bar.set_message(match step {
             BuildProgress::Waiting { holder } => format!("rollup {rollup}: waiting for {holder}"),
-            BuildProgress::Scanning { .. } | BuildProgress::Done { .. } => {
+            BuildProgress::Scanning {
+                from: Some(from), ..
+            } => format!("rollup {rollup}: reading rollup {from}"),
+            BuildProgress::Scanning { from: None, .. } | BuildProgress::Done { .. } => {
                 format!("rollup {rollup}: reading the base tables")
             }
             BuildProgress::Analyzing => format!("rollup {rollup}: gathering statistics"),

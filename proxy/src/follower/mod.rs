@@ -13,7 +13,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use pgstar_postgres::maintain::{
-    Audit, Figures, MaintainError, MaintainOptions, MaintainPlan, Maintainer, NotCurrent,
+    Audit, Figures, MaintainError, MaintainOptions, MaintainPlan, Maintainer, NotCurrent, Standing,
     TableState,
 };
 use pgstar_postgres::stream::{Changed, Lsn, Position, Refusal};
@@ -428,6 +428,13 @@ impl Follower {
     /// Whether this rollup's table was found not to be what it should be.
     pub fn is_condemned(&self, table: &str) -> bool {
         self.maintainer.is_condemned(table)
+    }
+
+    /// Whether this rollup's table has to be built again.
+    pub fn is_aside(&self, table: &str) -> bool {
+        let tables = self.maintainer.tables();
+        let state = tables.get(table);
+        state.is_some_and(|state| matches!(state.standing, Standing::Aside(_)))
     }
 
     /// The wanted tables that are not followed, and why.

@@ -96,12 +96,18 @@ impl Router {
                 .collect()
         });
         let absent = snapshot.absent.iter().map(|absent| {
-            let state = self.warehouse.building(&absent.name).unwrap_or("absent");
+            let building = self.warehouse.building(&absent.name);
+            let state = building.as_ref().map_or("absent", |building| building.step);
+            let from = building.and_then(|building| building.from);
+            let because = match from {
+                Some(from) => format!("{}; it is filled from rollup {from}", absent.because),
+                None => absent.because.clone(),
+            };
             let start = [Some(absent.name.clone()), Some(state.to_owned())];
             start
                 .into_iter()
                 .chain([None, None, None, None, None, None, None, None])
-                .chain([Some(absent.because.clone())])
+                .chain([Some(because)])
                 .collect()
         });
         ready.chain(absent).collect()
