@@ -19,20 +19,40 @@ struct Sketch([u64; Sketch::WORDS]);
 impl Sketch {
     const WORDS: usize = 8;
 
-    fn insert(&mut self, relation: Oid, attnum: AttNum) {
-        let key = u64::from(relation.0) << 16 | u64::from(attnum.0.cast_unsigned());
-        // Fibonacci hashing: the upper bits of a product with 2^64 over the golden ratio.
-        let hash = key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 55;
-        let (word, bit) = (hash as usize / 64 % Self::WORDS, hash % 64);
-        if let Some(word) = self.0.get_mut(word) {
-            *word |= 1 << bit;
+    fn insert(&mut self, member: Member) {
+        if let Some(word) = self.0.get_mut(member.word()) {
+            *word |= member.bit();
         }
     }
 
-    /// How many of the other's members are certainly not in this set.
-    fn lacks(&self, other: &Sketch) -> u32 {
-        let missing = |(mine, theirs): (&u64, &u64)| (theirs & !mine).count_ones();
-        self.0.iter().zip(&other.0).map(missing).sum()
+    /// How many of these are certainly not in this set.
+    fn lacks(&self, members: &[Member]) -> u32 {
+        let is_missing = |member: &Member| {
+            let word = self.0.get(member.word());
+            u32::from(word.is_some_and(|word| word & member.bit() == 0))
+        };
+        members.iter().map(is_missing).sum()
+    }
+}
+
+/// A column as a [`Sketch`] knows it: a few columns are one member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Member(u16);
+
+impl Member {
+    fn of(relation: Oid, attnum: AttNum) -> Self {
+        let key = u64::from(relation.0) << 16 | u64::from(attnum.0.cast_unsigned());
+        // Fibonacci hashing: the upper bits of a product with 2^64 over the golden ratio.
+        let hash = key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 55;
+        Member(hash as u16)
+    }
+
+    fn word(self) -> usize {
+        usize::from(self.0) / 64 % Sketch::WORDS
+    }
+
+    fn bit(self) -> u64 {
+        1 << (self.0 % 64)
     }
 }
 
@@ -142,9 +162,7 @@ impl Offer {
             let mut tables = demand.tables.iter();
             let is_mapped = self.needed.contains(relation)
                 && tables.any(|other| other.relation == *relation && other.is_alone);
-            let mut joined_by = Sketch::default();
-            joined_by.insert(*relation, *attnum);
-            is_mapped && self.keys.lacks(&joined_by) > 0
+            is_mapped && self.keys.lacks(&[Member::of(*relation, *attnum)]) > 0
         };
         match missing > 0 && table.joined_by.iter().any(is_out_of_reach) {
             true => missing,
@@ -158,7 +176,7 @@ const TABLE_WEIGHT: u32 = 100;
 
 fn insert(sketch: &mut Sketch, column: ColumnRef, tables: Tables<'_>) {
     if let Some(relation) = tables.relation(column.occurrence) {
-        sketch.insert(relation.oid, column.attnum);
+        sketch.insert(Member::of(relation.oid, column.attnum));
     }
 }
 
@@ -211,10 +229,10 @@ struct TableDemand {
     relation: Oid,
     /// The block reads the table once.
     is_alone: bool,
-    /// Columns outside aggregates.
-    dimensions: Sketch,
-    /// Columns inside aggregates.
-    measures: Sketch,
+    /// Columns outside aggregates, each once.
+    dimensions: Vec<Member>,
+    /// Columns inside aggregates, each once.
+    measures: Vec<Member>,
     /// Columns of other tables that columns of this one are equated with.
     joined_by: Vec<(Oid, AttNum)>,
 }
@@ -235,8 +253,8 @@ impl Demand {
                 None => demand.tables.push(TableDemand {
                     relation: relation.oid,
                     is_alone: true,
-                    dimensions: Sketch::default(),
-                    measures: Sketch::default(),
+                    dimensions: vec![],
+                    measures: vec![],
                     joined_by: vec![],
                 }),
             }
@@ -304,7 +322,7 @@ impl Demand {
         &mut self,
         column: ColumnRef,
         tables: Tables<'_>,
-        set: impl Fn(&mut TableDemand) -> &mut Sketch,
+        set: impl Fn(&mut TableDemand) -> &mut Vec<Member>,
     ) {
         let Some(relation) = tables.relation(column.occurrence) else {
             return;
@@ -314,7 +332,10 @@ impl Demand {
             .iter_mut()
             .find(|table| table.relation == relation.oid);
         if let Some(table) = table {
-            set(table).insert(relation.oid, column.attnum);
+            let (members, member) = (set(table), Member::of(relation.oid, column.attnum));
+            if !members.contains(&member) {
+                members.push(member);
+            }
         }
     }
 }

@@ -80,7 +80,7 @@ pub(crate) fn plan(query: &Query, context: Context<'_>) -> Result<Plan, Reason> 
 }
 
 /// Whether rollups may answer the block.
-fn is_site(block: &Block) -> bool {
+pub(crate) fn is_site(block: &Block) -> bool {
     let mut relations = block.occurrences.iter().filter_map(Occurrence::relation);
     block.is_aggregated && relations.next().is_some()
 }

@@ -2,6 +2,9 @@
 //!
 //! Every compound operand is put in parentheses, so no precedence is relied on.
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
 use crate::expr::{
     Aggregate, AggregateFunction, ColumnRef, Literal, OrderItem, Scalar, SubQuery, SubQueryKind,
     Truth, Window, WindowFunction,
@@ -38,14 +41,12 @@ pub(crate) type ColumnPrinter<'a> = &'a dyn Place;
 
 /// A name as SQL: bare when it cannot be misread, quoted otherwise.
 pub fn quote_identifier(name: &str) -> String {
-    let bare = name
-        .chars()
-        .next()
-        .is_some_and(|first| first.is_ascii_lowercase() || first == '_')
+    let is_letter = |byte: &u8| byte.is_ascii_lowercase() || *byte == b'_';
+    let bare = name.as_bytes().first().is_some_and(is_letter)
         && name
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-        && !is_keyword(name);
+            .bytes()
+            .all(|byte| is_letter(&byte) || byte.is_ascii_digit())
+        && !KEYWORDS.contains(name);
     if bare {
         name.to_owned()
     } else {
@@ -53,13 +54,13 @@ pub fn quote_identifier(name: &str) -> String {
     }
 }
 
-/// Any word of SQL is quoted: that is always right, and the list need not follow PostgreSQL's.
-fn is_keyword(name: &str) -> bool {
-    let upper = name.to_ascii_uppercase();
-    sqlparser::keywords::ALL_KEYWORDS
-        .binary_search(&upper.as_str())
-        .is_ok()
-}
+/// In lower case. Any word of SQL is quoted: that is always right, and the list need not follow PostgreSQL's.
+static KEYWORDS: LazyLock<HashSet<String>> = LazyLock::new(|| {
+    let keywords = sqlparser::keywords::ALL_KEYWORDS.iter();
+    keywords
+        .map(|keyword| keyword.to_ascii_lowercase())
+        .collect()
+});
 
 /// `schema.name`, quoted where needed.
 pub fn quote_qualified(schema: &str, name: &str) -> String {

@@ -445,7 +445,11 @@ fn build_select(block: &Block, columns: &[StoredColumn], tables: Tables<'_>) -> 
     }
 }
 
-fn print_from(tables: Tables<'_>, aliases: &[String], print: ColumnPrinter<'_>) -> String {
+pub(crate) fn print_from(
+    tables: Tables<'_>,
+    aliases: &[String],
+    print: ColumnPrinter<'_>,
+) -> String {
     let mention = |position: usize| {
         let relation = tables.relation(crate::expr::OccurrenceId(position));
         let name = relation
