@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use e2e_support::corpus::{self, decided, difference, from_environment, paragraphs};
-use e2e_support::{Client, Database, Frame, Lab, ok};
+use e2e_support::{Client, Database, Frame, Lab, explain, ok, rollup_toml};
 
 const SCHEMA: &str = include_str!("../../loadtest/superset/schema.sql");
 const DATA: &str = include_str!("../../loadtest/superset/data.sql");
@@ -237,5 +237,48 @@ async fn what_superset_sends_is_answered_as_postgresql_answers_it() {
             new.is_empty(),
             "no longer answered from a rollup in {zone}: {new:#?}"
         );
+    }
+}
+
+/// As an operator would who reads why a chart is slow: what EXPLAIN proposes is declared, and the chart is answered from it.
+#[tokio::test(flavor = "multi_thread")]
+async fn rollups_that_are_proposed_answer_what_they_are_proposed_for() {
+    let database = Database::with(SCHEMA).await;
+    database
+        .run(&format!("SET corpus.lines = 2000; {DATA}"))
+        .await;
+    let every: usize = from_environment("PGSTAR_SUPERSET_EVERY", "9")
+        .parse()
+        .unwrap();
+    let statements = statements().into_iter().filter(is_chart).step_by(every);
+    let without = Lab::start(&database, "", &[]).await;
+    let mut asking = without.session().await;
+    ok(&mut asking, "SET search_path = ssb").await;
+    let (mut proposed, mut none) = (vec![], vec![]);
+    for statement in statements {
+        let explained = explain(&mut asking, &statement.sql).await;
+        match explained["proposal"].as_str() {
+            Some(proposal) => proposed.push((statement, proposal.to_owned())),
+            None => none.push(format!("{}: {}", statement.name, explained["reasons"])),
+        }
+    }
+    println!("{} proposed; none for {none:#?}", proposed.len());
+    assert!(proposed.len() > 6 * none.len(), "{none:#?}");
+    drop(without);
+    let rollups = proposed.iter().enumerate();
+    let rollups = rollups.map(|(number, (_, sql))| rollup_toml(&format!("proposed_{number}"), sql));
+    let more = format!("[cache]\nmemory = \"0B\"\n{}", rollups.collect::<String>());
+    let lab = Lab::start(&database, &more, &[]).await;
+    let mut straight = lab.database.direct().await;
+    let mut through = lab.session().await;
+    for session in [&mut straight, &mut through] {
+        ok(session, "SET search_path = ssb").await;
+    }
+    for (Statement { name, sql, .. }, proposal) in &proposed {
+        let decided = decided(&mut through, sql).await;
+        assert!(decided.is_ok(), "{name}: {decided:?}\n{sql}\n{proposal}");
+        let (direct, answer) = (straight.query(sql).await, through.query(sql).await);
+        let difference = difference(&mut straight, sql, &direct, &answer).await;
+        assert_eq!(difference, None, "{name}: {sql}\n{proposal}");
     }
 }

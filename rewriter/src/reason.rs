@@ -178,7 +178,7 @@ impl Reason {
         self.rollup.as_ref()?;
         let detail = &self.detail;
         let hint = match self.code {
-            Code::TableMissing => format!("declare a rollup over {detail}"),
+            Code::TableMissing => format!("declare a rollup that reads {detail}, too"),
             Code::JoinNotRemovable => format!(
                 "reference {detail} by a validated foreign key of NOT NULL columns, or leave it out of the rollup"
             ),
@@ -194,6 +194,7 @@ impl Reason {
                     .to_owned()
             }
             Code::FloatAggregate => "keep the measure as numeric".to_owned(),
+            Code::MayRaise => format!("write {detail} so that it raises no error, whatever the row"),
             _ => return None,
         };
         Some(hint)

@@ -12,7 +12,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use pgstar_cache::Key;
 use pgstar_rewriter::expr::BoundTime;
-use pgstar_rewriter::{Code, Context, Decision, Reason, decide};
+use pgstar_rewriter::{Code, Context, Decision, Reason, decide, propose};
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
@@ -185,6 +185,18 @@ impl Decisions {
         }
     }
 
+    /// A rollup that would have the statement answered which no rollup answers; for people, so it is not kept.
+    pub(super) async fn propose(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        facts: &SessionFacts,
+        sql: &str,
+    ) -> Option<String> {
+        let (snapshot, facts, sql) = (Arc::clone(snapshot), facts.clone(), sql.to_owned());
+        let proposing = spawn_blocking(move || propose(&sql, context(&snapshot, &facts, &[])));
+        proposing.await.ok().flatten()
+    }
+
     /// The statement's rewritten form failed: it is not offered again under this snapshot.
     pub(super) fn mark_failed(
         &self,
@@ -230,19 +242,26 @@ fn first_decision(
     sql: &str,
     bound: &[Option<BoundTime>],
 ) -> Arc<Decided> {
-    let context = Context {
-        catalog: &snapshot.catalog,
-        rollups: &snapshot.rollups,
-        search_path: &facts.search_path,
-        time_zone: &facts.time_zone,
-        bound,
-    };
-    let mut decision = decide(sql, context);
+    let mut decision = decide(sql, context(snapshot, facts, bound));
     let absent = snapshot.absent.iter();
     decision.reasons.extend(
         absent.map(|absent| Reason::new(Code::NotBuilt, &absent.because).of_rollup(&absent.name)),
     );
     Arc::new(Decided::new(sql, decision))
+}
+
+fn context<'a>(
+    snapshot: &'a Snapshot,
+    facts: &'a SessionFacts,
+    bound: &'a [Option<BoundTime>],
+) -> Context<'a> {
+    Context {
+        catalog: &snapshot.catalog,
+        rollups: &snapshot.rollups,
+        search_path: &facts.search_path,
+        time_zone: &facts.time_zone,
+        bound,
+    }
 }
 
 /// Whether the times that are bound may make a rollup match that does not match whatever is bound.

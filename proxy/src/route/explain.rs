@@ -14,6 +14,9 @@ pub struct Explanation {
     rollup: Option<String>,
     sql: Option<String>,
     reasons: Vec<ReasonLine>,
+    /// The definition of a rollup that would answer the statement, where none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proposal: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     proof: Vec<ProofLine>,
     freshness: FreshnessLine,
@@ -55,7 +58,12 @@ struct FreshnessLine {
 }
 
 impl Explanation {
-    pub(super) fn of(verdict: &Verdict, is_cached: bool, requested: &Requested) -> Self {
+    pub(super) fn of(
+        verdict: &Verdict,
+        is_cached: bool,
+        proposal: Option<String>,
+        requested: &Requested,
+    ) -> Self {
         let found = match (&verdict.outcome, &verdict.decided) {
             (Ok(answering), Some(decided)) => decided.decision.matches.get(answering.position),
             _ => None,
@@ -75,6 +83,7 @@ impl Explanation {
             rollup: found.map(|found| verdict.snapshot.names(found).join(", ")),
             sql: found.map(|found| found.sql.clone()),
             reasons: reasons.iter().map(ReasonLine::of).collect(),
+            proposal,
             proof: found
                 .iter()
                 .flat_map(|found| &found.proof)
@@ -134,6 +143,10 @@ impl Explanation {
             let hint = self.reasons.iter().find_map(|reason| reason.hint.as_ref());
             lines.extend(hint.map(|hint| format!("  Hint: {hint}")));
         }
+        if let Some(proposal) = &self.proposal {
+            lines.push("  A rollup that would answer it:".to_owned());
+            lines.extend(declaration(proposal).map(|line| format!("    {line}")));
+        }
         lines
     }
 
@@ -149,6 +162,12 @@ impl Explanation {
             (None, _) => "Passed through to PostgreSQL".to_owned(),
         }
     }
+}
+
+/// As in the configuration file.
+fn declaration(proposal: &str) -> impl Iterator<Item = &str> {
+    let before = ["[[rollup]]", "name = \"proposed\"", "query = \"\"\""];
+    before.into_iter().chain([proposal, "\"\"\""])
 }
 
 impl ReasonLine {

@@ -187,11 +187,13 @@ impl Router {
             }
             (Err(_), base) => matches!(base, Some(BaseAnswer::Kept { tag: None, .. })),
         };
-        Explanation::of(
-            &verdict,
-            is_cached,
-            &gate::requested(facts, self.freshness.default),
-        )
+        let is_out_of_reach = |decided: &Arc<Decided>| decided.decision.matches.is_empty();
+        let proposal = match verdict.decided.as_ref().is_some_and(is_out_of_reach) {
+            true => self.decisions.propose(&verdict.snapshot, facts, sql).await,
+            false => None,
+        };
+        let requested = gate::requested(facts, self.freshness.default);
+        Explanation::of(&verdict, is_cached, proposal, &requested)
     }
 
     /// Decides under a snapshot that holds; one that has just ceased to is renewed once.
