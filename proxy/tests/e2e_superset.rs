@@ -256,6 +256,8 @@ async fn rollups_that_are_proposed_answer_what_they_are_proposed_for() {
     ok(&mut asking, "SET search_path = ssb").await;
     let (mut proposed, mut none) = (vec![], vec![]);
     for statement in statements {
+        // Waits where the catalog was looked at late.
+        assert!(decided(&mut asking, &statement.sql).await.is_err());
         let explained = explain(&mut asking, &statement.sql).await;
         match explained["proposal"].as_str() {
             Some(proposal) => proposed.push((statement, proposal.to_owned())),

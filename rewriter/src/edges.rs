@@ -602,6 +602,10 @@ fn converted(side: &Side<'_>, zone: Zone, tables: Tables<'_>) -> Option<Scalar> 
     let own = types::type_of(side.operand, &tables)?.oid.0;
     let wanted = types::type_of(&side.time.timestamp, &tables)?.oid.0;
     let (constant, ty) = match types::type_of(side.constant, &tables) {
+        // Here nothing stands beside a parameter that would give it its type.
+        Some(ty) if matches!(side.constant, Scalar::Parameter(_)) => {
+            (side.constant.clone().cast(time_type(ty.oid.0)?), ty.oid.0)
+        }
         Some(ty) => (side.constant.clone(), ty.oid.0),
         None if time::is_untyped(side.constant) => {
             (side.constant.clone().cast(time_type(own)?), own)

@@ -17,11 +17,24 @@ const DAY_MICROSECONDS: i64 = 24 * 60 * 60 * 1_000_000;
 /// The longest text of a date or time, its zone included.
 const TEXT_BYTES_MAX: usize = 40;
 
-/// The dates and times among the values, from `$1` on; empty if there are none.
-pub(super) fn times(sql: &str, binding: &Binding) -> Vec<Option<BoundTime>> {
+/// Whether only PostgreSQL can say what is bound: values in binary whose type the client did not declare. Many
+/// drivers have the statement described first, and bind as they are told.
+pub(super) fn is_undeclared(binding: &Binding) -> bool {
     let values = bound_values(&binding.bind).unwrap_or_default();
     let types = binding.parameter_types.iter().copied();
     let types = types.chain(std::iter::repeat(0));
+    let mut values = values.iter().zip(types);
+    values.any(|(value, oid)| {
+        let is_binary = value.bytes.is_some() && !value.is_text;
+        is_binary && matches!(oid, 0 | UNKNOWN)
+    })
+}
+
+/// The dates and times among the values, from `$1` on; empty if there are none. The types are the parameters', as far as
+/// they are known.
+pub(super) fn times(sql: &str, binding: &Binding, types: &[u32]) -> Vec<Option<BoundTime>> {
+    let values = bound_values(&binding.bind).unwrap_or_default();
+    let types = types.iter().copied().chain(std::iter::repeat(0));
     let times = values.iter().zip(types).enumerate();
     let times: Vec<Option<BoundTime>> = times
         .map(|(position, (value, oid))| time(sql, position + 1, value, oid))
@@ -91,7 +104,7 @@ mod tests {
     }
 
     fn texts(sql: &str, binding: &Binding) -> Vec<Option<(u32, String)>> {
-        let times = times(sql, binding).into_iter();
+        let times = times(sql, binding, &binding.parameter_types).into_iter();
         times
             .map(|time| time.map(|time| (time.oid, time.text)))
             .collect()
@@ -132,6 +145,18 @@ mod tests {
             None,
         ];
         assert_eq!(found, expected);
+        assert!(is_undeclared(&bound), "the fourth");
+        assert!(!is_undeclared(&binding(1, &[DATE], &[&days])));
+        assert!(!is_undeclared(&binding(0, &[], &[b"2024-01-05"])));
+        let found = super::times("$1", &binding(1, &[], &[&days]), &[DATE]);
+        let found = found
+            .into_iter()
+            .flatten()
+            .map(|time| (time.oid, time.text));
+        assert_eq!(
+            found.collect::<Vec<_>>(),
+            [(DATE, "2024-01-05 00:00:00.000000".to_owned())]
+        );
         // Infinity, and values of another length.
         let never = i64::MAX.to_be_bytes();
         assert_eq!(

@@ -16,7 +16,6 @@ use pgstar_rewriter::{Code, Context, Decision, Reason, decide, propose};
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
-use super::bound;
 use super::{Binding, ColumnOrigin, SessionFacts};
 use crate::warehouse::Snapshot;
 
@@ -66,6 +65,8 @@ pub(super) struct Decided {
     pub(super) decision: Decision,
     /// For each match, what PostgreSQL says of its columns, once asked.
     pub(super) parity: Vec<OnceCell<Parity>>,
+    /// The parameters' types as PostgreSQL resolves them, once asked; `None` where it refuses the statement.
+    pub(super) parameters: OnceCell<Option<Vec<u32>>>,
     pub(super) counts: Counts,
     /// How long PostgreSQL took when it was last measured, in microseconds; 0 when it was not.
     took: AtomicU64,
@@ -78,9 +79,16 @@ impl Decided {
             sql: sql.to_owned(),
             decision,
             parity,
+            parameters: OnceCell::new(),
             counts: Counts::default(),
             took: AtomicU64::new(0),
         }
+    }
+
+    /// Whether the times that are bound may make a rollup match that does not match whatever is bound.
+    pub(super) fn depends_on_values(&self) -> bool {
+        let decision = &self.decision;
+        decision.matches.is_empty() && decision.is_plain_select && !decision.reads.is_empty()
     }
 
     pub(super) fn note_took(&self, took: Duration) {
@@ -133,32 +141,9 @@ impl Decisions {
         }
     }
 
-    /// The decision for this statement. At first sight it is made on a thread of its own, however long it takes:
-    /// the other sessions of the caller's thread go on meanwhile.
+    /// The decision for this statement, whatever is bound or with these times. At first sight it is made on a thread of its own, however long it
+    /// takes: the other sessions of the caller's thread go on meanwhile.
     pub(super) async fn decide(
-        &self,
-        snapshot: &Arc<Snapshot>,
-        facts: &SessionFacts,
-        sql: &str,
-        binding: Option<&Binding>,
-    ) -> Arc<Decided> {
-        let decided = self
-            .decide_bound(snapshot, facts, sql, binding, vec![])
-            .await;
-        let Some(binding) = binding.filter(|_| depends_on_values(&decided)) else {
-            return decided;
-        };
-        match bound::times(sql, binding) {
-            times if times.is_empty() => decided,
-            times => {
-                let binding = Some(binding);
-                self.decide_bound(snapshot, facts, sql, binding, times)
-                    .await
-            }
-        }
-    }
-
-    async fn decide_bound(
         &self,
         snapshot: &Arc<Snapshot>,
         facts: &SessionFacts,
@@ -264,12 +249,6 @@ fn context<'a>(
     }
 }
 
-/// Whether the times that are bound may make a rollup match that does not match whatever is bound.
-fn depends_on_values(decided: &Decided) -> bool {
-    let decision = &decided.decision;
-    decision.matches.is_empty() && decision.is_plain_select && !decision.reads.is_empty()
-}
-
 fn key(
     snapshot: &Snapshot,
     facts: &SessionFacts,
@@ -326,7 +305,7 @@ mod tests {
             let decisions = Decisions::new();
             let (snapshot, facts) = (Arc::default(), SessionFacts::default());
             let mut deciding =
-                std::pin::pin!(decisions.decide(&snapshot, &facts, "SELECT 1", None));
+                std::pin::pin!(decisions.decide(&snapshot, &facts, "SELECT 1", None, vec![]));
             tokio::select! {
                 biased;
                 _ = &mut deciding => panic!("was decided on the sessions' thread"),
@@ -335,7 +314,8 @@ mod tests {
             release.send(()).unwrap();
             busy.await.unwrap().unwrap();
             let first = deciding.await;
-            let mut again = std::pin::pin!(decisions.decide(&snapshot, &facts, "SELECT 1", None));
+            let mut again =
+                std::pin::pin!(decisions.decide(&snapshot, &facts, "SELECT 1", None, vec![]));
             tokio::select! {
                 biased;
                 again = &mut again => assert!(Arc::ptr_eq(&first, &again)),

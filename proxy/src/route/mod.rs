@@ -226,13 +226,37 @@ impl Router {
                 base: None,
             };
         }
-        let decided = self.decisions.decide(&snapshot, facts, sql, binding).await;
+        let decided = self.decide(&snapshot, facts, sql, binding).await;
         let (outcome, base) = self.answer_now(&snapshot, &decided, facts, binding).await;
         Verdict {
             snapshot,
             decided: Some(decided),
             outcome,
             base,
+        }
+    }
+
+    /// The statement's decision, which may depend on the times that are bound.
+    async fn decide(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        facts: &SessionFacts,
+        sql: &str,
+        binding: Option<&Binding>,
+    ) -> Arc<Decided> {
+        let decide = |bound| self.decisions.decide(snapshot, facts, sql, binding, bound);
+        let decided = decide(vec![]).await;
+        let Some(binding) = binding.filter(|_| decided.depends_on_values()) else {
+            return decided;
+        };
+        let resolved = match bound::is_undeclared(binding) {
+            true => self.describer.parameters(&decided, facts, binding).await,
+            false => None,
+        };
+        let types = resolved.unwrap_or_else(|| binding.parameter_types.clone());
+        match bound::times(sql, binding, &types) {
+            times if times.is_empty() => decided,
+            times => decide(times).await,
         }
     }
 

@@ -80,6 +80,38 @@ impl Describer {
         }
     }
 
+    /// The types of the statement's parameters as PostgreSQL resolves them; asked once for each decision.
+    pub(super) async fn parameters(
+        &self,
+        decided: &Decided,
+        facts: &SessionFacts,
+        binding: &Binding,
+    ) -> Option<Vec<u32>> {
+        let ask = || self.resolve(decided, facts, binding);
+        let resolved = decided.parameters.get_or_try_init(ask).await;
+        resolved.ok()?.clone()
+    }
+
+    async fn resolve(
+        &self,
+        decided: &Decided,
+        facts: &SessionFacts,
+        binding: &Binding,
+    ) -> Result<Option<Vec<u32>>, DescribeTrouble> {
+        let (_permit, mut connection) = self.connection().await?;
+        let types = &binding.parameter_types;
+        let described = describe(&mut connection, &decided.sql, &facts.search_path, types).await;
+        match described {
+            Ok(described) => {
+                self.keep(connection);
+                let parameters = described.parameters.iter();
+                Ok(Some(parameters.map(|oid| oid.0).collect()))
+            }
+            Err(DescribeError::Refused { .. } | DescribeError::TemporarySchema(_)) => Ok(None),
+            Err(error @ DescribeError::Unavailable(_)) => Err(DescribeTrouble::Describe(error)),
+        }
+    }
+
     async fn judge(
         &self,
         snapshot: &Snapshot,
