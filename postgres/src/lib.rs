@@ -6,7 +6,8 @@
 pub mod catalog;
 pub mod connect;
 pub mod describe;
-pub mod identifier;
+pub mod give_way;
+mod identifier;
 pub mod maintain;
 pub mod pgoutput;
 pub mod replication;

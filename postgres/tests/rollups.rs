@@ -617,3 +617,31 @@ async fn a_rollup_over_unknown_tables_has_no_readers() {
         .unwrap();
     assert_eq!(readers["by_city"], Readers::default());
 }
+
+#[tokio::test]
+async fn a_build_gives_way_to_who_alters_its_tables() {
+    let database = Database::with(FACTS).await;
+    let store = store(&database).await;
+    let slow = BuildPlan {
+        select: SELECT.replace("FROM public.sales", "FROM public.sales, pg_sleep(300)"),
+        ..plan(&database, "by_city").await
+    };
+    let alter = async {
+        let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+        while database.value(sleeps).await != "1" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let owner = database.connect().await;
+        let truncate = "SET lock_timeout = '60s'; TRUNCATE public.sales";
+        owner.batch_execute(truncate).await.unwrap();
+    };
+    let (built, ()) = tokio::join!(store.ensure(&slow, &quiet), alter);
+    let error = built.unwrap_err().to_string();
+    assert!(
+        error.contains("by_city") && error.contains("cancel"),
+        "{error}"
+    );
+    assert_eq!(tables(&database).await, [""; 0]);
+    let quick = plan(&database, "by_city").await;
+    assert_eq!(store.ensure(&quick, &quiet).await.unwrap().rows, 0);
+}

@@ -29,12 +29,14 @@ fn duration() -> Duration {
 /// Times of three days in each of the types that are counted; two tables, of which one has whole old rows.
 const SCHEMA: &str = "
     SET search_path = public;
-    CREATE TABLE whole (id int PRIMARY KEY, day date, at timestamp, instant timestamptz, number int, x int);
+    CREATE TABLE whole (id int PRIMARY KEY, day date, at timestamp, instant timestamptz, number int, x int,
+                        word text);
     ALTER TABLE whole REPLICA IDENTITY FULL;
-    CREATE TABLE keyed (id int, day date NOT NULL, at timestamp, instant timestamptz, number int, x int,
+    CREATE TABLE keyed (id int, day date NOT NULL, at timestamp, instant timestamptz, number int, x int, word text,
                         PRIMARY KEY (id, day));
     INSERT INTO whole SELECT n, date '2024-01-01' + n % 30, timestamp '2024-01-01' + n * interval '1 hour',
-                             timestamptz '2024-01-01 00:00+00' + n * interval '1 hour', n % 30, n
+                             timestamptz '2024-01-01 00:00+00' + n * interval '1 hour', n % 30, n,
+                             'word ' || n % 30
                         FROM generate_series(1, 700) n;
     INSERT INTO keyed SELECT * FROM whole;";
 
@@ -56,11 +58,12 @@ struct Question {
     range: ColumnRange,
 }
 
-const COLUMNS: [(&str, u32); 4] = [
+const COLUMNS: [(&str, u32); 5] = [
     ("day", 1082),
     ("at", 1114),
     ("instant", 1184),
     ("number", 23),
+    ("word", 25),
 ];
 
 fn question(table: &str, oid: Oid, column: (&str, u32), from: i64, to: i64) -> Question {
@@ -68,6 +71,11 @@ fn question(table: &str, oid: Oid, column: (&str, u32), from: i64, to: i64) -> Q
     let day = |day: i64| format!("date '2024-01-01' + {day}");
     let (low, high, condition) = match name {
         "number" => (from, to, format!("number BETWEEN {from} AND {to}")),
+        "word" => {
+            let word = format!("word {from}");
+            let count = ColumnRange::count(&word, Oid(ty)).unwrap();
+            (count, count, format!("word = '{word}'"))
+        }
         "day" => (
             8766 + from,
             8766 + to,
@@ -99,7 +107,7 @@ fn change(random: &mut Random) -> String {
     let (id, day) = (random.below(1000), random.below(30));
     let row = format!(
         "(SELECT {id} + 1000, date '2024-01-01' + {day}, timestamp '2024-01-01' + {day} * interval '1 day',
-          timestamptz '2024-01-01 00:00+00' + {day} * interval '1 day', {day}, {id})"
+          timestamptz '2024-01-01 00:00+00' + {day} * interval '1 day', {day}, {id}, 'word ' || {day})"
     );
     let insert = format!("INSERT INTO {table} {row} ON CONFLICT DO NOTHING");
     match random.below(12) {
@@ -107,18 +115,18 @@ fn change(random: &mut Random) -> String {
         3 => format!("UPDATE {table} SET x = x + 1 WHERE id = {id}"),
         4 => format!(
             "UPDATE {table} SET day = day + 1, at = at + interval '1 day', instant = instant + interval '1 day', \
-             number = number + 1 WHERE id = {id}"
+             number = number + 1, word = 'word ' || (number + 1) WHERE id = {id}"
         ),
         5 => format!("DELETE FROM {table} WHERE id = {id}"),
         6 => format!(
             "BEGIN; {insert}; SAVEPOINT a; DELETE FROM {table} WHERE id < 300; ROLLBACK TO a; COMMIT"
         ),
         7 => format!("BEGIN; {insert}; DELETE FROM {table}; ROLLBACK"),
-        8 => format!("UPDATE {table} SET at = NULL, instant = 'infinity' WHERE id = {id}"),
+        8 => format!("UPDATE {table} SET at = NULL, instant = 'infinity', word = 'infinity' WHERE id = {id}"),
         9 => format!("UPDATE {table} SET id = id + 10000 WHERE id = {id}"),
         10 if random.below(40) == 0 => format!(
             "BEGIN; TRUNCATE {table}; INSERT INTO {table} SELECT n, date '2024-01-01' + n % 30,
-             timestamp '2024-01-01' + n * interval '1 hour', now(), n % 30, n FROM generate_series(1, 700) n; COMMIT"
+             timestamp '2024-01-01' + n * interval '1 hour', now(), n % 30, n, 'word 3' FROM generate_series(1, 700) n; COMMIT"
         ),
         _ => format!(
             "SET TimeZone = '{}'",

@@ -1,5 +1,6 @@
 //! The proxy: sessions between clients and PostgreSQL, and the one place that decides what serves a statement.
 pub mod admin;
+mod ages;
 pub mod aggregation;
 mod arrivals;
 mod auditor;

@@ -42,6 +42,8 @@ mod names {
     pub const ROLLUP_AGE_SECONDS: &str = "pgstar_rollup_age_seconds";
     pub const ROLLUP_REBUILDS: &str = "pgstar_rollup_rebuilds_total";
     pub const ROLLUP_LAG_SECONDS: &str = "pgstar_rollup_lag_seconds";
+    pub const ROLLUP_LAG_BYTES: &str = "pgstar_rollup_lag_bytes";
+    pub const ROLLUP_POSITION: &str = "pgstar_rollup_position_bytes";
     pub const ROLLUP_BATCHES: &str = "pgstar_rollup_batches_total";
     pub const ROLLUP_GROUPS: &str = "pgstar_rollup_changed_groups_total";
     pub const ROLLUP_RECOMPUTED: &str = "pgstar_rollup_recomputed_groups_total";
@@ -205,7 +207,10 @@ pub fn pool_logged_in(backend: LoginBackend) {
 pub fn rollup_holds(rollup: &str, rows: u64, bytes: u64, as_of: SystemTime) {
     gauge!(names::ROLLUP_ROWS, "rollup" => rollup.to_owned()).set(rows as f64);
     gauge!(names::ROLLUP_BYTES, "rollup" => rollup.to_owned()).set(bytes as f64);
-    METRICS.rollups().insert(rollup.to_owned(), as_of);
+    let mut rollups = METRICS.rollups();
+    let last = rollups.entry(rollup.to_owned()).or_insert(as_of);
+    // Who only knows when it was built knows less than who saw it follow.
+    *last = as_of.max(*last);
 }
 
 /// A rollup had to be built again so often since the start, for this reason.
@@ -213,9 +218,21 @@ pub fn rollup_rebuilt(rollup: &str, code: &'static str, times: u64) {
     counter!(names::ROLLUP_REBUILDS, "rollup" => rollup.to_owned(), "code" => code).absolute(times);
 }
 
-/// Every commit acknowledged longer ago than this is in the rollup.
-pub fn rollup_lags(rollup: &str, lag: Duration) {
+/// Every commit acknowledged longer ago than this is in the rollup, and so is every one that ends up to a
+/// position, which is so many bytes before the log's end.
+pub fn rollup_lags(rollup: &str, lag: Duration, bytes: u64, position: u64) {
     gauge!(names::ROLLUP_LAG_SECONDS, "rollup" => rollup.to_owned()).set(lag.as_secs_f64());
+    gauge!(names::ROLLUP_LAG_BYTES, "rollup" => rollup.to_owned()).set(bytes as f64);
+    gauge!(names::ROLLUP_POSITION, "rollup" => rollup.to_owned()).set(position as f64);
+}
+
+/// Nothing is known of what is committed now: it lags behind since it was last known to equal its tables.
+pub fn rollup_lags_since_then(rollup: &str) {
+    let as_of = METRICS.rollups().get(rollup).copied();
+    let lag = as_of.and_then(|as_of| SystemTime::now().duration_since(as_of).ok());
+    let lag = lag.map_or(f64::NAN, |lag| lag.as_secs_f64());
+    gauge!(names::ROLLUP_LAG_SECONDS, "rollup" => rollup.to_owned()).set(lag);
+    gauge!(names::ROLLUP_LAG_BYTES, "rollup" => rollup.to_owned()).set(f64::NAN);
 }
 
 /// What was folded into a rollup since the start: batches, the groups they changed, and those computed anew.
@@ -411,6 +428,16 @@ fn describe() {
         ROLLUP_LAG_SECONDS,
         Unit::Seconds,
         "Every commit acknowledged longer ago than this is in the rollup."
+    );
+    level!(
+        ROLLUP_LAG_BYTES,
+        Unit::Bytes,
+        "How much further the log is than what is proven to be in the rollup; NaN while nothing is proven."
+    );
+    level!(
+        ROLLUP_POSITION,
+        Unit::Bytes,
+        "Every commit that ends up to this position of the log is in the rollup."
     );
     count!(ROLLUP_BATCHES, "Batches that changed a rollup.");
     count!(ROLLUP_GROUPS, "Groups of a rollup that batches changed.");

@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, SimpleQueryMessage};
 use tracing::warn;
 
+use crate::ages::Ages;
 use crate::aggregation;
 use crate::config::RollupConfig;
 use crate::follower::{Follower, Wanted};
@@ -147,6 +148,7 @@ pub struct Warehouse {
     guard: Guard,
     /// When this process began to build each table that it has built.
     begun: Mutex<HashMap<String, Instant>>,
+    ages: Ages,
     renewing: tokio::sync::Mutex<()>,
 }
 
@@ -190,6 +192,7 @@ impl Warehouse {
             follower: Follower::new(upstream.clone(), others_max),
             guard: Guard::new(),
             begun: Mutex::default(),
+            ages: Ages::default(),
             renewing: tokio::sync::Mutex::default(),
         })
     }
@@ -250,11 +253,13 @@ impl Warehouse {
             }
         }
         for ReadyRollup { built, readers: _ } in &self.snapshot().ready {
-            if let Some(staleness) = self.follower.staleness(&built.table) {
-                telemetry::rollup_lags(&built.name, staleness);
-                let as_of = SystemTime::now() - staleness;
-                telemetry::rollup_holds(&built.name, built.rows, built.bytes, as_of);
-            }
+            let Some(lag) = self.follower.lag(&built.table) else {
+                telemetry::rollup_lags_since_then(&built.name);
+                continue;
+            };
+            telemetry::rollup_lags(&built.name, lag.time, lag.bytes, lag.at.0);
+            let as_of = SystemTime::now() - lag.time;
+            telemetry::rollup_holds(&built.name, built.rows, built.bytes, as_of);
         }
     }
 
@@ -294,6 +299,19 @@ impl Warehouse {
             .unwrap_or_else(PoisonError::into_inner)
             .get(&built.table)
             .copied()
+    }
+
+    /// How long ago the oldest rollup of a match was built at most, if that is known of all.
+    pub fn oldest(&self, snapshot: &Snapshot, found: &Match) -> Option<Duration> {
+        let now = Instant::now();
+        let mut oldest = Duration::ZERO;
+        for position in &found.rollups {
+            let built = &snapshot.ready.get(*position)?.built;
+            let begun_at = self.begun_at(built);
+            let age = begun_at.map(|begun_at| now.saturating_duration_since(begun_at));
+            oldest = oldest.max(age.or_else(|| self.ages.of(&built.table, now))?);
+        }
+        Some(oldest)
     }
 
     /// What a rollup that is not ready is doing, if anything.
@@ -381,6 +399,9 @@ impl Warehouse {
         snapshot.wanted = followed;
         self.follower.want(wanted);
         snapshot.tell_metrics();
+        let ready = snapshot.ready.iter().map(|ready| &ready.built);
+        let seen = ready.map(|built| (built.table.as_str(), built.built_at));
+        self.ages.see(seen, (Instant::now(), SystemTime::now()));
         *self
             .snapshot
             .write()
@@ -579,7 +600,8 @@ impl Warehouse {
             .built;
         let is_followed = self.follower.staleness(&built.table).is_some();
         // Built for at most half of the time.
-        let is_old = Snapshot::age(built) >= refresh.max(2 * built.build_time);
+        let age = self.ages.of(&built.table, Instant::now());
+        let is_old = age.is_none_or(|age| age >= refresh.max(2 * built.build_time));
         (is_old && !is_followed).then_some(built.built_at)
     }
 

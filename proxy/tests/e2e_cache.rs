@@ -288,3 +288,116 @@ async fn yesterdays_answers_survive_todays_ingest() {
         }
     }
 }
+
+/// Asks about each, and says which of the answers were kept; all have to be right.
+async fn kept_of(lab: &Lab, session: &mut Client, all: &[&str]) -> Vec<bool> {
+    let mut kept = vec![];
+    for sql in all {
+        kept.push(answered_by(lab, session, sql).await == Served::Cache);
+    }
+    kept
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_about_the_days_of_a_dimension_survive_what_is_loaded_of_others() {
+    let schema = "
+        CREATE TABLE day (key int PRIMARY KEY, year int NOT NULL, name text);
+        CREATE TABLE fact (id int PRIMARY KEY, day_key int NOT NULL, tenant text NOT NULL, amount int NOT NULL);
+        ALTER TABLE day REPLICA IDENTITY FULL; ALTER TABLE fact REPLICA IDENTITY FULL;
+        INSERT INTO day SELECT 19970000 + n, 1997, 'a' FROM generate_series(1, 30) n;
+        INSERT INTO day SELECT 19980000 + n, 1998, 'a' FROM generate_series(1, 30) n;
+        INSERT INTO fact SELECT n, 19970001 + n % 30, 'tenant ' || n % 2, n FROM generate_series(1, 900) n;";
+    let database = Database::with(schema).await;
+    let by_day = (
+        "by_day",
+        "SELECT day_key, tenant, count(*), sum(amount) FROM fact GROUP BY day_key, tenant",
+    );
+    let lab = Lab::start(&database, "", &[by_day]).await;
+    let mut session = lab.session().await;
+    let of_rollup = "SELECT sum(amount) FROM fact, day WHERE day_key = day.key AND day.year = 1997";
+    let of_base = "SELECT count(*) FROM fact JOIN day d ON d.key = fact.day_key JOIN day e ON e.year = d.year AND e.key <> d.key \
+                   WHERE d.year = 1997 AND amount > 0";
+    let of_tenant = "SELECT sum(amount) FROM fact WHERE tenant = 'tenant 1'";
+    let all = [of_rollup, of_base, of_tenant];
+    for sql in all {
+        until_cached(&lab, &mut session, sql).await;
+    }
+    // The columns are looked at from the first answers on; what was before is not known.
+    database
+        .run("INSERT INTO fact VALUES (1000, 19980001, 'tenant 3', 1)")
+        .await;
+    for sql in all {
+        until_cached(&lab, &mut session, sql).await;
+    }
+    for n in 0..20 {
+        let ingest = format!(
+            "INSERT INTO fact VALUES ({}, 19980001 + {n}, 'tenant 3', {n})",
+            2000 + n
+        );
+        database.run(&ingest).await;
+        assert_eq!(kept_of(&lab, &mut session, &all).await, [true; 3], "{n}");
+    }
+    // What each change leaves of the answers that were kept.
+    for (change, expected) in [
+        (
+            "INSERT INTO fact VALUES (3000, 19970002, 'tenant 1', 7)",
+            [false, false, false],
+        ),
+        (
+            "INSERT INTO fact VALUES (3001, 19980002, 'tenant 1', 7)",
+            [true, true, false],
+        ),
+        (
+            "UPDATE fact SET day_key = 19970003 WHERE id = 2001",
+            [false, false, true],
+        ),
+        (
+            "UPDATE fact SET tenant = 'tenant 1' WHERE id = 2002",
+            [true, true, false],
+        ),
+        // The keys are others now.
+        (
+            "UPDATE day SET year = 1997 WHERE key = 19980005",
+            [false, false, true],
+        ),
+        (
+            "INSERT INTO fact VALUES (3002, 19980005, 'tenant 3', 7)",
+            [false, false, true],
+        ),
+        (
+            "INSERT INTO day VALUES (19990101, 1997, 'b'); INSERT INTO fact VALUES (3003, 19990101, 'tenant 3', 7)",
+            [false, false, true],
+        ),
+        (
+            "INSERT INTO fact VALUES (3004, 19990101, 'tenant 3', 7)",
+            [false, false, true],
+        ),
+        ("DELETE FROM day WHERE key = 19990101", [false, false, true]),
+        (
+            "INSERT INTO fact VALUES (3005, 19990101, 'tenant 3', 7)",
+            [true, true, true],
+        ),
+        (
+            "UPDATE day SET year = 1999 WHERE year = 1997",
+            [false, false, true],
+        ),
+        (
+            "INSERT INTO fact VALUES (3006, 19970001, 'tenant 3', 7)",
+            [true, true, true],
+        ),
+        (
+            "DELETE FROM fact WHERE tenant = 'tenant 1'",
+            [true, true, false],
+        ),
+    ] {
+        for sql in all {
+            until_cached(&lab, &mut session, sql).await;
+        }
+        database.run(change).await;
+        assert_eq!(
+            kept_of(&lab, &mut session, &all).await,
+            expected,
+            "{change}"
+        );
+    }
+}

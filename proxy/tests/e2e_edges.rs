@@ -6,7 +6,7 @@
 mod e2e_support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use e2e_support::{Client, Database, Lab, batch, decision, explain, ok, rows, table};
@@ -22,7 +22,7 @@ const SCHEMA: &str = "
 const ROLLUPS: [(&str, &str); 2] = [
     (
         "by_day",
-        "SELECT date_trunc('day', sold_at) AS day, count(*), sum(amount) FROM sale GROUP BY 1",
+        "SELECT date_trunc('day', sold_at) AS day, count(*), sum(amount), max(id) FROM sale GROUP BY 1",
     ),
     (
         "by_bin",
@@ -155,4 +155,63 @@ async fn both_parts_of_an_answer_are_of_one_state() {
     }
     is_over.store(true, Ordering::SeqCst);
     writer.await.unwrap();
+}
+
+/// The first of the rows that are loaded; each has the next number and is one commit.
+const LOADED: i64 = 1_000_000;
+
+/// Loads one row after the other, with times of the last hours; `acknowledged` is the newest that was.
+async fn load(database: Database, acknowledged: Arc<AtomicI64>, is_over: Arc<AtomicBool>) {
+    let mut session = database.direct().await;
+    while !is_over.load(Ordering::SeqCst) {
+        let id = acknowledged.load(Ordering::SeqCst) + 1;
+        let sql = format!(
+            "INSERT INTO sale VALUES ({id}, timestamp '2024-04-09 10:00' + {id} % 4 * interval '1 hour', now(), 1)"
+        );
+        ok(&mut session, &sql).await;
+        acknowledged.store(id, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_that_cut_buckets_are_answered_from_both_while_a_table_is_being_loaded() {
+    let lab = lab().await;
+    let mut session = lab.session().await;
+    until_rollup(&mut session, RANGE).await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let acknowledged = Arc::new(AtomicI64::new(LOADED));
+    let mover = tokio::spawn(move_about(lab.database.clone(), Arc::clone(&is_over)));
+    let loader = load(
+        lab.database.clone(),
+        Arc::clone(&acknowledged),
+        Arc::clone(&is_over),
+    );
+    let loader = tokio::spawn(loader);
+    // What is loaded belongs to the last edge of the one, and to the whole buckets of the other.
+    for range in [
+        "sold_at >= '2024-01-10 13:17' AND sold_at < '2024-04-09 15:20'",
+        "sold_at >= '2024-01-10 13:17'",
+    ] {
+        let sql = format!("SELECT max(id), max(id) - count(*) FROM sale WHERE {range}");
+        let before =
+            format!("SELECT {LOADED} - count(*) FROM sale WHERE id <= {LOADED} AND {range}");
+        let before = rows(&ok(&mut lab.database.direct().await, &before).await);
+        let reads = 300;
+        for _ in 0..reads {
+            let least = acknowledged.load(Ordering::SeqCst);
+            let answer = rows(&ok(&mut session, &sql).await);
+            let most = acknowledged.load(Ordering::SeqCst) + 1;
+            let (newest, missing) = answer[0].split_once('|').unwrap();
+            let newest: i64 = newest.parse().unwrap();
+            assert!((least..=most).contains(&newest), "{least} {newest} {most}");
+            assert_eq!([missing], before.as_slice(), "{range}");
+        }
+        let served = from_rollup(&mut session, &sql).await;
+        println!("{served} of {reads} from the rollup and the base table: {range}");
+        assert!(served > reads / 2, "{served} of {reads}: {range}");
+    }
+    is_over.store(true, Ordering::SeqCst);
+    mover.await.unwrap();
+    loader.await.unwrap();
 }

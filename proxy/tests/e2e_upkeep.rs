@@ -114,6 +114,49 @@ async fn a_rollup_that_is_wrong_is_found_and_built_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rollup_that_one_process_finds_wrong_answers_nobody() {
+    let database = Database::with(SCHEMA).await;
+    let more = "[cache]\nmemory = \"0B\"\n";
+    let leader = Lab::start(&database, more, &ROLLUPS).await;
+    let other = Lab::start(&database, more, &ROLLUPS).await;
+    let mut session = other.session().await;
+    for lab in [&leader, &other] {
+        until_served(lab, &mut lab.session().await).await;
+    }
+    let mut direct = database.direct().await;
+    let name = "SELECT table_name FROM pgstar.rollup_state WHERE name = 'by_town'";
+    let name = rows(&ok(&mut direct, name).await).remove(0);
+    // Nobody can build it again for now.
+    let mut holder = database.direct().await;
+    ok(
+        &mut direct,
+        &format!("DELETE FROM pgstar.{name} WHERE town = 'town 1'"),
+    )
+    .await;
+    ok(
+        &mut holder,
+        "BEGIN; LOCK TABLE sale IN SHARE ROW EXCLUSIVE MODE",
+    )
+    .await;
+    until_found(&leader, "a group is gone").await;
+    for freshness in ["strict", "any", "1h"] {
+        ok(
+            &mut session,
+            &format!("SET pgstar.freshness = '{freshness}'"),
+        )
+        .await;
+        let began = Instant::now();
+        while rows(&ok(&mut session, QUERY).await) != right(&other).await {
+            // States are read each second.
+            assert!(began.elapsed() < PATIENCE, "{freshness}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    ok(&mut holder, "ROLLBACK").await;
+    until_served(&other, &mut session).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rollup_that_cannot_follow_is_built_every_so_often() {
     let database = Database::unfollowed(SCHEMA).await;
     let text = format!(
@@ -134,6 +177,7 @@ async fn a_rollup_that_cannot_follow_is_built_every_so_often() {
     );
     let shown = table(&ok(&mut session, "SHOW pgstar.rollups").await);
     let standing = shown[0][7].as_ref().unwrap();
+    assert_eq!(shown[0][8..11], [None, None, None], "nothing is proven");
     assert!(
         standing.starts_with("built every 1s, not followed"),
         "{standing}"
@@ -159,6 +203,15 @@ async fn when_the_leader_ends_another_goes_on_and_its_answers_stay_right() {
     for lab in [&leader, &other] {
         until_served(lab, &mut lab.session().await).await;
     }
+    let shown = table(&ok(&mut session, "SHOW pgstar.rollups").await);
+    let [standing, staleness, position, lag, ..] = &shown[0][7..] else {
+        panic!("{shown:?}");
+    };
+    assert_eq!(standing.as_deref(), Some("in step"));
+    for number in [staleness, lag] {
+        assert!(number.as_ref().unwrap().parse::<u64>().is_ok(), "{shown:?}");
+    }
+    assert!(position.as_ref().unwrap().contains('/'), "{shown:?}");
     for n in 0..5 {
         database
             .run(&format!(

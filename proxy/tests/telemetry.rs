@@ -25,7 +25,7 @@ fn everything_counted_is_rendered_with_a_help_text() {
     rollup_holds("revenue_by_month", 84, 16384, an_hour_ago);
     rollup_rebuilt("revenue_by_month", "truncated", 2);
     upkeep(5, 3, 7, 9);
-    rollup_lags("revenue_by_month", Duration::from_millis(1500));
+    rollup_lags("revenue_by_month", Duration::from_millis(1500), 40, 1000);
     rollup_folded("revenue_by_month", 3, 4, 5);
     stream_is_at(1000, 900);
     audited(Audited::Equal);
@@ -53,6 +53,9 @@ fn everything_counted_is_rendered_with_a_help_text() {
         "pgstar_pool_logins_total{backend=\"warm\"} 1",
         "pgstar_pool_logins_total{backend=\"fresh\"} 0",
         "pgstar_rollup_rebuilds_total{rollup=\"revenue_by_month\",code=\"truncated\"} 2",
+        "pgstar_rollup_lag_seconds{rollup=\"revenue_by_month\"} 1.5",
+        "pgstar_rollup_lag_bytes{rollup=\"revenue_by_month\"} 40",
+        "pgstar_rollup_position_bytes{rollup=\"revenue_by_month\"} 1000",
         "pgstar_folded_rows_total 5",
         "pgstar_folded_batches_total 3",
         "pgstar_waiting_change_bytes 7",
@@ -77,7 +80,7 @@ fn everything_counted_is_rendered_with_a_help_text() {
         .lines()
         .filter(|line| line.starts_with("# HELP "))
         .count();
-    assert_eq!((metrics, helps), (31, 31), "{text}");
+    assert_eq!((metrics, helps), (33, 33), "{text}");
     drop(first);
     assert!(render().contains("pgstar_sessions 0"));
 }

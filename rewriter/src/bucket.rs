@@ -128,6 +128,30 @@ impl Grain {
         }
     }
 
+    /// Where the bucket of a point begins; `None` too far from now.
+    pub(crate) fn beginning(self, point: Civil) -> Option<Civil> {
+        let outside = point.0.checked_sub(self.length().checked_mul(2)?)?;
+        Some(self.first_of(self.number(point), outside, point.0))
+    }
+
+    /// Where the bucket behind that of a point begins; `None` too far from now.
+    pub(crate) fn end(self, point: Civil) -> Option<Civil> {
+        let behind = point.0.checked_add(self.length().checked_mul(2)?)?;
+        Some(self.first_of(self.number(point).checked_add(1)?, point.0, behind))
+    }
+
+    /// The first point from whose bucket on this number is reached: it is not at `before`, and is at `reached`.
+    fn first_of(self, number: i64, mut before: i64, mut reached: i64) -> Civil {
+        while reached - before > 1 {
+            let between = before + (reached - before) / 2;
+            match self.number(Civil(between)) < number {
+                true => before = between,
+                false => reached = between,
+            }
+        }
+        Civil(reached)
+    }
+
     /// About how long a bucket is, in microseconds.
     pub(crate) fn length(self) -> i64 {
         match self {

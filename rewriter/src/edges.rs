@@ -17,16 +17,19 @@ use crate::catalog::{AttNum, Catalog};
 use crate::derive::{
     ROLLUP_OCCURRENCE, TimeOperand, at_time_zone, beginning, time_operand, turning_point,
 };
-use crate::expr::{Aggregate, AggregateFunction, BinaryOp, ColumnRef, Literal, Scalar, TypeName};
+use crate::expr::{
+    Aggregate, AggregateFunction, BinaryOp, ColumnRef, ColumnTypes, Literal, Scalar, TypeName,
+};
 use crate::functions::{self, Volatility};
 use crate::implication::as_bound;
 use crate::matching::{Derived, Matcher, Step};
 use crate::premise::Premise;
 use crate::query::{Body, ColumnFacts, Query, Rows, SetOperation, SetOperator, SubSelect};
+use crate::ranges::{Span, Spans};
 use crate::reason::{Code, Reason};
 use crate::rollup::{InstantForm, RollupDefinition, Stored, TimeKey, label};
 use crate::stored::{stored_columns, without_needless_distinct};
-use crate::time::{self, Civil};
+use crate::time::{self, Civil, DAY, SECOND};
 use crate::types;
 use crate::volatility::is_plain_interval;
 use crate::zone::Zone;
@@ -40,8 +43,20 @@ pub(crate) struct Covered {
     pub(crate) middle: Block,
     /// The same over the rollup's table.
     pub(crate) derived: Block,
+    /// The times of the rows in it.
+    pub(crate) middle_times: Spans,
+    pub(crate) edges: Edges,
     pub(crate) proof: Vec<Step>,
     pub(crate) premises: BTreeSet<Premise>,
+}
+
+/// The part that is read from the base tables.
+#[derive(Debug, Clone)]
+pub(crate) struct Edges {
+    /// As it stands among the parts.
+    pub(crate) block: Block,
+    /// The times of the rows at each edge.
+    pub(crate) times: Vec<Spans>,
 }
 
 /// The query answered in parts from the rollup and the base tables, or why it cannot be.
@@ -107,9 +122,19 @@ fn in_parts(
         detail: label(bound, tables),
     }));
     Ok(Covered {
-        whole: over_parts(whole.block, union(&middle, edges), &parts, matcher.catalog),
+        whole: over_parts(
+            whole.block,
+            union(&middle, edges.clone()),
+            &parts,
+            matcher.catalog,
+        ),
         middle,
         derived: block,
+        middle_times: cuts.middle_times(tables),
+        edges: Edges {
+            block: edges,
+            times: cuts.edge_times(tables),
+        },
         proof,
         premises,
     })
@@ -296,6 +321,31 @@ struct Cut {
     point: Option<Civil>,
     /// Civil time is that of the buckets, so that it neither skips nor repeats.
     is_certain: bool,
+    /// The instant is not further than a day from the same time in UTC.
+    is_within_a_day: bool,
+}
+
+impl Cut {
+    /// Where it is at the earliest. No zone of the tz database is further from UTC than a day; other zones may be.
+    fn earliest(&self) -> Option<Civil> {
+        self.moved(-DAY)
+    }
+
+    fn latest(&self) -> Option<Civil> {
+        self.moved(DAY)
+    }
+
+    fn moved(&self, by: i64) -> Option<Civil> {
+        match (self.is_certain, self.is_within_a_day) {
+            (true, _) => self.point,
+            (false, true) => Some(Civil(self.point?.0.checked_add(by)?)),
+            (false, false) => None,
+        }
+    }
+}
+
+fn before(point: Civil) -> Civil {
+    Civil(point.0 - 1)
 }
 
 /// A range of time, by where it cuts buckets.
@@ -453,6 +503,51 @@ impl Cuts {
         predicates
     }
 
+    /// The column whose times are bounded, and how long what it counts is, in microseconds.
+    fn counted(&self, tables: Tables<'_>) -> Option<(ColumnRef, i64)> {
+        let Scalar::Column(column) = &self.compared else {
+            return None;
+        };
+        let unit = match tables.column_type(*column)?.oid.0 {
+            types::DATE => DAY,
+            types::TIMESTAMP | types::TIMESTAMPTZ => SECOND,
+            _ => return None,
+        };
+        Some((*column, unit))
+    }
+
+    fn span(&self, tables: Tables<'_>, low: Option<Civil>, high: Option<Civil>) -> Spans {
+        let counted = self.counted(tables);
+        let span = counted.map(|(column, unit)| {
+            let low = low.map_or(Span::ALL.low, |low| low.0.div_euclid(unit));
+            let high = high.map_or(Span::ALL.high, |high| high.0.div_euclid(unit));
+            (column, Span { low, high })
+        });
+        span.into_iter().collect()
+    }
+
+    fn middle_times(&self, tables: Tables<'_>) -> Spans {
+        let lower = self.lower.as_ref().and_then(Cut::earliest);
+        let upper = self.upper.as_ref().and_then(Cut::latest);
+        let low = lower.and_then(|point| self.key.grain.end(point));
+        let high = upper.and_then(|point| self.key.grain.beginning(point));
+        self.span(tables, low, high.map(before))
+    }
+
+    /// Of the first edge and of the last one.
+    fn edge_times(&self, tables: Tables<'_>) -> Vec<Spans> {
+        let first = self.lower.iter().map(|cut| {
+            let end = cut.latest().and_then(|point| self.key.grain.end(point));
+            self.span(tables, cut.earliest(), end.map(before))
+        });
+        let last = self.upper.iter().map(|cut| {
+            let begin = cut.earliest();
+            let begin = begin.and_then(|point| self.key.grain.beginning(point));
+            self.span(tables, begin, cut.latest())
+        });
+        first.chain(last).collect()
+    }
+
     /// Whether the bucket of the lower bound ends before that of the upper one begins.
     fn are_apart(&self, lower: &Cut, upper: &Cut) -> bool {
         let grain = self.key.grain;
@@ -553,6 +648,7 @@ impl End {
                 constant,
                 point,
                 is_certain,
+                is_within_a_day: zone != Zone::Other,
             },
             is_aligned: is_certain && begins,
         })

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::block::{Attachment, Block, Distinct, Limit, Output, Source, Tables};
+use crate::block::{Attachment, Block, Distinct, Limit, Occurrence, Output, Source, Tables};
 use crate::catalog::{AttNum, Catalog, Oid};
 use crate::derive::ROLLUP_OCCURRENCE;
 use crate::expr::{ColumnRef, OccurrenceId, Scalar};
@@ -12,6 +12,7 @@ use crate::print::{
     quote_qualified,
 };
 use crate::query::{Body, CommonTable, Query, Rows, SetOperation, SubSelect};
+use crate::ranges::TableRows;
 use crate::rollup::Rollup;
 
 /// What stands for a block in the rewritten statement.
@@ -28,8 +29,10 @@ pub(crate) struct Emitter<'a> {
     pub(crate) catalog: &'a Catalog,
     /// What stands for a block; `None` for one that stays as it is.
     pub(crate) replacement: &'a dyn Fn(&Block) -> Option<Replacement<'a>>,
-    /// The base tables that the printed statement reads, not only mentions.
-    pub(crate) reads: RefCell<BTreeSet<Oid>>,
+    /// The rows that matter of the tables in the FROM of a block that stays as it is.
+    pub(crate) rows: &'a dyn Fn(&Block) -> Vec<TableRows>,
+    /// The rows of base tables that the printed statement reads; others are only mentioned.
+    pub(crate) reads: RefCell<Vec<TableRows>>,
     /// The queries around the one that is printed, the nearest last.
     pub(crate) around: RefCell<Vec<Printed>>,
 }
@@ -108,18 +111,40 @@ impl<'a> Emitter<'a> {
             Some(Replacement {
                 rollup: Some(rollup),
                 block: derived,
-            }) => self.select(derived, Some(rollup), guard(block, self.catalog)),
+            }) => {
+                self.note_all(derived);
+                self.select(derived, Some(rollup), guard(block, self.catalog))
+            }
             // Each part names what it reads.
             Some(Replacement {
                 rollup: None,
                 block: over_parts,
-            }) => self.select(over_parts, None, None),
+            }) => {
+                self.note_all(over_parts);
+                self.select(over_parts, None, None)
+            }
             None => {
+                self.note((self.rows)(block));
                 let needs_guard = has_unread_mentions(block) || !block.views.is_empty();
                 let guard = needs_guard.then(|| guard(block, self.catalog)).flatten();
                 self.select(block, None, guard)
             }
         }
+    }
+
+    fn note(&self, rows: Vec<TableRows>) {
+        let mut reads = self.reads.borrow_mut();
+        for rows in rows {
+            if !reads.contains(&rows) {
+                reads.push(rows);
+            }
+        }
+    }
+
+    /// Whatever is in the tables that the block reads.
+    fn note_all(&self, block: &Block) {
+        let tables = block.occurrences.iter().filter_map(Occurrence::relation);
+        self.note(tables.map(TableRows::all).collect());
     }
 
     fn select(&self, block: &Block, rollup: Option<&Rollup>, guard: Option<String>) -> String {
@@ -175,7 +200,6 @@ impl<'a> Emitter<'a> {
     fn source(&self, source: &Source, rollup: Option<&Rollup>) -> String {
         match source {
             Source::Table(oid) => {
-                self.reads.borrow_mut().insert(*oid);
                 let relation = self.catalog.relation_by_oid(*oid);
                 relation.map_or_else(String::new, |relation| {
                     quote_qualified(&relation.schema, &relation.name)

@@ -82,7 +82,7 @@ pub use parse::STATEMENT_BYTES_MAX;
 pub use premise::Premise;
 pub use print::{quote_identifier, quote_qualified};
 pub use proposal::propose;
-pub use ranges::ColumnRange;
+pub use ranges::{ColumnRange, KeyRange, TableRows};
 pub use reason::{Code, Reason};
 pub use rollup::{Rollup, RollupDefinition, Stored, StoredColumn};
 pub use wrapped::Wrapping;
@@ -121,6 +121,11 @@ pub struct Match {
     /// The base tables whose rows the rewritten statement reads beside the rollups (not those that it
     /// names for privileges only). They have to be of the rollups' state as well.
     pub base_reads: Vec<Oid>,
+    /// Which rows of those tables it reads. While none of them changes, they are of the rollups' state.
+    pub base_rows: Vec<TableRows>,
+    /// The rows that the rollups stand for here. While none of them changes, the rollups are of any state in which the
+    /// base tables are read.
+    pub rollup_rows: Vec<TableRows>,
     /// The rewritten statement.
     pub sql: String,
     /// The query in it, where the statement is [`Wrapping`] one.
@@ -152,6 +157,8 @@ pub struct Decision {
     pub meaning: u64,
     /// Rows of the tables that do not matter, whatever becomes of them.
     pub ranges: Vec<ColumnRange>,
+    /// More such rows, as far as can be said by asking.
+    pub key_ranges: Vec<KeyRange>,
     /// What the statement does with its query, and that query; `None` for a query by itself.
     pub wrapping: Option<(Wrapping, String)>,
 }
@@ -227,6 +234,7 @@ fn decide_query(sql: &str, context: Context<'_>) -> Decision {
         names: query.names(),
         meaning: meaning(&query),
         ranges: ranges::ranges(&query, context.catalog, context.time_zone),
+        key_ranges: ranges::key_ranges(&query, context.catalog, context.time_zone),
         wrapping: None,
     }
 }

@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 
 use crate::block::{Block, Occurrence, Tables};
 use crate::candidates::{Candidates, MATCHES_MAX, REASONS_MAX};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Oid};
 use crate::determinism::{block_in_any_order, reads_sub_selects, set_operation_in_any_order};
-use crate::edges;
+use crate::edges::{self, Edges};
 use crate::emit::{Emitter, Replacement};
 use crate::functions::Volatility;
 use crate::joins::without_redundant_joins;
@@ -19,6 +19,7 @@ use crate::matching::{Derived, Matcher, Step};
 use crate::outer::with_rejected_nulls_inner;
 use crate::premise::Premise;
 use crate::query::{Body, Query};
+use crate::ranges::{self, Spans, TableRows};
 use crate::reason::{Code, Reason};
 use crate::rollup::RollupDefinition;
 use crate::volatility::volatility;
@@ -37,10 +38,21 @@ struct Site<'q> {
 struct Alternative {
     rollup: usize,
     block: Block,
-    /// The block is over parts: the one that the rollup answers, and that one over the rollup's table.
-    part: Option<(Block, Block)>,
+    /// The block is over these.
+    parts: Option<Parts>,
     proof: Vec<Step>,
     premises: BTreeSet<Premise>,
+}
+
+/// What a block is answered from in parts.
+struct Parts {
+    /// The part that the rollup answers.
+    middle: Block,
+    /// The times of the rows in it.
+    middle_times: Spans,
+    /// That part over the rollup's table.
+    derived: Block,
+    edges: Edges,
 }
 
 /// What can be said of a statement.
@@ -85,9 +97,8 @@ pub(crate) fn is_site(block: &Block) -> bool {
     block.is_aggregated && relations.next().is_some()
 }
 
-/// Answers a block from a rollup: as a whole, or in parts, with the part that the rollup answers.
-type Answer<'a> =
-    &'a dyn Fn(&Block, &RollupDefinition) -> Result<(Derived, Option<(Block, Block)>), Reason>;
+/// Answers a block from a rollup: as a whole, or in parts.
+type Answer<'a> = &'a dyn Fn(&Block, &RollupDefinition) -> Result<(Derived, Option<Parts>), Reason>;
 
 /// Most rollups whose buckets a range cuts that are tried in parts; only where no rollup answers the whole.
 const COVERS_MAX: usize = 8;
@@ -110,10 +121,10 @@ fn site<'q>(block: &'q Block, context: Context<'_>) -> Site<'q> {
         // The statement as it is says best what is missing.
         let first = found.next()?;
         let found = first.or_else(|reason| found.find_map(Result::ok).ok_or(reason));
-        let found = found.map(|(derived, part)| Alternative {
+        let found = found.map(|(derived, parts)| Alternative {
             rollup,
             block: derived.block,
-            part,
+            parts,
             proof: derived.proof,
             premises: derived.premises,
         });
@@ -127,7 +138,13 @@ fn site<'q>(block: &'q Block, context: Context<'_>) -> Site<'q> {
             proof: covered.proof,
             premises: covered.premises,
         };
-        Ok((whole, Some((covered.middle, covered.derived))))
+        let parts = Parts {
+            middle: covered.middle,
+            middle_times: covered.middle_times,
+            derived: covered.derived,
+            edges: covered.edges,
+        };
+        Ok((whole, Some(parts)))
     };
     let Candidates { likely, nearest } = Candidates::of(&forms, context.rollups, context.catalog);
     let mut alternatives: Vec<Alternative> = vec![];
@@ -242,7 +259,7 @@ fn statement(query: &Query, chosen: &[(&Block, &Alternative)], context: Context<
     let replacement = |block: &Block| {
         chosen.iter().find_map(|(site, alternative)| {
             let rollup = context.rollups.get(alternative.rollup);
-            match &alternative.part {
+            match &alternative.parts {
                 None if *site == block => Some(Replacement {
                     rollup,
                     block: &alternative.block,
@@ -251,17 +268,30 @@ fn statement(query: &Query, chosen: &[(&Block, &Alternative)], context: Context<
                     rollup: None,
                     block: &alternative.block,
                 }),
-                Some((part, derived)) if part == block => Some(Replacement {
+                Some(parts) if parts.middle == *block => Some(Replacement {
                     rollup,
-                    block: derived,
+                    block: &parts.derived,
                 }),
                 Some(_) | None => None,
             }
         })
     };
+    let rows = |block: &Block| {
+        let mut parts = chosen.iter().filter_map(|(_, found)| found.parts.as_ref());
+        match parts.find(|parts| parts.edges.block == *block) {
+            Some(Parts { edges, .. }) => {
+                let times = edges.times.iter();
+                times
+                    .flat_map(|times| rows_of(&edges.block, times, context))
+                    .collect()
+            }
+            None => rows_of(block, &Spans::new(), context),
+        }
+    };
     let emitter = Emitter {
         catalog: context.catalog,
         replacement: &replacement,
+        rows: &rows,
         reads: RefCell::default(),
         around: RefCell::default(),
     };
@@ -272,9 +302,13 @@ fn statement(query: &Query, chosen: &[(&Block, &Alternative)], context: Context<
             rollups.push(alternative.rollup);
         }
     }
+    let base_rows = emitter.reads.into_inner();
+    let base_reads: BTreeSet<Oid> = base_rows.iter().map(|rows| rows.table).collect();
     Match {
         rollups,
-        base_reads: emitter.reads.into_inner().into_iter().collect(),
+        base_reads: base_reads.into_iter().collect(),
+        rollup_rows: rollup_rows(query, chosen, context),
+        base_rows,
         sql,
         query: None,
         proof: chosen
@@ -286,6 +320,45 @@ fn statement(query: &Query, chosen: &[(&Block, &Alternative)], context: Context<
             .flat_map(|(_, alternative)| alternative.premises.clone())
             .collect(),
     }
+}
+
+fn rows_of(block: &Block, within: &Spans, context: Context<'_>) -> Vec<TableRows> {
+    ranges::rows(block, within, context.catalog, context.time_zone)
+}
+
+/// The rows of base tables that the answered blocks are about, sub-selects included.
+fn rollup_rows(
+    query: &Query,
+    chosen: &[(&Block, &Alternative)],
+    context: Context<'_>,
+) -> Vec<TableRows> {
+    let mut rows: Vec<TableRows> = vec![];
+    for (site, alternative) in chosen {
+        let (block, within) = match &alternative.parts {
+            None => (*site, &Spans::new()),
+            Some(parts) => (&parts.middle, &parts.middle_times),
+        };
+        let whole = Query {
+            with: vec![],
+            body: Body::Block(Box::new(block.clone())),
+        };
+        let blocks = whole.blocks();
+        let mut selects = blocks.iter().flat_map(|block| block.sub_selects());
+        if selects.any(|select| select.query().is_none()) {
+            // It reads WITH items, whose tables are somewhere in the statement.
+            rows.extend(query.relations().into_iter().map(TableRows::all));
+        }
+        rows.extend(rows_of(block, within, context));
+        let inside = blocks.into_iter().filter(|inside| *inside != block);
+        rows.extend(inside.flat_map(|inside| rows_of(inside, &Spans::new(), context)));
+    }
+    let mut distinct: Vec<TableRows> = vec![];
+    for rows in rows {
+        if !distinct.contains(&rows) {
+            distinct.push(rows);
+        }
+    }
+    distinct
 }
 
 /// Whether some expression of the statement depends on the current time.

@@ -8,11 +8,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::block::{Attachment, Block, Tables};
-use crate::catalog::{AttNum, Catalog, Oid};
+use crate::block::{Attachment, Block, Occurrence, Tables};
+use crate::catalog::{AttNum, Catalog, Column, ColumnType, Oid};
 use crate::equivalence::column_equality;
 use crate::expr::{BinaryOp, ColumnRef, ColumnTypes, Literal, OccurrenceId, Scalar};
 use crate::implication::{as_bound, integer, points};
+use crate::print::{quote_identifier, quote_qualified};
 use crate::query::Query;
 use crate::time::{self, Civil, DAY, SECOND};
 use crate::types;
@@ -25,10 +26,11 @@ pub struct ColumnRange {
     pub table: Oid,
     /// The column.
     pub column: String,
-    /// Its type: an integer, `date`, `timestamp` or `timestamptz`.
+    /// Its type: an integer, `date`, `timestamp`, `timestamptz`, `text` or `varchar`.
     pub ty: Oid,
     /// The first value that matters. Integers are counted as they are, dates in days since 2000-01-01, times in
-    /// whole seconds since then (in UTC where the type has a zone).
+    /// whole seconds since then (in UTC where the type has a zone). Texts are counted in no order: ranges of them are of one
+    /// count, which others may have as well.
     pub low: i64,
     /// The last value that matters.
     pub high: i64,
@@ -38,9 +40,10 @@ impl ColumnRange {
     /// How a value of this type is counted that PostgreSQL has printed with `DateStyle` ISO; `None` for what is
     /// not understood.
     pub fn count(text: &str, ty: Oid) -> Option<i64> {
+        let is_time = matches!(ty.0, types::DATE | types::TIMESTAMP | types::TIMESTAMPTZ);
         match text {
-            "infinity" => return Some(i64::MAX),
-            "-infinity" => return Some(i64::MIN),
+            "infinity" if is_time => return Some(i64::MAX),
+            "-infinity" if is_time => return Some(i64::MIN),
             _ => {}
         }
         match ty.0 {
@@ -53,6 +56,7 @@ impl ColumnRange {
                 let instant = Civil::parse(civil)?.0.checked_sub(offset_of(offset)?)?;
                 Some(instant.div_euclid(SECOND))
             }
+            types::TEXT | types::VARCHAR => Some(count_of_text(text)),
             _ if types::is_integer(ty) => text.parse().ok(),
             _ => None,
         }
@@ -62,6 +66,12 @@ impl ColumnRange {
     pub fn counts_seconds(ty: Oid) -> bool {
         matches!(ty.0, types::TIMESTAMP | types::TIMESTAMPTZ)
     }
+}
+
+/// The hash FNV-1a. Texts that are alike have the same, and hardly any others do.
+fn count_of_text(text: &str) -> i64 {
+    let step = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, step).cast_signed()
 }
 
 /// `+05:30`, in microseconds.
@@ -74,15 +84,34 @@ fn offset_of(text: &str) -> Option<i64> {
     Some(sign * seconds * SECOND)
 }
 
+/// Rows of a table: those that lie in all of these ranges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableRows {
+    /// The table.
+    pub table: Oid,
+    /// Of its columns.
+    pub ranges: Vec<ColumnRange>,
+}
+
+impl TableRows {
+    /// Any row of the table.
+    pub(crate) fn all(table: Oid) -> TableRows {
+        TableRows {
+            table,
+            ranges: vec![],
+        }
+    }
+}
+
 /// A range of one column; empty when nothing matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Span {
-    low: i64,
-    high: i64,
+pub(crate) struct Span {
+    pub(crate) low: i64,
+    pub(crate) high: i64,
 }
 
 impl Span {
-    const ALL: Span = Span {
+    pub(crate) const ALL: Span = Span {
         low: i64::MIN,
         high: i64::MAX,
     };
@@ -103,7 +132,7 @@ impl Span {
     }
 }
 
-type Spans = BTreeMap<ColumnRef, Span>;
+pub(crate) type Spans = BTreeMap<ColumnRef, Span>;
 
 /// The ranges that hold for every occurrence of their table.
 pub(crate) fn ranges(query: &Query, catalog: &Catalog, time_zone: &str) -> Vec<ColumnRange> {
@@ -116,15 +145,45 @@ pub(crate) fn ranges(query: &Query, catalog: &Catalog, time_zone: &str) -> Vec<C
             },
             zone: Zone::named(time_zone),
         };
-        for (table, spans) in reader.of_block(block) {
+        for (table, spans) in reader.of_block(block, &Spans::new()) {
             of_tables
                 .entry(table)
                 .and_modify(|known| meet(known, &spans))
                 .or_insert(spans);
         }
     }
-    let named = |table: Oid, attnum: AttNum, span: Span| {
-        let column = catalog.relation_by_oid(table)?.column_at(attnum)?;
+    let tables = of_tables.into_iter();
+    tables
+        .flat_map(|(table, spans)| named(table, &spans, catalog))
+        .collect()
+}
+
+/// The rows that matter to the block itself and not to what is inside it, for each table in its FROM. `within` is what is known
+/// of them beside what its predicates say.
+pub(crate) fn rows(
+    block: &Block,
+    within: &Spans,
+    catalog: &Catalog,
+    time_zone: &str,
+) -> Vec<TableRows> {
+    let reader = Reader {
+        tables: Tables {
+            occurrences: &block.occurrences,
+            catalog,
+        },
+        zone: Zone::named(time_zone),
+    };
+    let read = reader.of_block(block, within).into_iter();
+    read.map(|(table, spans)| TableRows {
+        table,
+        ranges: named(table, &spans, catalog),
+    })
+    .collect()
+}
+
+fn named(table: Oid, spans: &BTreeMap<AttNum, Span>, catalog: &Catalog) -> Vec<ColumnRange> {
+    let named = |(attnum, span): (&AttNum, &Span)| {
+        let column = catalog.relation_by_oid(table)?.column_at(*attnum)?;
         Some(ColumnRange {
             table,
             column: column.name.clone(),
@@ -133,11 +192,7 @@ pub(crate) fn ranges(query: &Query, catalog: &Catalog, time_zone: &str) -> Vec<C
             high: span.high,
         })
     };
-    let spans = of_tables.into_iter().flat_map(|(table, spans)| {
-        let spans = spans.into_iter();
-        spans.filter_map(move |(attnum, span)| named(table, attnum, span))
-    });
-    spans.collect()
+    spans.iter().filter_map(named).collect()
 }
 
 /// What is known of one and of the other.
@@ -151,6 +206,80 @@ fn meet(known: &mut BTreeMap<AttNum, Span>, other: &BTreeMap<AttNum, Span>) {
     });
 }
 
+/// Rows of a table that matter only if they can be joined with certain rows of another: their column lies between two
+/// keys of that one, which a query finds. The keys are what they were for as long as no row of the other table that matters
+/// changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRange {
+    /// The table.
+    pub table: Oid,
+    /// Its column.
+    pub column: String,
+    /// The column's type: an integer, or `date`.
+    pub ty: Oid,
+    /// The table that has the keys.
+    pub keys_of: Oid,
+    /// The least and the greatest of them, as [`ColumnRange`] counts; NULL if there are none.
+    pub sql: String,
+}
+
+/// What is known so of tables that the statement reads once.
+pub(crate) fn key_ranges(query: &Query, catalog: &Catalog, time_zone: &str) -> Vec<KeyRange> {
+    let blocks = query.blocks();
+    let occurrences = blocks.iter().flat_map(|block| &block.occurrences);
+    let read: Vec<Oid> = occurrences.filter_map(Occurrence::relation).collect();
+    let is_read_once = |table: Oid| read.iter().filter(|other| **other == table).count() == 1;
+    let mut found: Vec<KeyRange> = vec![];
+    for block in blocks {
+        let reader = Reader {
+            tables: Tables {
+                occurrences: &block.occurrences,
+                catalog,
+            },
+            zone: Zone::named(time_zone),
+        };
+        let mut spans = reader.of_all(&block.predicates);
+        reader.spread(&mut spans, &block.predicates);
+        for (left, right) in block.predicates.iter().filter_map(column_equality) {
+            for (column, key) in [(left, right), (right, left)] {
+                let range = reader.key_range(&spans, column, key);
+                let range = range.filter(|range| is_read_once(range.table));
+                let is_known = |range: &KeyRange| {
+                    let mut found = found.iter();
+                    found.any(|known| known.table == range.table && known.column == range.column)
+                };
+                if let Some(range) = range.filter(|range| !is_known(range)) {
+                    found.push(range);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// `column >= low AND column <= high`, as far as both are bounds; only of columns that are compared alike everywhere.
+fn condition(column: &Column, span: Span) -> Option<String> {
+    let name = quote_identifier(&column.name);
+    let value = |count: i64| match column.ty.oid.0 {
+        types::DATE => Some(format!(
+            "date '2000-01-01' + {}",
+            i32::try_from(count).ok()?
+        )),
+        _ if types::is_integer(column.ty.oid) => Some(format!("'{count}'::int8")),
+        _ => None,
+    };
+    let low = (span.low != Span::ALL.low)
+        .then(|| value(span.low))
+        .flatten();
+    let high = (span.high != Span::ALL.high)
+        .then(|| value(span.high))
+        .flatten();
+    let low = low.map(|low| format!("{name} >= {low}"));
+    let high = high.map(|high| format!("{name} <= {high}"));
+    let bounds: Vec<String> = low.into_iter().chain(high).collect();
+    (!bounds.is_empty()).then(|| bounds.join(" AND "))
+}
+
 struct Reader<'a> {
     tables: Tables<'a>,
     zone: Zone,
@@ -158,8 +287,9 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// For each occurrence of a base table, the ranges that the block leaves.
-    fn of_block(&self, block: &Block) -> Vec<(Oid, BTreeMap<AttNum, Span>)> {
+    fn of_block(&self, block: &Block, within: &Spans) -> Vec<(Oid, BTreeMap<AttNum, Span>)> {
         let mut everywhere = self.of_all(&block.predicates);
+        narrow(&mut everywhere, within.clone());
         self.spread(&mut everywhere, &block.predicates);
         let occurrences = block.occurrences.iter().enumerate();
         let of_occurrence = occurrences.filter_map(|(position, occurrence)| {
@@ -183,7 +313,15 @@ impl Reader<'_> {
         let type_of = |column| self.tables.column_type(column).map(|ty| ty.oid);
         let mut equal: Vec<(ColumnRef, ColumnRef)> =
             predicates.iter().filter_map(column_equality).collect();
-        equal.retain(|(left, right)| left != right && type_of(*left) == type_of(*right));
+        let counts_alike = |column| {
+            !self.tables.column_type(column).is_some_and(is_character) || self.is_text(column)
+        };
+        equal.retain(|(left, right)| {
+            left != right
+                && type_of(*left) == type_of(*right)
+                && counts_alike(*left)
+                && counts_alike(*right)
+        });
         // Each round carries a range over one more equality.
         for _ in 0..equal.len() {
             for (left, right) in &equal {
@@ -195,6 +333,58 @@ impl Reader<'_> {
                 }
             }
         }
+    }
+
+    /// Where the column has to lie, if it equals the only key of a table of which only some rows matter.
+    fn key_range(&self, spans: &Spans, column: ColumnRef, key: ColumnRef) -> Option<KeyRange> {
+        let (table, keys_of) = (
+            self.tables.relation(column.occurrence)?,
+            self.tables.relation(key.occurrence)?,
+        );
+        let (of_column, of_key) = (
+            table.column_at(column.attnum)?,
+            keys_of.column_at(key.attnum)?,
+        );
+        let ty = of_column.ty.oid;
+        let is_counted = ty.0 == types::DATE || types::is_integer(ty);
+        let is_unique = keys_of
+            .unique_keys
+            .iter()
+            .any(|unique| *unique == [key.attnum]);
+        let is_bounded = spans
+            .get(&column)
+            .is_some_and(|span| span.low != Span::ALL.low && span.high != Span::ALL.high);
+        let is_apart = column.occurrence != key.occurrence && table.oid != keys_of.oid;
+        if !is_counted || ty != of_key.ty.oid || !is_unique || is_bounded || !is_apart {
+            return None;
+        }
+        let own = spans
+            .iter()
+            .filter(|(other, _)| other.occurrence == key.occurrence);
+        let conditions =
+            own.filter_map(|(other, span)| condition(keys_of.column_at(other.attnum)?, *span));
+        let conditions: Vec<String> = conditions.collect();
+        if conditions.is_empty() {
+            return None;
+        }
+        let name = quote_identifier(&of_key.name);
+        let count = |end: &str| match ty.0 {
+            types::DATE => format!("({end}({name}) - date '2000-01-01')::int8"),
+            _ => format!("{end}({name})::int8"),
+        };
+        Some(KeyRange {
+            table: table.oid,
+            column: of_column.name.clone(),
+            ty,
+            keys_of: keys_of.oid,
+            sql: format!(
+                "SELECT {}, {} FROM {} WHERE {}",
+                count("min"),
+                count("max"),
+                quote_qualified(&keys_of.schema, &keys_of.name),
+                conditions.join(" AND ")
+            ),
+        })
     }
 
     fn of_all(&self, conditions: &[Scalar]) -> Spans {
@@ -256,11 +446,26 @@ impl Reader<'_> {
         self.tables.relation(column.occurrence)?;
         let ty = self.tables.column_type(*column)?.oid;
         let is_time = matches!(ty.0, types::DATE | types::TIMESTAMP | types::TIMESTAMPTZ);
-        (is_time || types::is_integer(ty)).then_some((*column, ty))
+        (is_time || types::is_integer(ty) || self.is_text(*column)).then_some((*column, ty))
+    }
+
+    /// Whether values that are equal are the same text.
+    fn is_text(&self, column: ColumnRef) -> bool {
+        self.tables
+            .column_type(column)
+            .is_some_and(|ty| is_character(ty) && self.tables.is_deterministic(ty.collation))
     }
 
     /// Where `x op constant` can be true.
     fn span(&self, op: BinaryOp, constant: &Scalar, ty: Oid) -> Option<Span> {
+        if matches!(ty.0, types::TEXT | types::VARCHAR) {
+            let count = count_of_text(text(constant)?);
+            let is = Span {
+                low: count,
+                high: count,
+            };
+            return (op == BinaryOp::Equal).then_some(is);
+        }
         let Point {
             at,
             before,
@@ -321,6 +526,22 @@ struct Point {
     before: i64,
     /// How far it may be from where it seems to be.
     uncertain: i64,
+}
+
+fn is_character(ty: ColumnType) -> bool {
+    matches!(ty.oid.0, types::TEXT | types::VARCHAR)
+}
+
+/// A text that has the same bytes in every encoding of a server.
+fn text(constant: &Scalar) -> Option<&str> {
+    let text = match constant {
+        Scalar::Cast { operand, to } if to.oid == types::TEXT && to.typmod == -1 => operand,
+        other => other,
+    };
+    match text {
+        Scalar::Literal(Literal::String(text)) if text.is_ascii() => Some(text),
+        _ => None,
+    }
 }
 
 /// An instant that is written with its offset.

@@ -31,6 +31,7 @@ use super::status::{Standing, States, TableState};
 use super::waiting::Changes;
 use super::{Failpoint, MaintainOptions, MaintainPlan, Weakness};
 use crate::connect::{Connection, Error, Reported};
+use crate::give_way;
 use crate::replication::Lsn;
 use crate::rollups::shape::{Look, Looking};
 use crate::stream::shared::Shared;
@@ -59,6 +60,8 @@ pub(super) struct Advance {
 /// One session that applies.
 pub(super) struct Applier<'a> {
     pub(super) client: Connection,
+    /// Which process of the server serves it.
+    pub(super) process: i32,
     pub(super) looking: Looking<'a>,
     pub(super) shared: &'a Shared,
     pub(super) intake: &'a Intake,
@@ -119,9 +122,8 @@ impl Applier<'_> {
                 next_floor: &self.next_floor,
                 options: self.options,
             };
-            context
-                .run(transaction, &bases, &mut self.staging, &mut self.aside)
-                .await
+            let running = context.run(transaction, &bases, &mut self.staging, &mut self.aside);
+            give_way::giving_way(self.looking.client, self.process, running).await
         };
         if matches!(outcome, Ok(Outcome::Advanced(_))) {
             self.floor.clone_from(&self.next_floor);
@@ -440,7 +442,7 @@ impl Context<'_> {
             let from = own.unwrap_or(&clock.contents);
             let bases = &plan.build.base_relations;
             let Some(shape) = &recorded.shape else {
-                aside.insert(recorded.table.clone(), Unfoldable::Gap);
+                aside.insert(recorded.table.clone(), Unfoldable::Unrecorded);
                 continue;
             };
             if *shape != look.of(bases) {

@@ -18,6 +18,7 @@ use super::state::{self, Lineage, Questions};
 use super::status::{Known, Role, Standing, States, TableState};
 use super::{Failpoint, MaintainOptions, MaintainPlan, Unfoldable, Weakness};
 use crate::connect::{Connection, Connector, Error};
+use crate::give_way;
 use crate::pgoutput::{Message, Xid32};
 use crate::replication::Lsn;
 use crate::rollups::lock::{LEADER_LOCK, LOCK_CLASS};
@@ -119,6 +120,7 @@ impl Purpose for Maintenance {
         _published: &BTreeMap<Oid, String>,
     ) -> Result<SlotChoice, StreamError> {
         self.states.is(Role::None);
+        self.states.forget();
         self.remember(None);
         if !try_lead(asking).await? {
             return Ok(SlotChoice::Temporary);
@@ -271,7 +273,7 @@ impl Maintenance {
                 continue;
             };
             let standing = match (&recorded.shape, &recorded.own) {
-                (None, _) => Standing::Aside(Unfoldable::Gap),
+                (None, _) => Standing::Aside(Unfoldable::Unrecorded),
                 (Some(_), None) => Standing::InStep,
                 (Some(_), Some(own)) => Standing::Behind(own.clone()),
             };
@@ -304,8 +306,10 @@ impl Maintenance {
         self.states.is(Role::Leader);
         info!(rollups = self.plans.len(), "Bringing rollups up to date.");
         let keys = EnforcedKeys::read(&looking, &self.bases()).await?;
+        let process = give_way::process(&client).await.map_err(Error::from)?;
         let applier = Applier {
             client,
+            process,
             looking: Looking::prepare(&looking).await?,
             shared: attached.shared,
             intake: &self.intake,
@@ -526,9 +530,10 @@ impl Maintenance {
                 .collect();
             let sources = match why {
                 // Whatever went wrong may have come from another rollup.
-                Unfoldable::Failed { .. } | Unfoldable::Impossible | Unfoldable::Unequal { .. } => {
-                    Sources::none()
-                }
+                Unfoldable::Failed { .. }
+                | Unfoldable::Impossible
+                | Unfoldable::Unequal { .. }
+                | Unfoldable::Unrecorded => Sources::none(),
                 Unfoldable::Truncated { .. }
                 | Unfoldable::ColumnChanged { .. }
                 | Unfoldable::NoOldRow { .. }
@@ -574,8 +579,8 @@ impl Maintenance {
     fn sources(&self, known: &Known, shared: &Shared, built: &HashMap<String, Instant>) -> Sources {
         let since = |state: &TableState| {
             let contents = known.contents(state)?;
-            let staleness = shared.staleness_of(contents, &state.bases)?;
-            Instant::now().checked_sub(staleness)
+            let lag = shared.lag_of(contents, &state.bases)?;
+            Instant::now().checked_sub(lag.time)
         };
         let is_aside = |table: &String| {
             let state = known.tables.get(table);
@@ -687,7 +692,9 @@ struct Identity {
 }
 
 async fn identity(client: &Client) -> Result<Identity, Error> {
-    let sql = "SELECT (SELECT system_identifier::text FROM pg_control_system()),
+    // A dump that is restored brings records of its own, in tables that are others.
+    let sql = "SELECT (SELECT system_identifier::text || ' ' || 'pgstar.maintenance'::regclass::oid::text
+                         FROM pg_control_system()),
                       (SELECT p.oid::text || ' ' || p.xmin::text FROM pg_publication p WHERE p.pubname = $1),
                       (SELECT 'pgstar_' || d.oid FROM pg_database d WHERE d.datname = current_database())";
     let row = client

@@ -65,10 +65,12 @@ pub use reason::{NotCurrent, Unfoldable};
 pub use status::{Figures, Role, RollupFigures, Standing, TableState};
 
 use crate::connect::Connector;
+use crate::give_way;
 use crate::replication::Lsn;
 use crate::rollups::{BuildPlan, RollupError, RollupStore};
 use crate::stream::{
-    ChangeStream, Changed, Epoch, Position, Proof, Refusal, StreamError, StreamOptions, Unproven,
+    ChangeStream, Changed, Epoch, Lag, Position, Proof, Refusal, StreamError, StreamOptions,
+    Unproven,
 };
 use leader::Maintenance;
 use status::States;
@@ -346,15 +348,21 @@ impl Maintainer {
     /// How old the table's contents are at most: every commit acknowledged longer ago is in them. No
     /// round trip; none while that is not known.
     pub fn staleness(&self, table: &str) -> Option<Duration> {
+        self.lag(table).map(|lag| lag.time)
+    }
+
+    /// The same with the position that is proven.
+    pub fn lag(&self, table: &str) -> Option<Lag> {
         let stream = self.stream().ok()?;
         let known = self.states.known();
         let state = known.tables.get(table)?;
         let contents = known.contents(state)?;
-        stream.shared().staleness_of(contents, &state.bases)
+        stream.shared().lag_of(contents, &state.bases)
     }
 
     /// Computes a random range of this rollup again and compares; one that is not what it should be is stepped aside
-    /// and built again. Only the leader does, nobody else could have it built. `chance` is any number.
+    /// and built again. Only the leader does, nobody else could have it built; the others find that nothing is on record
+    /// of the table any more. `chance` is any number.
     pub async fn audit(
         &self,
         rollup: &str,
@@ -372,17 +380,31 @@ impl Maintainer {
         };
         let connector = Connector::new(self.config.clone()).map_err(StreamError::from)?;
         let mut client = connector.connect().await.map_err(StreamError::from)?;
-        let audit = audit::audit(&mut client, &following.stream, plan, chance, timeout).await?;
+        let watching = connector.connect().await.map_err(StreamError::from)?;
+        let process = give_way::process(&client).await;
+        let process = process
+            .map_err(crate::connect::Error::from)
+            .map_err(StreamError::from)?;
+        let auditing = audit::audit(&mut client, &following.stream, plan, chance, timeout);
+        let audit = give_way::giving_way(&watching, process, auditing).await?;
         if let Audit::Different { table, detail } = &audit {
             let detail = detail.clone();
             self.states.condemn(table, Unfoldable::Unequal { detail });
+            let forget = "DELETE FROM pgstar.rollup_progress WHERE table_name = $1";
+            let forgotten = client.execute(forget, &[table]).await;
+            forgotten
+                .map_err(crate::connect::Error::from)
+                .map_err(StreamError::from)?;
         }
         Ok(audit)
     }
 
-    /// Whether this rollup's table was found not to be what it should be.
+    /// Whether this rollup's table was found not to be what it should be, or nothing is on record of its contents.
     pub fn is_condemned(&self, table: &str) -> bool {
-        self.states.condemned(table).is_some()
+        let known = self.states.known();
+        let standing = known.tables.get(table).map(|state| &state.standing);
+        let is_unrecorded = standing == Some(&Standing::Aside(Unfoldable::Unrecorded));
+        is_unrecorded || self.states.condemned(table).is_some()
     }
 
     /// As [`ChangeStream::prove_current`].

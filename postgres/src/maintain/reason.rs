@@ -53,6 +53,10 @@ pub enum Unfoldable {
     /// The rollup is older than what the stream still has.
     #[error("changes since the rollup's snapshot are not in the change stream any more")]
     Gap,
+    /// Nothing is on record of its table's contents: who found them wrong has seen to that, or the record is another
+    /// cluster's.
+    #[error("it is not known what its table contains")]
+    Unrecorded,
     /// One of its tables is not in the change stream, for this reason. Building it again would not help.
     #[error("{reason}")]
     NotFollowed {
@@ -88,6 +92,7 @@ impl Unfoldable {
             Unfoldable::NotKept { .. } => "not-kept",
             Unfoldable::Reshaped => "reshaped",
             Unfoldable::Gap => "gap",
+            Unfoldable::Unrecorded => "unrecorded",
             Unfoldable::NotFollowed { .. } => "not-followed",
             Unfoldable::Failed { .. } => "failed",
             Unfoldable::Impossible => "impossible",

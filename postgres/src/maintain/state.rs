@@ -185,7 +185,7 @@ pub(super) async fn leave_behind(
 /// Where the changes of the tables are to be found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lineage {
-    /// The cluster: the numbers of its transactions mean nothing in another.
+    /// The cluster, whose numbers of transactions mean nothing in another, and the table that this is recorded in.
     pub(super) system: String,
     /// The slot's name, never used twice.
     pub(super) slot: String,

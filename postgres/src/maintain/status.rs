@@ -138,6 +138,23 @@ impl States {
         });
     }
 
+    /// What is known of the rollups was read from a server that may not be the one of the next epoch, where the same
+    /// numbers may name other transactions. Who waits for a rollup goes on waiting.
+    pub(super) fn forget(&self) {
+        self.known.send_modify(|known| {
+            let mut tables = known.tables.clone();
+            for state in tables.values_mut() {
+                if matches!(state.standing, Standing::Behind(_)) {
+                    state.standing = Standing::InStep;
+                }
+            }
+            *known = Arc::new(Known {
+                clock: None,
+                tables,
+            });
+        });
+    }
+
     /// The table is wrong. It answers no more from this moment on.
     pub(super) fn condemn(&self, table: &str, why: Unfoldable) {
         let condemned = self.condemned.lock();

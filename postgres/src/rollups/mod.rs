@@ -29,6 +29,7 @@ pub use grants::Readers;
 
 use crate::catalog::load_catalog;
 use crate::connect::{Connection, Connector, Error};
+use crate::give_way;
 
 /// The schema that holds everything of pgstar's.
 pub const SCHEMA: &str = "pgstar";
@@ -140,6 +141,9 @@ pub enum RollupError {
     Postgres(#[from] Error),
 }
 
+/// A session of a process that works says something sooner; others wait for what one holds that does not.
+const GONE_AFTER: Duration = Duration::from_secs(30);
+
 impl From<tokio_postgres::Error> for RollupError {
     fn from(error: tokio_postgres::Error) -> Self {
         RollupError::Postgres(Error::Query(error))
@@ -194,7 +198,7 @@ impl RollupStore {
         sources: &Sources,
         progress: OnProgress<'_>,
     ) -> Result<BuiltRollup, RollupError> {
-        let mut connection = self.maintenance_connection().await?;
+        let connection = self.maintenance_connection().await?;
         if let Some(unchanged) = state::find_unchanged(&connection, plan).await? {
             return Ok(unchanged);
         }
@@ -203,7 +207,8 @@ impl RollupStore {
         if let Some(unchanged) = state::find_unchanged(&connection, plan).await? {
             return Ok(unchanged);
         }
-        build_and_sweep(&mut connection, plan, sources, progress).await
+        self.build_and_sweep(connection, plan, sources, progress)
+            .await
     }
 
     /// Builds the rollup from the base tables as they are now, whatever is there already.
@@ -222,9 +227,10 @@ impl RollupStore {
         sources: &Sources,
         progress: OnProgress<'_>,
     ) -> Result<BuiltRollup, RollupError> {
-        let mut connection = self.maintenance_connection().await?;
+        let connection = self.maintenance_connection().await?;
         lock::acquire(&connection, &plan.name, progress).await?;
-        build_and_sweep(&mut connection, plan, sources, progress).await
+        self.build_and_sweep(connection, plan, sources, progress)
+            .await
     }
 
     /// The positions of these plans in the order in which to build them: what may be filled from another of them
@@ -244,13 +250,14 @@ impl RollupStore {
         since: SystemTime,
         progress: OnProgress<'_>,
     ) -> Result<BuiltRollup, RollupError> {
-        let mut connection = self.maintenance_connection().await?;
+        let connection = self.maintenance_connection().await?;
         lock::acquire(&connection, &plan.name, progress).await?;
         // Whoever held the lock may have built just this.
         match state::find_unchanged(&connection, plan).await? {
             Some(built) if built.built_at > since => Ok(built),
             Some(_) | None => {
-                build_and_sweep(&mut connection, plan, &Sources::none(), progress).await
+                self.build_and_sweep(connection, plan, &Sources::none(), progress)
+                    .await
             }
         }
     }
@@ -286,18 +293,38 @@ impl RollupStore {
         grants::sync(&mut connection, plans).await
     }
 
+    /// Others may alter the base tables meanwhile: then nothing comes of it.
+    async fn build_and_sweep(
+        &self,
+        mut connection: Connection,
+        plan: &BuildPlan,
+        sources: &Sources,
+        progress: OnProgress<'_>,
+    ) -> Result<BuiltRollup, RollupError> {
+        let watching = self.connector.connect().await?;
+        let process = give_way::process(&connection).await?;
+        let building = build::build(&mut connection, plan, sources, progress);
+        let built = give_way::giving_way(&watching, process, building).await?;
+        // The rollup is there whether or not the old one could be cleared away.
+        if let Err(error) = sweep::sweep(&mut connection).await {
+            tracing::warn!(%error, rollup = plan.name, "Old rollup tables could not be dropped.");
+        }
+        progress(BuildProgress::Done { rows: built.rows });
+        Ok(built)
+    }
+
     /// A role's own defaults (timeouts, read-only transactions) are meant for its queries, not for
     /// this. With `row_security` off PostgreSQL refuses to read a table whose policies would hide
     /// rows, instead of making a rollup that lacks them.
     async fn maintenance_connection(&self) -> Result<Connection, RollupError> {
         let connection = self.connector.connect().await?;
-        connection
-            .batch_execute(
-                "SET statement_timeout = 0; SET lock_timeout = 0;
-                 SET idle_in_transaction_session_timeout = 0; SET row_security = off;
-                 SET default_transaction_read_only = off",
-            )
-            .await?;
+        let gone = GONE_AFTER.as_millis();
+        let settings = format!(
+            "SET statement_timeout = 0; SET lock_timeout = 0; SET row_security = off;
+             SET idle_in_transaction_session_timeout = {gone}; SET idle_session_timeout = {gone};
+             SET default_transaction_read_only = off"
+        );
+        connection.batch_execute(&settings).await?;
         Ok(connection)
     }
 }
@@ -305,19 +332,4 @@ impl RollupStore {
 /// Every rollup whose table is there, by name, as seen on a connection of the caller's.
 pub async fn list(client: &Client) -> Result<Vec<BuiltRollup>, RollupError> {
     state::list(client).await
-}
-
-async fn build_and_sweep(
-    connection: &mut Connection,
-    plan: &BuildPlan,
-    sources: &Sources,
-    progress: OnProgress<'_>,
-) -> Result<BuiltRollup, RollupError> {
-    let built = build::build(connection, plan, sources, progress).await?;
-    // The rollup is there whether or not the old one could be cleared away.
-    if let Err(error) = sweep::sweep(connection).await {
-        tracing::warn!(%error, rollup = plan.name, "Old rollup tables could not be dropped.");
-    }
-    progress(BuildProgress::Done { rows: built.rows });
-    Ok(built)
 }

@@ -217,12 +217,24 @@ impl Server {
 
     /// Shuts the server down, ending every session, and starts it again on the same port.
     pub async fn restart(self, shutdown: Shutdown) -> Result<Server, ServerError> {
+        self.restart_after(shutdown, |_| ()).await
+    }
+
+    /// The same, with something done to its data directory in between.
+    pub async fn restart_after(
+        self,
+        shutdown: Shutdown,
+        between: impl FnOnce(&Path) + Send + 'static,
+    ) -> Result<Server, ServerError> {
         let restarted = spawn_blocking(move || {
             let mut server = self;
             let account = Account::for_server()?;
             let timeout = ServerOptions::default().start_timeout;
-            server.postmaster.restart(
-                shutdown.signal(),
+            server
+                .postmaster
+                .end(shutdown.signal(), &server.directory)?;
+            between(&server.directory.data());
+            server.postmaster.start_again(
                 &server.binaries,
                 &account,
                 &server.directory,

@@ -101,20 +101,29 @@ impl Postmaster {
         Ok(())
     }
 
-    /// Ends the server by this signal, and starts it again on the same port.
-    pub(super) fn restart(
+    /// Ends the server by this signal.
+    pub(super) fn end(
         &mut self,
         signal: &str,
+        directory: &ServerDirectory,
+    ) -> Result<(), ServerError> {
+        match self.signal_and_wait(signal, FAST_SHUTDOWN_MAX) {
+            true => Ok(()),
+            false => Err(ServerError::NotReady {
+                what: "did not shut down".to_owned(),
+                log_tail: directory.log_tail(),
+            }),
+        }
+    }
+
+    /// Starts the server that was ended on the same port.
+    pub(super) fn start_again(
+        &mut self,
         binaries: &Binaries,
         account: &Account,
         directory: &ServerDirectory,
         timeout: Duration,
     ) -> Result<(), ServerError> {
-        if !self.signal_and_wait(signal, FAST_SHUTDOWN_MAX) {
-            let what = "did not shut down".to_owned();
-            let log_tail = directory.log_tail();
-            return Err(ServerError::NotReady { what, log_tail });
-        }
         let deadline = Instant::now() + timeout;
         loop {
             match Self::start_on(self.port, binaries, account, directory, timeout) {

@@ -9,7 +9,8 @@ use crate::replication::Lsn;
 /// So many buckets are told apart.
 const BUCKETS_MAX: usize = 4096;
 
-const HOUR: i64 = 3600;
+const QUARTER: i64 = 900;
+const HOUR: i64 = 4 * QUARTER;
 const DAY: i64 = 24 * HOUR;
 
 /// Buckets of values, each with the end of the newest commit that touched one of its values.
@@ -29,10 +30,10 @@ impl Buckets {
         }
     }
 
-    /// Of values that are counted in seconds: hours first, then days.
+    /// Of values that are counted in seconds: quarters of an hour first, then hours, then days.
     pub(super) fn of_times() -> Self {
         Buckets {
-            width: HOUR,
+            width: QUARTER,
             last: BTreeMap::new(),
         }
     }
@@ -77,7 +78,11 @@ impl Buckets {
     }
 
     fn widen(&mut self) {
-        let factor = if self.width == HOUR { DAY / HOUR } else { 2 };
+        let factor = match self.width {
+            QUARTER => HOUR / QUARTER,
+            HOUR => DAY / HOUR,
+            _ => 2,
+        };
         // Beyond it there is one bucket on each side of zero, so nobody gets there.
         self.width = self.width.saturating_mul(factor);
         for (bucket, at) in std::mem::take(&mut self.last) {

@@ -160,6 +160,17 @@ impl Proof {
     }
 }
 
+/// How far something that is made from tables is behind of them, at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lag {
+    /// Every commit that ends up to here is in it.
+    pub at: Lsn,
+    /// How much further the log was when its end was last read.
+    pub bytes: u64,
+    /// Every commit acknowledged longer ago is in it.
+    pub time: Duration,
+}
+
 /// How a stream behaves.
 #[derive(Debug, Clone)]
 pub struct StreamOptions {

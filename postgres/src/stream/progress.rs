@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use pgstar_rewriter::ColumnRange;
 use pgstar_rewriter::catalog::Oid;
 
+use super::Lag;
 use super::buckets::Buckets;
 use super::recent::{Contents, Recent};
 use super::snapshot::{Snapshot, Xid};
@@ -50,7 +51,7 @@ impl Step {
 }
 
 /// So many columns of one table are tracked.
-const COLUMNS_MAX: usize = 4;
+const COLUMNS_MAX: usize = 8;
 
 /// What is known of the changes of one column.
 #[derive(Debug)]
@@ -240,18 +241,23 @@ impl Progress {
         Some(now.saturating_duration_since(*asked))
     }
 
-    /// How long ago everything of these tables was in the contents, at most.
-    pub(super) fn staleness_of(
+    /// How far the contents are behind of what becomes of these tables, at most.
+    pub(super) fn lag_of(
         &self,
         contents: &Contents,
         relations: &[Oid],
         now: Instant,
-    ) -> Option<Duration> {
+    ) -> Option<Lag> {
         let safe = self.safe?;
+        let (_, newest) = self.samples.back()?;
         let mut proven = self.samples.iter().rev().filter(|(_, end)| *end <= safe);
         let is_in = |(_, end): &&(Instant, Lsn)| self.recent.are_in(contents, relations, *end);
-        let (asked, _) = proven.find(is_in)?;
-        Some(now.saturating_duration_since(*asked))
+        let (asked, end) = proven.find(is_in)?;
+        Some(Lag {
+            at: *end,
+            bytes: newest.bytes_since(*end),
+            time: now.saturating_duration_since(*asked),
+        })
     }
 
     #[cfg(test)]

@@ -12,7 +12,7 @@ use super::recent::Contents;
 use super::snapshot::{Snapshot, Xid};
 use super::tables::{Followed, Refusal};
 use super::touching::{Column, Touches, Tracked};
-use super::{Changed, Epoch, EpochId, Position, Unproven};
+use super::{Changed, Epoch, EpochId, Lag, Position, Unproven};
 use crate::pgoutput::Xid32;
 use crate::replication::Lsn;
 
@@ -200,12 +200,11 @@ impl Shared {
         self.live(ask).flatten().unwrap_or(false)
     }
 
-    /// How long ago everything of these tables was in the contents, at most.
-    pub(crate) fn staleness_of(&self, contents: &Contents, relations: &[Oid]) -> Option<Duration> {
+    /// How far the contents are behind of what becomes of these tables, at most.
+    pub(crate) fn lag_of(&self, contents: &Contents, relations: &[Oid]) -> Option<Lag> {
         let ask = |live: &Live| {
             let reported = live.reported_as(relations)?;
-            live.progress
-                .staleness_of(contents, &reported, Instant::now())
+            live.progress.lag_of(contents, &reported, Instant::now())
         };
         self.live(ask).flatten()
     }

@@ -16,9 +16,9 @@ use pgstar_postgres::maintain::{
     Audit, Figures, MaintainError, MaintainOptions, MaintainPlan, Maintainer, NotCurrent, Standing,
     TableState,
 };
-use pgstar_postgres::stream::{Changed, Lsn, Position, Refusal};
-use pgstar_rewriter::ColumnRange;
+use pgstar_postgres::stream::{Changed, Lag, Lsn, Position, Refusal};
 use pgstar_rewriter::catalog::Oid;
+use pgstar_rewriter::{ColumnRange, TableRows};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
@@ -410,9 +410,19 @@ impl Follower {
         tables.iter().try_for_each(is_unchanged)
     }
 
+    /// Whether none of these rows of a base table of rollups was changed by a commit that is known and ends after the position.
+    pub fn is_untouched(&self, positions: Positions, rows: &TableRows) -> Result<(), Unknown> {
+        self.is_unchanged(positions, rows.table, &rows.ranges, Side::Rollups)
+    }
+
     /// Every commit acknowledged longer ago than this is in the rollup's table; costs no round trip.
     pub fn staleness(&self, table: &str) -> Option<Duration> {
         self.maintainer.staleness(table)
+    }
+
+    /// As [`Maintainer::lag`].
+    pub fn lag(&self, table: &str) -> Option<Lag> {
+        self.maintainer.lag(table)
     }
 
     /// As [`Maintainer::audit`].

@@ -197,14 +197,12 @@ impl<'a> Prover<'a> {
         let follower = self.warehouse.follower();
         let proof = follower.prove_rollups(&tables, self.deadline).await;
         let proven = proof.map_err(|why| self.reason(why))?;
-        // Of tables that are not followed nothing could be confirmed afterwards either.
-        let unchanged = match found.base_reads.as_slice() {
-            [] => Ok(()),
-            tables => follower.unchanged_since(proven.positions, tables),
-        };
-        unchanged
-            .map(|()| Shown::Current(proven))
-            .map_err(|why| self.reason(why))
+        // Of tables that are not followed nothing could be confirmed afterwards either; what changed since may be aside.
+        let unchanged = follower.unchanged_since(proven.positions, &found.base_reads);
+        match unchanged {
+            Ok(()) | Err(Unknown::Changed(Changed::At { .. })) => Ok(Shown::Current(proven)),
+            Err(why) => Err(self.reason(why)),
+        }
     }
 
     /// Nothing is proven of a rollup over a table that cannot be followed; so say why.
@@ -229,7 +227,8 @@ impl<'a> Prover<'a> {
 
     fn within(&self, found: &Match, bound: Duration) -> Result<Shown, Reason> {
         let staleness = self.staleness(found);
-        let age = self.snapshot.oldest(found).unwrap_or(Duration::MAX);
+        let age = self.warehouse.oldest(self.snapshot, found);
+        let age = age.unwrap_or(Duration::MAX);
         match staleness {
             Some(staleness) if staleness <= bound => Ok(Shown::Within(staleness)),
             _ if age <= bound => Ok(Shown::AsBuilt),

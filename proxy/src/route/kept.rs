@@ -5,12 +5,14 @@
 //! later commits too; those count as changes, which costs a computation and never an answer.
 
 use std::collections::HashMap;
+use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
 use pgstar_cache::{Answer, AnswerCache, Kept, Key, Statistics};
+use pgstar_rewriter::ColumnRange;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -31,8 +33,16 @@ const IN_VAIN_TOLERATED: u32 = 2;
 /// … but at least every so many times, given as a power of 2.
 const IN_VAIN_EXPONENT_MAX: u32 = 6;
 
-/// Positions from before the answer was computed; `None` when changes were not followed then.
-pub(super) type Tag = Option<Positions>;
+/// From before the answer was computed; `None` when changes were not followed then.
+pub(super) type Tag = Option<Tagged>;
+
+/// What is known of an answer beside its question.
+#[derive(Debug, Clone)]
+pub(super) struct Tagged {
+    pub(super) positions: Positions,
+    /// Ranges in which rows matter, beside those that its question says.
+    pub(super) keys: Arc<[ColumnRange]>,
+}
 
 /// The answers of one router.
 #[derive(Debug)]
@@ -76,10 +86,10 @@ impl KeptAnswers {
     pub(super) fn find(
         &self,
         key: &Key,
-        will_do: &(dyn Fn(Tag) -> bool + Sync),
+        will_do: &(dyn Fn(&Tag) -> bool + Sync),
     ) -> Option<Arc<Answer>> {
         let kept: Arc<Kept<Entry>> = self.answers.get(key)?;
-        if !will_do(kept.tag.tag) {
+        if !will_do(&kept.tag.tag) {
             return None;
         }
         kept.tag.is_used.store(true, Ordering::Relaxed);
@@ -87,10 +97,10 @@ impl KeptAnswers {
     }
 
     /// Whether [`find`](Self::find) would find one; counts as no use.
-    pub(super) fn has(&self, key: &Key, will_do: &(dyn Fn(Tag) -> bool + Sync)) -> bool {
+    pub(super) fn has(&self, key: &Key, will_do: &(dyn Fn(&Tag) -> bool + Sync)) -> bool {
         self.answers
             .get(key)
-            .is_some_and(|kept| will_do(kept.tag.tag))
+            .is_some_and(|kept| will_do(&kept.tag.tag))
     }
 
     /// The answer if there is one or another session is just computing it; else the turn to do so, which
@@ -98,7 +108,7 @@ impl KeptAnswers {
     pub(super) async fn find_or_board(
         &self,
         key: &Key,
-        will_do: &(dyn Fn(Tag) -> bool + Sync),
+        will_do: &(dyn Fn(&Tag) -> bool + Sync),
     ) -> Result<Arc<Answer>, Option<Flight>> {
         let outcome = match self.find(key, will_do) {
             Some(answer) => Ok(answer),
@@ -219,15 +229,26 @@ impl Drop for Flight {
 }
 
 /// Whether an answer with this tag may be used, as far as is known of what it reads.
-pub(super) fn holds(follower: &Follower, tag: Tag, reads: &[Read]) -> bool {
-    tag.is_some_and(|positions| {
-        let is_unchanged = |read: &Read| {
-            follower
-                .is_unchanged(positions, read.table, &read.ranges, read.side)
-                .is_ok()
-        };
-        reads.iter().all(is_unchanged)
+pub(super) fn holds(follower: &Follower, tag: &Tag, reads: &[Read]) -> bool {
+    tag.as_ref().is_some_and(|Tagged { positions, keys }| {
+        let mut reads = reads.iter();
+        reads.all(|read| holds_in(follower, *positions, read, keys))
     })
+}
+
+/// The same for one table; a range is enough that nothing touched.
+pub(super) fn holds_in(
+    follower: &Follower,
+    positions: Positions,
+    read: &Read,
+    keys: &[ColumnRange],
+) -> bool {
+    let is_unchanged = |ranges: &[ColumnRange]| {
+        let unchanged = follower.is_unchanged(positions, read.table, ranges, read.side);
+        unchanged.is_ok()
+    };
+    let mut keys = keys.iter().filter(|range| range.table == read.table);
+    is_unchanged(&read.ranges) || keys.any(|range| is_unchanged(slice::from_ref(range)))
 }
 
 #[cfg(test)]

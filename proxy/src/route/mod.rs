@@ -20,6 +20,7 @@ mod freshness;
 mod gate;
 mod interface;
 mod kept;
+mod keys;
 mod local;
 mod parity;
 mod passed;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pgstar_cache::Key;
-use pgstar_rewriter::{Code, Match, Reason};
+use pgstar_rewriter::{Code, Decision, Match, Reason, TableRows};
 
 pub use explain::Explanation;
 pub use gate::Requested;
@@ -42,13 +43,15 @@ pub use crate::wire::ColumnOrigin;
 pub use passed::{Passed, Passing};
 
 use crate::config::{CacheConfig, FreshnessConfig};
+use crate::follower::{Positions, Side};
 use crate::telemetry;
 use crate::warehouse::{Snapshot, Warehouse};
 use beside::Beside;
 use candidate::Look;
 use decisions::{Decided, Decisions};
 use freshness::{Prover, Shown};
-use kept::{KeptAnswers, Tag};
+use kept::{KeptAnswers, Tag, Tagged};
+use keys::Keys;
 use local::Command;
 use parity::Describer;
 use prospect::{Prospect, Read, Sights};
@@ -60,6 +63,7 @@ pub struct Router {
     decisions: Decisions,
     describer: Describer,
     kept: KeptAnswers,
+    keys: Keys,
     /// Texts that no rollup answers and that were sent before; `None` where only rollups' tables are followed.
     sights: Option<Sights>,
     beside: Arc<Beside>,
@@ -118,6 +122,7 @@ impl Router {
                 cache.memory.bytes(),
                 usize::try_from(cache.max_answer.bytes()).unwrap_or(usize::MAX),
             ),
+            keys: Keys::new(Arc::clone(&warehouse)),
             sights: (cache.followed_tables > 0 && cache.memory.bytes() > 0).then(Sights::new),
             beside: Arc::default(),
             warehouse,
@@ -181,7 +186,7 @@ impl Router {
         let verdict = self.judge(facts, sql, None).await;
         let is_cached = match (&verdict.outcome, &verdict.base) {
             (Ok(answering), _) => {
-                let will_do = |tag| self.will_do(tag, answering);
+                let will_do = |tag: &Tag| self.will_do(tag, answering);
                 let key = answering.key.as_ref();
                 key.is_some_and(|key| self.kept.has(key, &will_do))
             }
@@ -286,7 +291,7 @@ impl Router {
                 .choose(&mut prover, snapshot, decided, facts, binding)
                 .await;
             let base = match (&outcome, prospect) {
-                (Err(_), Some(prospect)) => self.base(&mut prover, prospect).await,
+                (Err(_), Some(prospect)) => self.base(&mut prover, decision, prospect).await,
                 _ => None,
             };
             (outcome, base)
@@ -378,11 +383,16 @@ impl Router {
     }
 
     /// What the cache can do for a statement that no rollup answers.
-    async fn base(&self, prover: &mut Prover<'_>, prospect: Prospect) -> Option<BaseAnswer> {
+    async fn base(
+        &self,
+        prover: &mut Prover<'_>,
+        decision: &Decision,
+        prospect: Prospect,
+    ) -> Option<BaseAnswer> {
         let Prospect::Keep { key, reads } = prospect else {
             return Some(BaseAnswer::Measured);
         };
-        let will_do = |tag| kept::holds(self.warehouse.follower(), tag, &reads);
+        let will_do = |tag: &Tag| kept::holds(self.warehouse.follower(), tag, &reads);
         let mut tag = None;
         let is_kept = self.kept.has(&key, &will_do)
             && prover.of_kept(&reads).await.is_ok()
@@ -392,7 +402,8 @@ impl Router {
                 return None;
             }
             self.track(&reads);
-            tag = Some(prover.tag(&reads).await.ok()?);
+            let positions = prover.tag(&reads).await.ok()?;
+            tag = Some(self.tagged(positions, decision, &reads).await);
         }
         let shown = prover.of_kept(&reads).await.ok()?;
         Some(BaseAnswer::Kept {
@@ -423,12 +434,12 @@ impl Router {
         let cache = match &answering.key {
             None => None,
             Some(key) => {
-                let will_do = |tag| self.will_do(tag, &answering);
+                let will_do = |tag: &Tag| self.will_do(tag, &answering);
                 match self.kept.find_or_board(key, &will_do).await {
                     Ok(answer) => return cached(decided, answer),
                     Err(flight) => {
                         self.track(&answering.reads);
-                        let tag = self.tag(&answering).await;
+                        let tag = self.tag(&answering, &decided.decision).await;
                         Some(self.kept.slot(key.clone(), tag, flight))
                     }
                 }
@@ -444,8 +455,10 @@ impl Router {
         })
     }
 
-    /// The rows that a match reads from base tables have to be of the rollups' state. That is so if none of
-    /// these tables changes between the proof about the rollups and the end of the statement.
+    /// The rows that a match reads from base tables have to be of the rollups' state. The statement reads both in one
+    /// snapshot, and the rollups contain no more than it sees. What it sees and they lack was committed between the proof
+    /// about them and the end of the statement. If none of that touched the rows that are read from base tables, these are of the
+    /// rollups' state; if none of it touched the rows that the rollups stand for, the rollups are of the snapshot's.
     ///
     /// Several rollups have to be of one state. They were when they were proven, and stay so for as long as none makes way for
     /// a table that is built anew: the old one stays behind then, and its name never comes back. So they are
@@ -462,6 +475,10 @@ impl Router {
         }
         let (warehouse, tables) = (Arc::clone(&self.warehouse), found.base_reads.clone());
         let beside = Arc::clone(&self.beside);
+        let (base_rows, rollup_rows) = (found.base_rows.clone(), found.rollup_rows.clone());
+        for rows in base_rows.iter().chain(&rollup_rows) {
+            warehouse.follower().track(&rows.ranges, Side::Rollups);
+        }
         let deadline = self.freshness.deadline;
         Some(Confirmation::new(async move {
             let Shown::Current(proven) = shown else {
@@ -471,10 +488,14 @@ impl Router {
             let rollups: Vec<&str> = rollups.iter().map(String::as_str).collect();
             let are_of_one_state =
                 !are_several || follower.prove_rollups(&rollups, deadline).await.is_ok();
+            let are_untouched = |rows: &[TableRows]| {
+                let mut rows = rows.iter();
+                rows.all(|rows| follower.is_untouched(proven.positions, rows).is_ok())
+            };
             let is_of_one_state = are_of_one_state
                 && (tables.is_empty()
                     || follower.prove(deadline).await.is_ok()
-                        && follower.unchanged_since(proven.positions, &tables).is_ok());
+                        && (are_untouched(&base_rows) || are_untouched(&rollup_rows)));
             beside.tried(&tables, is_of_one_state);
             is_of_one_state
         }))
@@ -496,7 +517,7 @@ impl Router {
             passthrough(Some(decided), &reasons);
             return Route::Observed(self.measuring(decided));
         };
-        let will_do = |tag| kept::holds(self.warehouse.follower(), tag, &reads);
+        let will_do = |tag: &Tag| kept::holds(self.warehouse.follower(), tag, &reads);
         match self.kept.find_or_board(&key, &will_do).await {
             Ok(answer) => cached(decided, answer),
             // It changed since it was looked at; only who knows a position may keep an answer.
@@ -518,21 +539,39 @@ impl Router {
     }
 
     /// A position from before the answer is computed.
-    async fn tag(&self, answering: &Answering) -> Tag {
+    async fn tag(&self, answering: &Answering, decision: &Decision) -> Tag {
         let follower = self.warehouse.follower();
-        match answering.shown {
-            Shown::Current(proven) => Some(proven.positions),
+        let positions = match answering.shown {
+            Shown::Current(proven) => proven.positions,
             Shown::Within(_) | Shown::AsBuilt => {
                 let rollups: Vec<&str> = answering.rollups.iter().map(String::as_str).collect();
                 let proof = follower.prove_rollups(&rollups, self.freshness.deadline);
-                Some(proof.await.ok()?.positions)
+                proof.await.ok()?.positions
+            }
+        };
+        Some(self.tagged(positions, decision, &answering.reads).await)
+    }
+
+    /// A tag with what can be found out of the rows that matter.
+    async fn tagged(&self, positions: Positions, decision: &Decision, reads: &[Read]) -> Tagged {
+        let keys = self
+            .keys
+            .ranges(&decision.key_ranges, positions, reads)
+            .await;
+        let follower = self.warehouse.follower();
+        for range in &keys {
+            let read = reads.iter().find(|read| read.table == range.table);
+            if let Some(read) = read {
+                follower.track(std::slice::from_ref(range), read.side);
             }
         }
+        let keys = keys.into();
+        Tagged { positions, keys }
     }
 
     /// Whether an answer kept from the match may be used. Its key names its rollup's table, so that it may
     /// be where nothing is asked of the table.
-    fn will_do(&self, tag: Tag, answering: &Answering) -> bool {
+    fn will_do(&self, tag: &Tag, answering: &Answering) -> bool {
         match (answering.shown, tag) {
             (Shown::AsBuilt, None) => true,
             (_, tag) => kept::holds(self.warehouse.follower(), tag, &answering.reads),

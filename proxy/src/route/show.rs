@@ -33,6 +33,8 @@ impl Router {
                     "build_ms",
                     "standing",
                     "staleness_ms",
+                    "position",
+                    "lag_bytes",
                     "rebuilds",
                     "detail",
                 ],
@@ -106,15 +108,15 @@ impl Router {
             let start = [Some(absent.name.clone()), Some(state.to_owned())];
             start
                 .into_iter()
-                .chain([None, None, None, None, None, None, None, None])
+                .chain(std::iter::repeat_n(None, 10))
                 .chain([Some(because)])
                 .collect()
         });
         ready.chain(absent).collect()
     }
 
-    /// Whether the rollup follows its tables, how old it is at most, and how often it had to be built again.
-    fn upkeep(&self, built: &BuiltRollup) -> [Option<String>; 3] {
+    /// Whether the rollup follows its tables, how far it is behind at most, and how often it had to be built again.
+    fn upkeep(&self, built: &BuiltRollup) -> [Option<String>; 5] {
         let follower = self.warehouse.follower();
         let standing = match (follower.state(), follower.tables().get(&built.table)) {
             (Err(Unknown::Unproven(why)), _) => match self.warehouse.refresh_of(&built.name) {
@@ -131,7 +133,7 @@ impl Router {
                 Standing::Aside(why) => format!("to be built again: {why}"),
             },
         };
-        let staleness = follower.staleness(&built.table);
+        let lag = follower.lag(&built.table);
         let figures = follower.figures();
         let rebuilds = figures
             .rollups
@@ -139,7 +141,9 @@ impl Router {
             .map_or(0, |rollup| rollup.rebuilds.values().sum::<u64>());
         [
             Some(standing),
-            staleness.map(|staleness| staleness.as_millis().to_string()),
+            lag.map(|lag| lag.time.as_millis().to_string()),
+            lag.map(|lag| lag.at.to_string()),
+            lag.map(|lag| lag.bytes.to_string()),
             Some(rebuilds.to_string()),
         ]
     }
