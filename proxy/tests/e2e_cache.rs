@@ -7,7 +7,7 @@ mod e2e_support;
 
 use std::time::{Duration, Instant};
 
-use e2e_support::{Client, Database, Lab, Served, ok, rows, served, sqlstate};
+use e2e_support::{Client, Database, Lab, Served, batch, ok, rows, served, sqlstate, table};
 
 const SCHEMA: &str = "
     CREATE TABLE item (id int PRIMARY KEY, kind text NOT NULL, price int NOT NULL);
@@ -399,5 +399,75 @@ async fn answers_about_the_days_of_a_dimension_survive_what_is_loaded_of_others(
             expected,
             "{change}"
         );
+    }
+}
+
+/// How often the cache answered the statement.
+async fn from_cache(session: &mut Client, sql: &str) -> u64 {
+    let shown = table(&ok(session, "SHOW pgstar.queries").await);
+    let of_it = shown.iter().filter(|row| row[0].as_deref() == Some(sql));
+    let from_cache = of_it.map(|row| row[2].as_ref().unwrap().parse::<u64>().unwrap());
+    from_cache.sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_for_what_is_bound_survive_changes_of_the_rest() {
+    let schema = "
+        CREATE TABLE fact (id int PRIMARY KEY, day date NOT NULL, tenant text NOT NULL, amount int NOT NULL);
+        ALTER TABLE fact REPLICA IDENTITY FULL;
+        INSERT INTO fact SELECT n, date '2024-01-01' + n % 30, 'tenant ' || n % 2, n FROM generate_series(1, 900) n;";
+    let database = Database::with(schema).await;
+    let by_day = (
+        "by_day",
+        "SELECT day, tenant, count(*), sum(amount) FROM fact GROUP BY day, tenant",
+    );
+    let lab = Lab::start(&database, "", &[by_day]).await;
+    let mut pair = lab.pair().await;
+    let mut watcher = lab.session().await;
+    let sql = "SELECT sum(amount) FROM fact WHERE tenant = $1 AND day <= $2";
+    let bytes = batch(
+        sql,
+        &[25, 1082],
+        &[Some("tenant 1"), Some("2024-01-10")],
+        0,
+        "P",
+    );
+    // Whether the cache gave the answer, which has to be PostgreSQL's.
+    let mut is_kept = async |what: &str| {
+        let before = from_cache(&mut watcher, sql).await;
+        pair.same_bytes(&bytes, what).await;
+        from_cache(&mut watcher, sql).await > before
+    };
+    for (change, expected) in [
+        (
+            "INSERT INTO fact VALUES (1000, '2024-01-02', 'tenant 2', 1)",
+            true,
+        ),
+        (
+            "INSERT INTO fact VALUES (1001, '2024-01-11', 'tenant 1', 1)",
+            true,
+        ),
+        (
+            "INSERT INTO fact VALUES (1002, '2024-01-10', 'tenant 1', 1)",
+            false,
+        ),
+        ("UPDATE fact SET day = '2024-01-09' WHERE id = 1001", false),
+        ("UPDATE fact SET tenant = 'tenant 1' WHERE id = 1000", false),
+        ("DELETE FROM fact WHERE id = 1000", false),
+        ("DELETE FROM fact WHERE tenant = 'tenant 0'", true),
+    ] {
+        let began = Instant::now();
+        while !is_kept("before").await {
+            assert!(began.elapsed() < FOLLOWED, "it is not kept");
+        }
+        // Once more, now that its columns are looked at.
+        database
+            .run("UPDATE fact SET amount = amount + 1 WHERE id = 1")
+            .await;
+        while !is_kept("again").await {
+            assert!(began.elapsed() < FOLLOWED, "it is not kept");
+        }
+        database.run(change).await;
+        assert_eq!(is_kept(change).await, expected, "{change}");
     }
 }

@@ -82,7 +82,7 @@ pub use parse::STATEMENT_BYTES_MAX;
 pub use premise::Premise;
 pub use print::{quote_identifier, quote_qualified};
 pub use proposal::propose;
-pub use ranges::{ColumnRange, KeyRange, TableRows};
+pub use ranges::{ColumnRange, KeyRange, ParameterRange, TableRows};
 pub use reason::{Code, Reason};
 pub use rollup::{Rollup, RollupDefinition, Stored, StoredColumn};
 pub use wrapped::Wrapping;
@@ -159,6 +159,8 @@ pub struct Decision {
     pub ranges: Vec<ColumnRange>,
     /// More such rows, as far as can be said by asking.
     pub key_ranges: Vec<KeyRange>,
+    /// More such rows, as far as can be said when parameters are bound.
+    pub parameter_ranges: Vec<ParameterRange>,
     /// What the statement does with its query, and that query; `None` for a query by itself.
     pub wrapping: Option<(Wrapping, String)>,
 }
@@ -235,6 +237,7 @@ fn decide_query(sql: &str, context: Context<'_>) -> Decision {
         meaning: meaning(&query),
         ranges: ranges::ranges(&query, context.catalog, context.time_zone),
         key_ranges: ranges::key_ranges(&query, context.catalog, context.time_zone),
+        parameter_ranges: ranges::parameter_ranges(&query, context.catalog),
         wrapping: None,
     }
 }

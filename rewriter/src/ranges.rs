@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use crate::block::{Attachment, Block, Occurrence, Tables};
 use crate::catalog::{AttNum, Catalog, Column, ColumnType, Oid};
 use crate::equivalence::column_equality;
-use crate::expr::{BinaryOp, ColumnRef, ColumnTypes, Literal, OccurrenceId, Scalar};
+use crate::expr::{BinaryOp, ColumnRef, ColumnTypes, Literal, OccurrenceId, Parameter, Scalar};
 use crate::implication::{as_bound, integer, points};
 use crate::print::{quote_identifier, quote_qualified};
 use crate::query::Query;
@@ -223,12 +223,77 @@ pub struct KeyRange {
     pub sql: String,
 }
 
-/// What is known so of tables that the statement reads once.
-pub(crate) fn key_ranges(query: &Query, catalog: &Catalog, time_zone: &str) -> Vec<KeyRange> {
+/// Rows of a table that matter only if their column compares so with what is bound to a parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParameterRange {
+    /// The table.
+    pub table: Oid,
+    /// Its column.
+    pub column: String,
+    /// The column's type, one that [`ColumnRange`] counts.
+    pub ty: Oid,
+    /// The number of the parameter, from 1 on.
+    pub number: u32,
+    /// Whether rows with smaller values matter.
+    pub from_below: bool,
+    /// Whether rows with greater ones do.
+    pub to_above: bool,
+}
+
+impl ParameterRange {
+    /// The range, if the value that is bound is counted so.
+    pub fn around(&self, count: i64) -> ColumnRange {
+        ColumnRange {
+            table: self.table,
+            column: self.column.clone(),
+            ty: self.ty,
+            low: if self.from_below { i64::MIN } else { count },
+            high: if self.to_above { i64::MAX } else { count },
+        }
+    }
+}
+
+/// The tables that the statement reads once.
+fn read_once(query: &Query) -> Vec<Oid> {
     let blocks = query.blocks();
     let occurrences = blocks.iter().flat_map(|block| &block.occurrences);
     let read: Vec<Oid> = occurrences.filter_map(Occurrence::relation).collect();
-    let is_read_once = |table: Oid| read.iter().filter(|other| **other == table).count() == 1;
+    let is_single = |table: &&Oid| read.iter().filter(|other| other == table).count() == 1;
+    read.iter().filter(is_single).copied().collect()
+}
+
+/// What parameters leave of tables that the statement reads once.
+pub(crate) fn parameter_ranges(query: &Query, catalog: &Catalog) -> Vec<ParameterRange> {
+    let once = read_once(query);
+    let of_block = |block: &Block| {
+        let reader = Reader {
+            tables: Tables {
+                occurrences: &block.occurrences,
+                catalog,
+            },
+            zone: Zone::Other,
+        };
+        let ranges = conjuncts(&block.predicates).into_iter();
+        let ranges = ranges.filter_map(|condition| reader.parameter_range(condition));
+        ranges.collect::<Vec<ParameterRange>>()
+    };
+    let ranges = query.blocks().into_iter().flat_map(of_block);
+    ranges.filter(|range| once.contains(&range.table)).collect()
+}
+
+fn conjuncts(conditions: &[Scalar]) -> Vec<&Scalar> {
+    let parts = conditions.iter().flat_map(|condition| match condition {
+        Scalar::And(parts) => conjuncts(parts),
+        other => vec![other],
+    });
+    parts.collect()
+}
+
+/// What is known so of tables that the statement reads once.
+pub(crate) fn key_ranges(query: &Query, catalog: &Catalog, time_zone: &str) -> Vec<KeyRange> {
+    let blocks = query.blocks();
+    let once = read_once(query);
+    let is_read_once = |table: Oid| once.contains(&table);
     let mut found: Vec<KeyRange> = vec![];
     for block in blocks {
         let reader = Reader {
@@ -333,6 +398,34 @@ impl Reader<'_> {
                 }
             }
         }
+    }
+
+    fn parameter_range(&self, condition: &Scalar) -> Option<ParameterRange> {
+        let bound = as_bound(condition)?;
+        let (column, ty) = self.counted(bound.operand)?;
+        let parameter = match bound.constant {
+            Scalar::Cast { operand, to } if to.oid == ty.0 && to.typmod == -1 => &**operand,
+            other => other,
+        };
+        let Scalar::Parameter(Parameter { number, time: None }) = parameter else {
+            return None;
+        };
+        let (from_below, to_above) = match bound.op {
+            BinaryOp::Equal => (false, false),
+            _ if self.is_text(column) => return None,
+            BinaryOp::Less | BinaryOp::LessOrEqual => (true, false),
+            BinaryOp::Greater | BinaryOp::GreaterOrEqual => (false, true),
+            _ => return None,
+        };
+        let relation = self.tables.relation(column.occurrence)?;
+        Some(ParameterRange {
+            table: relation.oid,
+            column: relation.column_at(column.attnum)?.name.clone(),
+            ty,
+            number: *number,
+            from_below,
+            to_above,
+        })
     }
 
     /// Where the column has to lie, if it equals the only key of a table of which only some rows matter.

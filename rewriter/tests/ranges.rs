@@ -142,6 +142,57 @@ fn keys_of_a_dimension_of_which_some_rows_matter_have_to_be_asked_for() {
 }
 
 #[test]
+fn what_parameters_leave_is_known_when_they_are_bound() {
+    let catalog = catalog();
+    let search_path = ["pg_catalog".to_owned(), "public".to_owned()];
+    let context = Context {
+        catalog: &catalog,
+        rollups: &[],
+        search_path: &search_path,
+        time_zone: "UTC",
+        bound: &[],
+    };
+    let of = |sql: &str| -> Vec<String> {
+        let ranges = decide(sql, context).parameter_ranges;
+        let around = ranges.iter().map(|range| (range.number, range.around(7)));
+        let bound = |value: i64| match value {
+            i64::MIN | i64::MAX => String::new(),
+            value => value.to_string(),
+        };
+        let shown = around.map(|(number, range)| {
+            format!(
+                "${number} {} {}..{}",
+                range.column,
+                bound(range.low),
+                bound(range.high)
+            )
+        });
+        shown.collect()
+    };
+    let select = |condition| format!("SELECT sum(amount) FROM sale WHERE {condition}");
+    for (condition, expected) in [
+        ("key = $1", vec!["$1 key 7..7"]),
+        ("key >= $1 AND $2 > key", vec!["$1 key 7..", "$2 key ..7"]),
+        ("day BETWEEN $1 AND $2", vec!["$1 day 7..", "$2 day ..7"]),
+        (
+            "town = $3 AND at < $1::timestamp",
+            vec!["$1 at ..7", "$3 town 7..7"],
+        ),
+        ("town > $1", vec![]),
+        ("key = $1 OR town = $2", vec![]),
+        ("key + 1 = $1", vec![]),
+        ("key <> $1", vec![]),
+        ("at < $1::date", vec![]),
+    ] {
+        let mut found = of(&select(condition));
+        found.sort();
+        assert_eq!(found, expected, "{condition}");
+    }
+    let twice = "SELECT count(*) FROM sale a JOIN sale b ON a.town = b.town WHERE a.key = $1";
+    assert_eq!(of(twice), [""; 0]);
+}
+
+#[test]
 fn texts_that_are_named_leave_one_count_each() {
     let one = |condition| {
         let found = of(condition);

@@ -1,18 +1,26 @@
-//! The dates and times that are bound to a statement's parameters: whether a range begins where a rollup's buckets do
-//! may be known only when it is bound.
+//! What is bound to a statement's parameters: whether a range begins where a rollup's buckets do, and which rows matter, may
+//! be known only when it is bound.
 
+use pgstar_rewriter::catalog::Oid;
 use pgstar_rewriter::expr::BoundTime;
+use pgstar_rewriter::{ColumnRange, ParameterRange};
 
 use super::Binding;
 use crate::wire::read::{BoundValue, bound_values};
 
+const INT8: u32 = 20;
+const INT2: u32 = 21;
+const INT4: u32 = 23;
+const TEXT: u32 = 25;
+const VARCHAR: u32 = 1043;
 const DATE: u32 = 1082;
 const TIMESTAMP: u32 = 1114;
 const TIMESTAMPTZ: u32 = 1184;
 /// The type `unknown`, which PostgreSQL takes as none.
 const UNKNOWN: u32 = 705;
 
-const DAY_MICROSECONDS: i64 = 24 * 60 * 60 * 1_000_000;
+const SECOND_MICROSECONDS: i64 = 1_000_000;
+const DAY_MICROSECONDS: i64 = 24 * 60 * 60 * SECOND_MICROSECONDS;
 
 /// The longest text of a date or time, its zone included.
 const TEXT_BYTES_MAX: usize = 40;
@@ -42,6 +50,61 @@ pub(super) fn times(sql: &str, binding: &Binding, types: &[u32]) -> Vec<Option<B
     match times.iter().any(Option::is_some) {
         true => times,
         false => vec![],
+    }
+}
+
+/// The ranges outside of which rows do not matter under these values.
+pub(super) fn ranges(
+    sql: &str,
+    wanted: &[ParameterRange],
+    binding: Option<&Binding>,
+) -> Vec<ColumnRange> {
+    let Some(binding) = binding.filter(|_| !wanted.is_empty()) else {
+        return vec![];
+    };
+    let values = bound_values(&binding.bind).unwrap_or_default();
+    let range = |range: &ParameterRange| {
+        let number = usize::try_from(range.number).ok()?;
+        let value = values.get(number.checked_sub(1)?)?;
+        let oid = binding.parameter_types.get(number - 1).copied();
+        let oid = oid.filter(|oid| ![0, UNKNOWN].contains(oid));
+        let is_taken_from_column = || value.is_text && mentions(sql, number) == 1;
+        let is_its_type = oid.map_or_else(is_taken_from_column, |oid| is_alike(oid, range.ty.0));
+        let count = count(value, range.ty.0).filter(|_| is_its_type)?;
+        Some(range.around(count))
+    };
+    wanted.iter().filter_map(range).collect()
+}
+
+/// Whether values of both types are counted and sent alike.
+fn is_alike(oid: u32, of_column: u32) -> bool {
+    const KINDS: [&[u32]; 2] = [&[INT2, INT4, INT8], &[TEXT, VARCHAR]];
+    let are_both = |kind: &&[u32]| kind.contains(&oid) && kind.contains(&of_column);
+    oid == of_column || KINDS.iter().any(are_both)
+}
+
+/// The value as a column of this type counts; `None` for NULL, and for what is not understood.
+fn count(value: &BoundValue<'_>, ty: u32) -> Option<i64> {
+    let bytes = value.bytes?;
+    // Other texts have other bytes in other encodings.
+    if value.is_text || [TEXT, VARCHAR].contains(&ty) {
+        let text = std::str::from_utf8(bytes).ok()?;
+        return text.is_ascii().then(|| ColumnRange::count(text, Oid(ty)))?;
+    }
+    let number = match *bytes {
+        [a, b] => i64::from(i16::from_be_bytes([a, b])),
+        [a, b, c, d] => i64::from(i32::from_be_bytes([a, b, c, d])),
+        _ => i64::from_be_bytes(bytes.try_into().ok()?),
+    };
+    let is_infinite =
+        [i64::from(i32::MIN), i64::from(i32::MAX), i64::MIN, i64::MAX].contains(&number);
+    match ty {
+        INT2 | INT4 | INT8 => Some(number),
+        DATE if bytes.len() == 4 && !is_infinite => Some(number),
+        TIMESTAMP | TIMESTAMPTZ if bytes.len() == 8 && !is_infinite => {
+            Some(number.div_euclid(SECOND_MICROSECONDS))
+        }
+        _ => None,
     }
 }
 
@@ -85,6 +148,74 @@ fn mentions(sql: &str, number: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn wanted(ty: u32, from_below: bool, to_above: bool) -> ParameterRange {
+        ParameterRange {
+            table: Oid(1),
+            column: "x".to_owned(),
+            ty: Oid(ty),
+            number: 1,
+            from_below,
+            to_above,
+        }
+    }
+
+    /// The ends of the range that one value leaves, of which NULL and others leave none.
+    fn ends(sql: &str, range: &ParameterRange, binding: &Binding) -> Option<(i64, i64)> {
+        let ranges = ranges(sql, std::slice::from_ref(range), Some(binding));
+        ranges.first().map(|range| (range.low, range.high))
+    }
+
+    #[test]
+    fn values_leave_ranges_where_their_type_is_the_columns() {
+        let sql = "x = $1";
+        let equal = |ty| wanted(ty, false, false);
+        let text = |oid, value: &[u8]| binding(0, &[oid], &[value]);
+        let days = 8770_i32.to_be_bytes();
+        assert_eq!(ends(sql, &equal(INT8), &text(INT4, b"-7")), Some((-7, -7)));
+        assert_eq!(ends(sql, &equal(INT4), &text(0, b"7")), Some((7, 7)));
+        assert_eq!(
+            ends(sql, &equal(DATE), &text(DATE, b"2024-01-05")),
+            Some((8770, 8770))
+        );
+        assert_eq!(
+            ends(sql, &equal(DATE), &binding(1, &[DATE], &[&days])),
+            Some((8770, 8770))
+        );
+        let micros = 757_775_820_500_000_i64.to_be_bytes();
+        let (below, above) = (
+            wanted(TIMESTAMP, true, false),
+            wanted(TIMESTAMP, false, true),
+        );
+        let bound = binding(1, &[TIMESTAMP], &[&micros]);
+        assert_eq!(ends(sql, &below, &bound), Some((i64::MIN, 757_775_820)));
+        assert_eq!(ends(sql, &above, &bound), Some((757_775_820, i64::MAX)));
+        let word = ColumnRange::count("abc", Oid(TEXT)).unwrap();
+        assert_eq!(
+            ends(sql, &equal(TEXT), &text(VARCHAR, b"abc")),
+            Some((word, word))
+        );
+        assert_eq!(
+            ends(sql, &equal(TEXT), &binding(1, &[TEXT], &[b"abc"])),
+            Some((word, word))
+        );
+        let never = i32::MAX.to_be_bytes();
+        for (ty, bound) in [
+            (INT4, text(1700, b"7")),
+            (INT4, text(INT4, b" 7")),
+            (INT4, binding(1, &[0], &[&days])),
+            (DATE, text(TIMESTAMP, b"2024-01-05")),
+            (DATE, text(DATE, b"05.01.2024")),
+            (DATE, binding(1, &[DATE], &[&never])),
+            (TIMESTAMPTZ, text(TIMESTAMPTZ, b"2024-01-05 10:00")),
+            (TEXT, text(1042, b"abc")),
+            (TEXT, text(TEXT, "Böblingen".as_bytes())),
+        ] {
+            assert_eq!(ends(sql, &equal(ty), &bound), None, "{ty}");
+        }
+        let twice = "$1 || 'a' = y AND x = $1";
+        assert_eq!(ends(twice, &equal(TEXT), &text(0, b"abc")), None);
+    }
 
     /// What follows the names in a Bind of these values, all of one format.
     fn binding(format: u16, parameter_types: &[u32], values: &[&[u8]]) -> Binding {

@@ -275,9 +275,10 @@ impl Router {
         let decision = &decided.decision;
         let requested = gate::requested(facts, self.freshness.default);
         let key = self.base_key(decided, facts, binding);
+        let bound = bound::ranges(&decided.sql, &decision.parameter_ranges, binding);
         let prospect = key
             .filter(|_| !requested.is_invalid)
-            .and_then(|key| self.prospect(decided, key));
+            .and_then(|key| self.prospect(decided, key, &bound));
         // What comes of the others has to be shown by asking the server.
         if decision.matches.is_empty() && !matches!(prospect, Some(Prospect::Keep { .. })) {
             let measured = prospect.map(|_| BaseAnswer::Measured);
@@ -354,6 +355,11 @@ impl Router {
                         reads: prospect::of_rollups(
                             &decided.decision,
                             &prover.tables(found, reads),
+                            &bound::ranges(
+                                &decided.sql,
+                                &decided.decision.parameter_ranges,
+                                binding,
+                            ),
                         ),
                         rollups: prover.rollups(found),
                     });

@@ -71,12 +71,18 @@ impl Sights {
 
 impl Router {
     /// What may come of this decision's statement, whose answer would have this key.
-    pub(super) fn prospect(&self, decided: &Decided, key: Key) -> Option<Prospect> {
+    /// `bound` is what its parameters say of the rows that matter.
+    pub(super) fn prospect(
+        &self,
+        decided: &Decided,
+        key: Key,
+        bound: &[ColumnRange],
+    ) -> Option<Prospect> {
         let tables = &decided.decision.reads;
         let follower = self.warehouse.follower();
         let side = |table: &Oid| {
             let side = follower.side_of(*table)?;
-            Some(read(&decided.decision, *table, side))
+            Some(read(&decided.decision, *table, side, bound))
         };
         let reads: Option<Vec<Read>> = tables.iter().map(side).collect();
         let are_of_rollups = |reads: &Vec<Read>| {
@@ -109,15 +115,15 @@ impl Router {
 }
 
 /// Tables that the maintainer follows.
-pub(super) fn of_rollups(decision: &Decision, tables: &[Oid]) -> Vec<Read> {
+pub(super) fn of_rollups(decision: &Decision, tables: &[Oid], bound: &[ColumnRange]) -> Vec<Read> {
     let tables = tables.iter();
     tables
-        .map(|table| read(decision, *table, Side::Rollups))
+        .map(|table| read(decision, *table, Side::Rollups, bound))
         .collect()
 }
 
-fn read(decision: &Decision, table: Oid, side: Side) -> Read {
-    let ranges = decision.ranges.iter();
+fn read(decision: &Decision, table: Oid, side: Side, bound: &[ColumnRange]) -> Read {
+    let ranges = decision.ranges.iter().chain(bound);
     let ranges = ranges.filter(|range| range.table == table);
     Read {
         table,
