@@ -17,6 +17,8 @@ use pgstar::serve::Proxy;
 use pgstar_postgres::server::{Authentication, InstallPolicy, Server, ServerOptions};
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use postgres_protocol::message::frontend;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OnceCell;
 
 static SERVER: OnceCell<Server> = OnceCell::const_new();
@@ -52,6 +54,11 @@ impl Lab {
     }
 
     async fn on(server: &Server, more: &str) -> Lab {
+        Lab::behind(server, server.port(), more).await
+    }
+
+    /// The same, where pgstar reaches the server by another port.
+    async fn behind(server: &Server, upstream: u16, more: &str) -> Lab {
         let name = format!("pool_{}", NAMES.fetch_add(1, Ordering::Relaxed));
         let mut admin = super_session(server.port(), "postgres").await;
         ok(&mut admin, &format!("CREATE DATABASE {name}")).await;
@@ -60,10 +67,9 @@ impl Lab {
             &format!("CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'"),
         )
         .await;
-        let port = server.port();
         let text = format!(
             "[listen]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"off\"\n\
-             [upstream]\nurl = \"postgresql://postgres:{PASSWORD}@127.0.0.1:{port}/{name}\"\n{more}",
+             [upstream]\nurl = \"postgresql://postgres:{PASSWORD}@127.0.0.1:{upstream}/{name}\"\n{more}",
         );
         let text = match text.contains("[auth]") {
             true => text,
@@ -74,7 +80,7 @@ impl Lab {
             .await
             .unwrap_or_else(|failure| panic!("{}", failure.report()));
         Lab {
-            server_port: port,
+            server_port: server.port(),
             proxy,
             name,
         }
@@ -787,6 +793,75 @@ async fn a_preamble_is_answered_byte_for_byte() {
         for sql in statements {
             assert_eq!(through.query(sql).await, direct.query(sql).await, "{sql}");
         }
+        lab.leave(through).await;
+    }
+}
+
+/// A port from which everything goes to the server at once, and what the server says comes back gathered.
+async fn gathering(server: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let far = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+            let ((mut said, mut back), (mut answered, mut on)) =
+                (near.into_split(), far.into_split());
+            tokio::spawn(async move { tokio::io::copy(&mut said, &mut on).await });
+            tokio::spawn(async move {
+                let mut bytes = vec![];
+                while answered.read_buf(&mut bytes).await? > 0 {
+                    let gathering = async {
+                        while answered.read_buf(&mut bytes).await? > 0 {}
+                        Ok::<_, std::io::Error>(())
+                    };
+                    let _over = tokio::time::timeout(GATHERED_FOR, gathering).await;
+                    back.write_all(&bytes).await?;
+                    bytes.clear();
+                }
+                back.shutdown().await
+            });
+        }
+    });
+    port
+}
+
+/// Longer than PostgreSQL takes from one reply to the next.
+const GATHERED_FOR: Duration = Duration::from_millis(30);
+
+/// What PostgreSQL answers to a transaction's begin and to pgstar's own question may come in one piece.
+#[tokio::test]
+async fn replies_that_come_together_are_told_apart() {
+    let server = server().await;
+    let lab = Lab::behind(server, gathering(server.port()).await, "").await;
+    lab.run("CREATE TABLE kept AS SELECT n % 3 AS x FROM generate_series(1, 100) n")
+        .await;
+    lab.run(&format!("GRANT SELECT ON kept TO {}", lab.name))
+        .await;
+    let question = "SELECT x, count(*) FROM kept GROUP BY x ORDER BY x";
+    let mut direct = lab.direct().await;
+    for _ in 0..3 {
+        let mut through = lab.session().await;
+        for sql in [
+            "BEGIN",
+            question,
+            "ROLLBACK",
+            "BEGIN",
+            "SHOW TimeZone",
+            question,
+            question,
+            "ROLLBACK",
+        ] {
+            assert_eq!(through.query(sql).await, direct.query(sql).await, "{sql}");
+        }
+        // As drivers do that prepare.
+        through.send(&frames::query("BEGIN")).await;
+        assert_eq!(through.until_ready().await, direct.query("BEGIN").await);
+        let batch = frames::batch(question);
+        assert_eq!(
+            through.exchange(&batch).await,
+            direct.exchange(&batch).await
+        );
+        assert_eq!(through.query("COMMIT").await, direct.query("COMMIT").await);
         lab.leave(through).await;
     }
 }

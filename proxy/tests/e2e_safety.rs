@@ -291,7 +291,7 @@ async fn temporary_tables_hide_base_tables() {
         "temporary-objects"
     );
     pair.both("DROP TABLE pg_temp.shop").await;
-    same_rows(&mut pair, BY_TOWN).await;
+    assert_ne!(pair.served(BY_TOWN).await, Served::Passthrough);
     // In a transaction, by a function, in the extended protocol: each leaves the session with a temporary schema.
     let mut pair = lab.pair().await;
     same_rows(&mut pair, BY_TOWN).await;
@@ -312,6 +312,71 @@ async fn temporary_tables_hide_base_tables() {
     assert_eq!(
         same_rows(&mut pair, BY_TOWN).await[0][0].as_deref(),
         Some("View")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn temporary_objects_of_other_names_hide_nothing() {
+    let lab = lab().await;
+    let mut pair = lab.pair().await;
+    pair.both(
+        "CREATE TEMP TABLE draft AS SELECT 1 AS amount; CREATE TEMP VIEW \"Shops\" AS SELECT 2;",
+    )
+    .await;
+    assert_eq!(pair.served(BY_TOWN).await, Served::Rollup);
+    assert_eq!(
+        pair.served(BY_TOWN).await,
+        Served::Cache,
+        "as in any session"
+    );
+    pair.same("SELECT count(*), sum(amount) FROM draft").await;
+    assert_eq!(pair.served(BY_KIND).await, Served::Rollup);
+    // A type of this name: the rewritten statement may mention types that the client's own does not.
+    pair.both("CREATE DOMAIN pg_temp.shop AS int").await;
+    pair.same(BY_TOWN).await;
+    assert_eq!(
+        decision(&mut pair.through, BY_TOWN).await,
+        "temporary-objects"
+    );
+    pair.both("DISCARD TEMP").await;
+    assert_eq!(pair.served(BY_TOWN).await, Served::Cache);
+    // In a transaction that is undone.
+    pair.both("BEGIN").await;
+    pair.both("CREATE TEMP TABLE sale (amount int)").await;
+    pair.same(BY_KIND).await;
+    pair.both("ROLLBACK").await;
+    pair.same(BY_KIND).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_temporary_child_is_read_with_its_parent() {
+    let lab = lab().await;
+    let mut pair = lab.pair().await;
+    pair.both("CREATE TEMP TABLE mine () INHERITS (sale)").await;
+    pair.both("INSERT INTO mine SELECT * FROM ONLY sale WHERE id < 4")
+        .await;
+    let frames = same_rows(&mut pair, "SELECT count(*) FROM sale").await;
+    assert_eq!(frames[0][0].as_deref(), Some("303"));
+    assert_eq!(
+        decision(&mut pair.through, BY_KIND).await,
+        "temporary-objects"
+    );
+    let mut other = lab.pair().await;
+    assert_ne!(other.served(BY_KIND).await, Served::Passthrough);
+    // The same in another session's: it is that one's alone.
+    let path = rows(
+        &ok(
+            &mut pair.through,
+            "SELECT pg_my_temp_schema()::regnamespace",
+        )
+        .await,
+    );
+    other
+        .both(&format!("SET search_path = {}, public", path[0]))
+        .await;
+    assert_eq!(
+        decision(&mut other.through, BY_KIND).await,
+        "temporary-objects"
     );
 }
 

@@ -92,7 +92,7 @@ fn probe_row() -> Vec<u8> {
         "ann",
         "ann",
         "[\"pg_catalog\"]",
-        "f",
+        "-",
         "f",
         "17.25",
         "read committed",

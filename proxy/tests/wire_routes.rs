@@ -5,7 +5,7 @@
 
 mod wire_support;
 
-use pgstar::route::{Answer, ColumnOrigin};
+use pgstar::route::{Answer, ColumnOrigin, Temporary};
 use pgstar::wire::{ErrorReport, Severity};
 use wire_support::*;
 
@@ -351,13 +351,13 @@ async fn facts_follow_the_session() {
         first.plain_strings
             && first.rewrite
             && first.cache
-            && !first.has_temp_schema
+            && first.temporary == Temporary::default()
             && !first.wrote
     );
     assert_eq!(first.search_path, ["pg_catalog", "public"]);
     assert_eq!(zone.time_zone, "Asia/Tokyo");
     assert_eq!(path.search_path, ["pg_catalog", "information_schema"]);
-    assert!(temp.has_temp_schema);
+    assert_ne!(temp.temporary, Temporary::default());
     assert_eq!(bound.freshness.as_deref(), Some("5s"));
     assert!(!off.rewrite);
     assert_eq!(role.role, "somebody");
@@ -365,7 +365,7 @@ async fn facts_follow_the_session() {
         (isolation.isolation.as_str(), role.isolation.as_str()),
         ("repeatable read", "read committed")
     );
-    let prints = [first, zone, digits, path, temp, role].map(|facts| facts.fingerprint.clone());
+    let prints = [first, zone, digits, path, role].map(|facts| facts.fingerprint.clone());
     assert!(
         (1..prints.len()).all(|at| !prints[..at].contains(&prints[at])),
         "each differs from all before"

@@ -107,7 +107,7 @@ codes! {
     WriteTransaction => "write-transaction",
     /// The transaction's isolation level fixes a snapshot that the rollup does not share.
     Isolation => "isolation",
-    /// The session owns temporary objects that may hide tables.
+    /// A name in the statement may mean one of the session's temporary objects.
     TemporaryObjects => "temporary-objects",
     /// A session setting changes how text, names or rows are read.
     SessionSetting => "session-setting",

@@ -39,11 +39,12 @@ pub(super) fn requested(facts: &SessionFacts, default: Freshness) -> Requested {
     }
 }
 
-/// Whether any rollup may answer in this session's present state.
+/// Whether any rollup may answer the statement in this session's present state.
 ///
 /// `is_watched` says that the snapshot is known to hold still.
 pub(super) fn session(
     facts: &SessionFacts,
+    sql: &str,
     snapshot: &Snapshot,
     is_watched: bool,
 ) -> Result<(), Reason> {
@@ -74,9 +75,17 @@ pub(super) fn session(
     if facts.isolation != "read committed" {
         return refuse(Code::Isolation, &facts.isolation);
     }
-    if facts.has_temp_schema {
-        return refuse(Code::TemporaryObjects, "");
+    if facts
+        .search_path
+        .iter()
+        .any(|schema| schema.starts_with("pg_temp_"))
+    {
+        return refuse(
+            Code::TemporaryObjects,
+            "search_path names another session's temporary schema",
+        );
     }
+    no_temporary_name_is_in(sql, facts)?;
     if !facts.plain_strings {
         return refuse(
             Code::SessionSetting,
@@ -95,12 +104,22 @@ pub(super) fn session(
     Ok(())
 }
 
+/// Whether no name in the text can mean something in the session's temporary schema, which is searched first.
+fn no_temporary_name_is_in(sql: &str, facts: &SessionFacts) -> Result<(), Reason> {
+    match facts.temporary.found_in(sql) {
+        None => Ok(()),
+        Some(name) => Err(Reason::new(Code::TemporaryObjects, name)),
+    }
+}
+
 /// Whether this session's role may be answered from these rollups.
 pub(super) fn rollups(
     facts: &SessionFacts,
     snapshot: &Snapshot,
     found: &Match,
 ) -> Result<(), Reason> {
+    // It names types, too, which the statement may not.
+    no_temporary_name_is_in(&found.sql, facts)?;
     for position in &found.rollups {
         let Some(ready) = snapshot.ready.get(*position) else {
             return Err(Reason::new(Code::NotBuilt, ""));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pgstar_cache::Answer;
 
-use super::Passed;
+use super::{Passed, Temporary};
 
 use crate::wire::ColumnOrigin;
 
@@ -24,10 +24,11 @@ pub struct SessionFacts {
     pub server: String,
     /// `current_user`: the role whose privileges apply.
     pub role: String,
-    /// `current_schemas(true)`: the schemas that names resolve in, implicit ones included.
+    /// `current_schemas(true)`: the schemas that names resolve in, implicit ones included, but for the session's own
+    /// temporary one.
     pub search_path: Vec<String>,
-    /// Whether the session owns a temporary schema (`pg_my_temp_schema() <> 0`).
-    pub has_temp_schema: bool,
+    /// What is in that one.
+    pub temporary: Temporary,
     /// Whether the current transaction has been assigned an xid (it wrote).
     pub wrote: bool,
     /// `transaction_isolation`.

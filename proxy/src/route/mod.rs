@@ -27,6 +27,7 @@ mod passed;
 mod prospect;
 mod shape;
 mod show;
+mod temporary;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,6 +42,7 @@ pub use pgstar_cache::Answer;
 
 pub use crate::wire::ColumnOrigin;
 pub use passed::{Passed, Passing};
+pub use temporary::Temporary;
 
 use crate::config::{CacheConfig, FreshnessConfig};
 use crate::follower::{Positions, Side};
@@ -223,7 +225,7 @@ impl Router {
         sql: &str,
         binding: Option<&Binding>,
     ) -> Verdict {
-        if let Err(reason) = gate::session(facts, &snapshot, self.warehouse.is_watched()) {
+        if let Err(reason) = gate::session(facts, sql, &snapshot, self.warehouse.is_watched()) {
             return Verdict {
                 snapshot,
                 decided: None,

@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::own::own_command;
 use super::{Ended, Routing, Session};
-use crate::route::{Passed, Passing, SessionFacts};
+use crate::route::{Passed, Passing, SessionFacts, Temporary};
 use crate::wire::{self, data_row_values, server_tag};
 
 /// What the probe asks before any setting.
@@ -19,7 +19,7 @@ const EXPRESSIONS: [&str; 7] = [
     "current_user",
     "session_user",
     "pg_catalog.array_to_json(pg_catalog.current_schemas(true))",
-    "pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0::pg_catalog.oid",
+    "pg_catalog.pg_my_temp_schema()::pg_catalog.regnamespace",
     "pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL",
     "EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time())::pg_catalog.text",
 ];
@@ -59,6 +59,21 @@ const PRINTED: [&str; 21] = [
 ];
 
 const COLUMNS: usize = EXPRESSIONS.len() + UNPRINTED.len() + PRINTED.len();
+
+/// What the relations and types in the session's temporary schema are called. Functions, operators and the like are
+/// never looked for there. NULL stands for one that a table has as a child: it is read without being named.
+const TEMPORARY_NAMES: &str = "SELECT relname FROM pg_catalog.pg_class \
+     WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() \
+     UNION ALL SELECT typname FROM pg_catalog.pg_type \
+     WHERE typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() \
+     UNION ALL SELECT NULL FROM pg_catalog.pg_inherits \
+     JOIN pg_catalog.pg_class ON pg_class.oid OPERATOR(pg_catalog.=) inhrelid \
+     WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() LIMIT 1001";
+/// A session with more names is not answered; one less than the question's LIMIT.
+const TEMPORARY_NAMES_MAX: usize = 1_000;
+
+/// What `pg_my_temp_schema()` says where there is none.
+const NO_SCHEMA: &str = "-";
 
 /// What is known of a session, and since when.
 #[derive(Debug, Default)]
@@ -102,6 +117,10 @@ impl KnownFacts {
         self.facts = SessionFacts { passed, ..facts };
         self.asked_at = Some(Instant::now());
     }
+
+    fn learn_temporary(&mut self, temporary: Temporary) {
+        self.facts.temporary = temporary;
+    }
 }
 
 /// How a probe came out.
@@ -144,6 +163,39 @@ impl<R: Routing> Session<R> {
                 _ => self.skip_reply(reply).await?,
             }
         }
+    }
+
+    /// Asks what there is in the session's temporary schema, if it has one.
+    pub(super) async fn probe_temporary(&mut self) -> Result<Probe, Ended> {
+        if self.facts.get().temporary != Temporary::Unknown {
+            return Ok(Probe::Known);
+        }
+        let mut question = BytesMut::new();
+        own_command(&mut question, TEMPORARY_NAMES);
+        wire::sync(&mut question);
+        self.ask(&question).await?;
+        let (mut names, mut error) = (Vec::new(), None);
+        loop {
+            let reply = self.next_reply().await?;
+            match reply.tag {
+                server_tag::DATA_ROW => names.push(only_text(&self.whole_reply(reply).await?)),
+                server_tag::ERROR_RESPONSE => error = Some(self.swallow_error(reply).await?),
+                server_tag::READY_FOR_QUERY => {
+                    self.take_ready(reply).await?;
+                    break;
+                }
+                _ => self.skip_reply(reply).await?,
+            }
+        }
+        if let Some(error) = error {
+            self.clear_own().await?;
+            return Ok(Probe::Failed(error));
+        }
+        let names: Option<Vec<Box<str>>> = names.into_iter().collect();
+        if let Some(names) = names.filter(|names| names.len() <= TEMPORARY_NAMES_MAX) {
+            self.facts.learn_temporary(Temporary::of(names));
+        }
+        Ok(Probe::Known)
     }
 
     fn conclude_probe(&mut self, facts: Option<SessionFacts>, error: Option<Bytes>) -> Probe {
@@ -200,9 +252,9 @@ pub(crate) fn facts_of(values: &[Option<&str>]) -> Option<SessionFacts> {
     let [
         Some(database),
         Some(role),
-        Some(_),
+        Some(session_user),
         Some(schemas),
-        Some(has_temp_schema),
+        Some(temp_schema),
         Some(wrote),
         Some(server),
     ] = expressions
@@ -230,12 +282,16 @@ pub(crate) fn facts_of(values: &[Option<&str>]) -> Option<SessionFacts> {
         (server_encoding, "UTF8"),
         (null_equals, "off"),
     ];
+    let search_path: Vec<String> = serde_json::from_str(schemas).ok()?;
+    let search_path = without(search_path, temp_schema);
     Some(SessionFacts {
         database: (*database).to_owned(),
         server: (*server).to_owned(),
         role: (*role).to_owned(),
-        search_path: serde_json::from_str(schemas).ok()?,
-        has_temp_schema: *has_temp_schema == "t",
+        temporary: match *temp_schema {
+            NO_SCHEMA => Temporary::default(),
+            _ => Temporary::Unknown,
+        },
         wrote: *wrote == "t",
         isolation: (*isolation)?.to_owned(),
         time_zone: (*time_zone)?.to_owned(),
@@ -248,8 +304,25 @@ pub(crate) fn facts_of(values: &[Option<&str>]) -> Option<SessionFacts> {
         cache: !is_off(*cache),
         is_superuser: *is_superuser == Some("on"),
         passed: Arc::new(Passed::default()),
-        fingerprint: fingerprint(expressions, printed),
+        fingerprint: fingerprint(&[database, role, session_user], &search_path, printed),
+        search_path,
     })
+}
+
+/// The path without the session's own temporary schema, which is searched before all others where it stands nowhere else.
+fn without(path: Vec<String>, temp_schema: &str) -> Vec<String> {
+    path.into_iter()
+        .filter(|schema| schema != temp_schema)
+        .collect()
+}
+
+/// The text in a row of one value; `None` if it is another row.
+fn only_text(frame: &[u8]) -> Option<Box<str>> {
+    let values = data_row_values(frame).ok()?;
+    let [Some(value)] = values.as_slice() else {
+        return None;
+    };
+    std::str::from_utf8(value).ok().map(Box::from)
 }
 
 /// A value as text: the outer `None` if it is not UTF-8, the inner if it is NULL.
@@ -270,19 +343,20 @@ fn is_off(value: Option<&str>) -> bool {
 
 /// Everything an answer's bytes depend on, each part with its length before it, so that no two lists of
 /// values look alike.
-fn fingerprint(expressions: &[Option<&str>], printed: &[Option<&str>]) -> Bytes {
+fn fingerprint(who: &[&str], search_path: &[String], printed: &[Option<&str>]) -> Bytes {
     const NULL: u32 = u32::MAX;
     let mut out = BytesMut::new();
-    // Database, role, session user and search path; the rest of the expressions change with the transaction.
-    for value in expressions.iter().take(4).chain(printed) {
-        match value {
-            None => out.put_u32(NULL),
-            Some(text) => {
-                out.put_u32(text.len() as u32);
-                out.put_slice(text.as_bytes());
-            }
+    let mut put = |value: Option<&str>| match value {
+        None => out.put_u32(NULL),
+        Some(text) => {
+            out.put_u32(text.len() as u32);
+            out.put_slice(text.as_bytes());
         }
-    }
+    };
+    who.iter().for_each(|name| put(Some(name)));
+    printed.iter().for_each(|setting| put(*setting));
+    // Last, because paths differ in how many schemas they have.
+    search_path.iter().for_each(|schema| put(Some(schema)));
     out.freeze()
 }
 
@@ -313,8 +387,8 @@ mod tests {
         "db",
         "ann",
         "ann",
-        "[\"pg_catalog\",\"a b\"]",
-        "f",
+        "[\"pg_temp_3\",\"pg_catalog\",\"a b\"]",
+        "pg_temp_3",
         "t",
         "17.25",
     ];
@@ -335,7 +409,7 @@ mod tests {
         assert!(
             facts.plain_strings
                 && facts.wrote
-                && !facts.has_temp_schema
+                && facts.temporary == Temporary::Unknown
                 && facts.rewrite
                 && facts.cache
         );
@@ -364,10 +438,11 @@ mod tests {
 
     #[test]
     fn neighbouring_values_do_not_run_together() {
-        let one = fingerprint(&[Some("ab"), Some("c")], &[]);
-        let other = fingerprint(&[Some("a"), Some("bc")], &[]);
+        let one = fingerprint(&["ab", "c"], &[], &[]);
+        let other = fingerprint(&["a", "bc"], &[], &[]);
         assert_ne!(one, other);
-        assert_ne!(fingerprint(&[None], &[]), fingerprint(&[Some("")], &[]));
+        let unset = fingerprint(&[], &[], &[None]);
+        assert_ne!(unset, fingerprint(&[], &[], &[Some("")]));
     }
 
     #[test]
@@ -385,6 +460,22 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn a_temporary_schema_is_no_part_of_an_answers_key_and_another_sessions_is() {
+        let facts = |temp_schema: &str| {
+            let mut expressed = EXPRESSED;
+            expressed[4] = temp_schema;
+            facts_of_row(&row(expressed, &PLAIN)).unwrap()
+        };
+        let mut expressed = EXPRESSED;
+        expressed[3..5].copy_from_slice(&["[\"pg_catalog\",\"a b\"]", "-"]);
+        let none = facts_of_row(&row(expressed, &PLAIN)).unwrap();
+        assert_eq!(none.temporary, Temporary::default());
+        assert_eq!(facts("pg_temp_3").fingerprint, none.fingerprint);
+        assert_eq!(facts("pg_temp_4").search_path[0], "pg_temp_3");
+        assert_ne!(facts("pg_temp_4").fingerprint, none.fingerprint);
     }
 
     #[test]

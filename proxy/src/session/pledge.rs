@@ -125,7 +125,9 @@ impl<R: Routing> Session<R> {
             poll_fn(|cx| self.poll_write_released(cx)).await?;
             let is_amid_frame = self.server.frame_left > 0;
             if !is_amid_frame && self.take_pledged() {
-                if let Ok(Some(unasked)) = header(self.server.unreleased()) {
+                // Behind the last reply comes what was asked beside, and whoever asked takes it.
+                let unasked = header(self.server.unreleased()).ok().flatten();
+                if let Some(unasked) = unasked.filter(|_| self.has_pledges()) {
                     self.pass_unasked(unasked).await?;
                 }
                 continue;

@@ -78,6 +78,13 @@ impl<R: Routing> Session<R> {
 
     /// Makes sure that what the statement's route depends on is known.
     async fn learn(&mut self, statement: &Statement) -> Result<Probe, Ended> {
+        match self.learn_facts(statement).await? {
+            Probe::Known => self.probe_temporary().await,
+            unknown => Ok(unknown),
+        }
+    }
+
+    async fn learn_facts(&mut self, statement: &Statement) -> Result<Probe, Ended> {
         let are_known = self.facts.are_known(self.shared.limits.facts_age_max);
         let Some(name) = statement.prepared_name() else {
             return match are_known {

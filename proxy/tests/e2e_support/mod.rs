@@ -124,6 +124,10 @@ impl Database {
         self.session(self.port, &[]).await
     }
 
+    pub async fn direct_with(&self, parameters: &[(&str, &str)]) -> Client {
+        self.session(self.port, parameters).await
+    }
+
     pub async fn direct_as(&self, role: &str) -> Client {
         self.session(self.port, &[("user", role)]).await
     }
