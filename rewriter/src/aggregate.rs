@@ -3,9 +3,10 @@
 //! The derivations are those of REWRITING section 3 (after Gray and others, "Data Cube", 1996):
 //! what is emitted prints the same bytes as PostgreSQL's own aggregate over the base rows.
 
+use crate::block::Tables;
 use crate::derive::{Deriver, stored_column};
 use crate::exact::prints_exactly;
-use crate::expr::{Aggregate, AggregateFunction, BinaryOp, Literal, Scalar, TypeName};
+use crate::expr::{Aggregate, AggregateFunction, BinaryOp, Literal, OrderItem, Scalar, TypeName};
 use crate::reason::{Code, Reason};
 use crate::stored::{square, without_needless_distinct};
 use crate::types;
@@ -26,6 +27,12 @@ impl AggregateDeriver<'_> {
     pub(crate) fn derive(&self, aggregate: &Aggregate) -> Result<Scalar, Reason> {
         let aggregate = &without_needless_distinct(aggregate.clone());
         let can_be_whole = aggregate.distinct || !aggregate.function.is_distributive();
+        use AggregateFunction::{StddevPop, StddevSamp};
+        if matches!(aggregate.function, StddevPop | StddevSamp)
+            && let Some(Ok(whole)) = self.whole(aggregate)
+        {
+            return Ok(whole);
+        }
         let regrouped = if aggregate.distinct {
             self.distinct(aggregate)
         } else {
@@ -57,13 +64,17 @@ impl AggregateDeriver<'_> {
             }
             AggregateFunction::Avg => self.average(argument, aggregate),
             AggregateFunction::VarPop | AggregateFunction::VarSamp => {
-                self.variance(argument, aggregate)
+                self.variance(argument, aggregate, |variance| variance)
             }
-            AggregateFunction::Min | AggregateFunction::Max => {
-                self.result_type(aggregate, argument)?;
-                self.partial(aggregate.function, Some(argument), aggregate)
+            AggregateFunction::StddevPop | AggregateFunction::StddevSamp => {
+                self.deviation(argument, aggregate)
             }
-            AggregateFunction::BoolAnd | AggregateFunction::BoolOr => {
+            AggregateFunction::Min
+            | AggregateFunction::Max
+            | AggregateFunction::BoolAnd
+            | AggregateFunction::BoolOr
+            | AggregateFunction::BitAnd
+            | AggregateFunction::BitOr => {
                 self.result_type(aggregate, argument)?;
                 self.partial(aggregate.function, Some(argument), aggregate)
             }
@@ -84,7 +95,12 @@ impl AggregateDeriver<'_> {
 
     /// `(N·Σx² − (Σx)²) / (N·(N − 1))`, or over N² for the population: what numeric_stddev_internal in
     /// PostgreSQL's numeric.c computes from the same exact sums, where no spread at all is a plain 0.
-    fn variance(&self, argument: &Scalar, aggregate: &Aggregate) -> Result<Scalar, Reason> {
+    fn variance(
+        &self,
+        argument: &Scalar,
+        aggregate: &Aggregate,
+        spread_as: impl FnOnce(Scalar) -> Scalar,
+    ) -> Result<Scalar, Reason> {
         self.result_type(aggregate, argument)?;
         let square = square(argument, &self.deriver.tables);
         let rows = self.partial(AggregateFunction::Count, Some(argument), aggregate)?;
@@ -95,7 +111,7 @@ impl AggregateDeriver<'_> {
         };
         let spread = Scalar::binary(BinaryOp::Minus, times(&rows, &squares), times(&sum, &sum));
         let (others, undefined_up_to) = match aggregate.function {
-            AggregateFunction::VarPop => (rows.clone(), "0"),
+            AggregateFunction::VarPop | AggregateFunction::StddevPop => (rows.clone(), "0"),
             _ => (
                 Scalar::binary(BinaryOp::Minus, rows.clone(), number("1")),
                 "1",
@@ -110,33 +126,75 @@ impl AggregateDeriver<'_> {
                     is(BinaryOp::LessOrEqual, &rows, undefined_up_to),
                     Scalar::Literal(Literal::Null),
                 ),
-                (is(BinaryOp::Greater, &spread, "0"), variance),
+                (is(BinaryOp::Greater, &spread, "0"), spread_as(variance)),
                 (is(BinaryOp::LessOrEqual, &spread, "0"), number("0")),
             ],
             otherwise: None,
         })
     }
 
+    /// The square root of the variance v, to as many digits s as v has: what numeric_stddev_internal computes.
+    ///
+    /// `sqrt` alone may give other digits. Half of the last of the s digits is never nearer than 10^(-2s-2) / (2·√v + 1)
+    /// to a root that is not there exactly, as v has s digits: so a root of 2s + 50 digits is rounded to s
+    /// as the true one, for roots below 10^46.
+    fn deviation(&self, argument: &Scalar, aggregate: &Aggregate) -> Result<Scalar, Reason> {
+        const MORE_DIGITS: &str = "50";
+        self.result_type(aggregate, argument)?;
+        if !has_few_digits(argument, &self.deriver.tables) {
+            return Err(self.unsupported(aggregate));
+        }
+        let call = |name, arguments| Scalar::Call { name, arguments };
+        self.variance(argument, aggregate, |variance| {
+            let digits = call("scale", vec![variance.clone()]);
+            let twice = Scalar::binary(BinaryOp::Multiply, digits.clone(), number("2"));
+            let more = Scalar::binary(BinaryOp::Plus, twice, number(MORE_DIGITS));
+            let long = call("round", vec![variance.clone(), more]);
+            let root = call("round", vec![call("sqrt", vec![long]), digits]);
+            // NaN has no digits.
+            call("coalesce", vec![root, variance])
+        })
+    }
+
     /// `f(DISTINCT key)`: the rollup holds each value of the key, as often as it likes.
     fn distinct(&self, aggregate: &Aggregate) -> Result<Scalar, Reason> {
-        let (
-            AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Avg,
-            Some(argument),
-        ) = (aggregate.function, &aggregate.argument)
+        use AggregateFunction::{ArrayAgg, Avg, Count, StringAgg, Sum};
+        let (Count | Sum | Avg | ArrayAgg | StringAgg, Some(argument)) =
+            (aggregate.function, &aggregate.argument)
         else {
             return Err(self.unsupported(aggregate));
         };
-        if aggregate.function != AggregateFunction::Count {
+        if aggregate.function != Count {
             self.result_type(aggregate, argument)?;
             // Of equal values any one is taken: 1.0 or 1.00.
             if !prints_exactly(argument, &self.deriver.tables) {
                 return Err(self.unsupported(aggregate));
             }
         }
+        // PostgreSQL sorts the values by ORDER BY, of which they are the only ones, or else ascending.
+        let is_by_value = aggregate
+            .order_by
+            .iter()
+            .all(|item| item.value == *argument);
+        let are_constant = aggregate.more_arguments.iter().all(Scalar::is_constant);
+        if !is_by_value || !are_constant {
+            return Err(self.unsupported(aggregate));
+        }
+        let order = |item: &OrderItem| {
+            let value = self.deriver.derive(&item.value)?;
+            Ok(OrderItem {
+                value,
+                ..item.clone()
+            })
+        };
+        let order_by = aggregate.order_by.iter().map(order);
         Ok(Scalar::Aggregate(Box::new(Aggregate {
+            function: aggregate.function,
+            argument: Some(self.deriver.derive(argument)?),
+            more_arguments: aggregate.more_arguments.clone(),
             distinct: true,
+            order_by: order_by.collect::<Result<_, Reason>>()?,
             filter: self.filter(aggregate)?,
-            ..Aggregate::plain(aggregate.function, Some(self.deriver.derive(argument)?))
         })))
     }
 
@@ -180,7 +238,7 @@ impl AggregateDeriver<'_> {
     fn result_type(&self, aggregate: &Aggregate, argument: &Scalar) -> Result<u32, Reason> {
         let ty = types::type_of(argument, &self.deriver.tables)
             .ok_or_else(|| self.unsupported(aggregate))?;
-        match types::aggregate_type(aggregate.function, ty) {
+        match types::aggregate_type(aggregate.function, ty, &self.deriver.tables) {
             Some(result) => Ok(result.oid.0),
             None if types::is_float(ty.oid) => {
                 Err(Reason::new(Code::FloatAggregate, self.label(aggregate)))
@@ -254,25 +312,46 @@ impl AggregateDeriver<'_> {
         }
         match argument {
             Scalar::Case {
-                operand: None,
+                operand,
                 branches,
                 otherwise,
-            } => self.case_value(function, branches, otherwise.as_deref(), aggregate),
-            _ => Err(missing()),
+            } => {
+                let branches = searched(operand.as_deref(), branches);
+                self.case_value(function, &branches, otherwise.as_deref(), aggregate)
+            }
+            _ => match function {
+                AggregateFunction::Sum => self.linear_sum(argument),
+                AggregateFunction::Count => self.linear_count(argument),
+                _ => None,
+            }
+            .ok_or_else(missing),
         }
     }
 
+    /// How many base rows are behind a row.
+    pub(crate) fn stored_rows(&self) -> Option<Scalar> {
+        let rows = self.stored(AggregateFunction::Count, None, None);
+        rows.map(stored_column)
+    }
+
+    /// The stored aggregate of the argument over all rows.
+    pub(crate) fn stored_value(
+        &self,
+        function: AggregateFunction,
+        argument: &Scalar,
+    ) -> Option<Scalar> {
+        let position = self.stored(function, Some(argument), None);
+        position.map(stored_column)
+    }
+
     /// What a row contributes whose argument has the same value in all base rows behind it.
-    fn key_value(
+    pub(crate) fn key_value(
         &self,
         function: AggregateFunction,
         argument: &Scalar,
         key: Scalar,
     ) -> Option<Scalar> {
-        let rows = || {
-            self.stored(AggregateFunction::Count, None, None)
-                .map(stored_column)
-        };
+        let rows = || self.stored_rows();
         match function {
             AggregateFunction::Sum => {
                 let numeric = key.cast(TypeName::plain("numeric", types::NUMERIC));
@@ -371,6 +450,27 @@ impl AggregateDeriver<'_> {
     }
 }
 
-fn number(digits: &str) -> Scalar {
+/// Whether values are integers, or numbers of at most 40 digits before the point.
+pub(crate) fn has_few_digits(argument: &Scalar, tables: &Tables<'_>) -> bool {
+    const DIGITS_MAX: i32 = 40;
+    types::type_of(argument, tables).is_some_and(|ty| {
+        let precision = (ty.typmod - 4) >> 16;
+        types::is_integer(ty.oid) || (ty.typmod >= 0 && precision <= DIGITS_MAX)
+    })
+}
+
+/// The branches of `CASE operand WHEN value …` with the conditions that it stands for.
+fn searched(operand: Option<&Scalar>, branches: &[(Scalar, Scalar)]) -> Vec<(Scalar, Scalar)> {
+    let branch = |(condition, result): &(Scalar, Scalar)| {
+        let condition = match operand {
+            None => condition.clone(),
+            Some(operand) => Scalar::binary(BinaryOp::Equal, operand.clone(), condition.clone()),
+        };
+        (condition, result.clone())
+    };
+    branches.iter().map(branch).collect()
+}
+
+pub(crate) fn number(digits: &str) -> Scalar {
     Scalar::Literal(Literal::Number(digits.to_owned()))
 }

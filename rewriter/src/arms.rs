@@ -10,10 +10,9 @@ use std::sync::Arc;
 use crate::block::{Attachment, Block, Distinct, Limit, Occurrence, Output, Source, Tables};
 use crate::catalog::{AttNum, Catalog};
 use crate::exact;
-use crate::expr::{
-    Aggregate, AggregateFunction, BinaryOp, ColumnRef, Literal, OccurrenceId, Scalar, TypeName,
-};
+use crate::expr::{ColumnRef, Literal, OccurrenceId, Scalar, TypeName};
 use crate::matching::Matcher;
+use crate::normalize::has_rows;
 use crate::query::{Body, ColumnFacts, Query, Rows, SetOperation, SetOperator, SubSelect};
 use crate::rollup::{RollupDefinition, Stored, StoredColumn};
 use crate::types;
@@ -247,16 +246,6 @@ impl<'a> Arm<'a> {
             views: self.block.views.clone(),
         })
     }
-}
-
-/// `count(*) > 0`.
-fn has_rows() -> Scalar {
-    let rows = Aggregate::plain(AggregateFunction::Count, None);
-    Scalar::binary(
-        BinaryOp::Greater,
-        Scalar::Aggregate(Box::new(rows)),
-        Scalar::Literal(Literal::Number("0".to_owned())),
-    )
 }
 
 /// The block over the UNION with one column more, which says the arm.

@@ -203,6 +203,8 @@ pub(crate) fn aggregate_function(name: &str) -> Option<AggregateFunction> {
         "max" => AggregateFunction::Max,
         "bool_and" | "every" => AggregateFunction::BoolAnd,
         "bool_or" => AggregateFunction::BoolOr,
+        "bit_and" => AggregateFunction::BitAnd,
+        "bit_or" => AggregateFunction::BitOr,
         "var_pop" => AggregateFunction::VarPop,
         "var_samp" | "variance" => AggregateFunction::VarSamp,
         "stddev_pop" => AggregateFunction::StddevPop,

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::block::Tables;
 use crate::bucket::{self, Grain, with_operand};
-use crate::catalog::AttNum;
+use crate::catalog::{AttNum, ColumnType};
 use crate::equivalence::Equivalence;
 use crate::expr::{BinaryOp, ColumnRef, ColumnTypes, Literal, OccurrenceId, Scalar, TypeName};
 use crate::implication::{Bound, as_bound};
@@ -184,41 +184,20 @@ impl<'a> Deriver<'a> {
     /// of these types that are equal to a constant are that constant, byte for byte.
     fn constant(&self, column: ColumnRef) -> Option<Scalar> {
         let ty = self.tables.column_type(column)?;
-        let target = match (ty.oid.0, ty.typmod) {
-            (types::TEXT, _) => TypeName::plain("text", types::TEXT),
-            (types::VARCHAR, -1) => TypeName::plain("varchar", types::VARCHAR),
-            (types::VARCHAR, typmod) => TypeName {
-                sql: format!("varchar({})", typmod - 4),
-                oid: types::VARCHAR,
-                typmod,
-            },
-            (types::INT2, _) => TypeName::plain("smallint", types::INT2),
-            (types::INT4, _) => TypeName::plain("integer", types::INT4),
-            (types::INT8, _) => TypeName::plain("bigint", types::INT8),
-            _ => return None,
-        };
-        let is_text = matches!(target.oid, types::TEXT | types::VARCHAR);
+        let target = constant_type(ty)?;
         // A constant has the default collation.
         let is_alike = ty.collation == types::plain(target.oid).collation;
+        let is_text = matches!(target.oid, types::TEXT | types::VARCHAR | types::BPCHAR);
         if !is_alike || (is_text && !self.tables.is_deterministic(ty.collation)) {
             return None;
         }
         let wanted = self.classes().canonical(&Scalar::Column(column));
-        let mut bounds = self
-            .rollup
-            .canonical_predicates
-            .iter()
+        let predicates = self.rollup.canonical_predicates.iter();
+        let mut bounds = predicates
             .filter_map(as_bound)
             .filter(|bound| bound.op == BinaryOp::Equal && *bound.operand == wanted);
-        bounds.find_map(|bound| match bound.constant {
-            Scalar::Literal(Literal::String(_)) if is_text => {
-                Some(bound.constant.clone().cast(target.clone()))
-            }
-            Scalar::Literal(Literal::Number(digits)) if !is_text => {
-                digits.parse::<i64>().ok()?;
-                Some(bound.constant.clone().cast(target.clone()))
-            }
-            _ => None,
+        bounds.find_map(|bound| {
+            is_value(bound.constant, &target).then(|| bound.constant.clone().cast(target.clone()))
         })
     }
 
@@ -299,14 +278,29 @@ impl<'a> Deriver<'a> {
         if may_raise(conjunct, &self.tables) {
             return Err(Reason::new(Code::MayRaise, self.label(conjunct)));
         }
+        self.refuse_skipped_times(conjunct)?;
+        match (self.derive(conjunct), conjunct) {
+            (Ok(derived), _) => Ok(derived),
+            // Each of them is TRUE, FALSE or NULL exactly where it was.
+            (Err(_), Scalar::And(_) | Scalar::Or(_) | Scalar::Not(_)) => {
+                conjunct.try_map_children(&mut |part| self.predicate(part))
+            }
+            (Err(refusal), _) => self.aligned_bound(conjunct).unwrap_or(Err(refusal)),
+        }
+    }
+
+    /// A conjunct that may raise an error: over the very values that the base rows have.
+    pub(crate) fn raising_predicate(&self, conjunct: &Scalar) -> Result<Scalar, Reason> {
+        self.refuse_skipped_times(conjunct)?;
+        self.derive(conjunct)
+    }
+
+    fn refuse_skipped_times(&self, conjunct: &Scalar) -> Result<(), Reason> {
         if self.zone != Zone::Utc && equates_zones(conjunct, &self.tables) {
             let detail = format!("{}: clocks may skip a time", self.label(conjunct));
             return Err(Reason::new(Code::UnsupportedExpression, detail));
         }
-        match self.derive(conjunct) {
-            Ok(derived) => Ok(derived),
-            Err(refusal) => self.aligned_bound(conjunct).unwrap_or(Err(refusal)),
-        }
+        Ok(())
     }
 
     /// A comparison with a constant decides a whole bucket alike when it changes its mind only where a bucket
@@ -420,6 +414,49 @@ impl<'a> Deriver<'a> {
         quoted(&expression(scalar, &|column: ColumnRef| {
             self.tables.column_label(column)
         }))
+    }
+}
+
+/// The type to give a constant that a column of this type is equal to, where that makes it the column's value.
+fn constant_type(ty: ColumnType) -> Option<TypeName> {
+    let characters = ty.typmod - 4;
+    Some(match (ty.oid.0, ty.typmod) {
+        (types::TEXT, _) => TypeName::plain("text", types::TEXT),
+        (types::VARCHAR, -1) => TypeName::plain("varchar", types::VARCHAR),
+        (types::VARCHAR, typmod) => TypeName {
+            sql: format!("varchar({characters})"),
+            oid: types::VARCHAR,
+            typmod,
+        },
+        // Padded to its length, of which blanks are no part.
+        (types::BPCHAR, typmod) if typmod >= 0 => TypeName {
+            sql: format!("char({characters})"),
+            oid: types::BPCHAR,
+            typmod,
+        },
+        (types::INT2, _) => TypeName::plain("smallint", types::INT2),
+        (types::INT4, _) => TypeName::plain("integer", types::INT4),
+        (types::INT8, _) => TypeName::plain("bigint", types::INT8),
+        (types::DATE, _) => TypeName::plain("date", types::DATE),
+        (types::TIMESTAMP, -1) => TypeName::plain("timestamp", types::TIMESTAMP),
+        _ => return None,
+    })
+}
+
+/// Whether the constant is read as a value of the type in every session, and is not rounded.
+fn is_value(constant: &Scalar, target: &TypeName) -> bool {
+    match (constant, target.oid) {
+        (Scalar::Literal(Literal::String(_)), types::TEXT | types::VARCHAR | types::BPCHAR) => true,
+        (Scalar::Literal(Literal::Number(digits)), types::INT2 | types::INT4 | types::INT8) => {
+            digits.parse::<i64>().is_ok()
+        }
+        (Scalar::Literal(Literal::String(text)), types::DATE | types::TIMESTAMP) => {
+            Civil::parse(text).is_some()
+        }
+        (Scalar::Cast { operand, to }, types::DATE | types::TIMESTAMP) => {
+            to.oid == target.oid && is_value(operand, target)
+        }
+        _ => false,
     }
 }
 

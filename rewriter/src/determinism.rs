@@ -109,7 +109,11 @@ fn aggregate_in_any_order(
     let ty = types::type_of(argument, tables);
     let is_number = ty.is_some_and(|ty| types::is_integer(ty.oid) || ty.oid.0 == types::NUMERIC);
     match function {
-        AggregateFunction::Count | AggregateFunction::BoolAnd | AggregateFunction::BoolOr => Ok(()),
+        AggregateFunction::Count
+        | AggregateFunction::BoolAnd
+        | AggregateFunction::BoolOr
+        | AggregateFunction::BitAnd
+        | AggregateFunction::BitOr => Ok(()),
         AggregateFunction::Sum | AggregateFunction::Avg if is_number => Ok(()),
         AggregateFunction::VarPop | AggregateFunction::VarSamp if is_number => Ok(()),
         AggregateFunction::StddevPop | AggregateFunction::StddevSamp if is_number => Ok(()),

@@ -91,53 +91,90 @@ fn in_parts(
     cuts: &Cuts,
     tables: Tables<'_>,
 ) -> Result<Covered, Reason> {
-    let parts = RollupDefinition::of_parts(part(query, tables)?, matcher.catalog)?;
     let given = cuts.bounds();
     let of_keys = cuts.whole_buckets();
-    let mut predicates = cuts.others(query);
-    predicates.extend(of_keys.iter().cloned());
-    let middle = Block {
-        predicates,
-        ..parts.block.clone()
+    let mut within = cuts.others(query);
+    within.extend(of_keys.iter().cloned());
+    let edge = |bound: &Scalar| Step {
+        rule: "edge read from the base tables",
+        detail: label(bound, tables),
     };
-    let found = Matcher {
+    let split = Split {
+        within,
+        within_times: cuts.middle_times(tables),
+        beside: cuts.edges(query),
+        beside_times: cuts.edge_times(tables),
+        proof: given.iter().map(edge).collect(),
+    };
+    let of_buckets = Matcher {
         given: &given,
         of_keys: &of_keys,
         ..*matcher
-    }
-    .derive(&middle, rollup)?;
-    let whole = matcher.derive(query, &parts)?;
-    let edges = Block {
-        predicates: cuts.edges(query),
-        ..parts.block.clone()
     };
-    let Derived {
-        block,
-        mut proof,
-        mut premises,
-    } = found;
-    premises.extend(whole.premises);
-    proof.extend(given.iter().map(|bound| Step {
-        rule: "edge read from the base tables",
-        detail: label(bound, tables),
-    }));
-    Ok(Covered {
-        whole: over_parts(
-            whole.block,
-            union(&middle, edges.clone()),
-            &parts,
-            matcher.catalog,
-        ),
-        middle,
-        derived: block,
-        middle_times: cuts.middle_times(tables),
-        edges: Edges {
-            block: edges,
-            times: cuts.edge_times(tables),
-        },
-        proof,
-        premises,
-    })
+    split.answer(matcher, &of_buckets, query, rollup)
+}
+
+/// How a query's rows are told apart: each of them satisfies all conjuncts of one side and not of the other.
+pub(crate) struct Split {
+    /// The conjuncts of the rows that the rollup has.
+    pub(crate) within: Vec<Scalar>,
+    /// The times of these rows.
+    pub(crate) within_times: Spans,
+    /// The conjuncts of the rows that are read from the base tables.
+    pub(crate) beside: Vec<Scalar>,
+    /// The times of these rows, for each of the ranges that they lie in.
+    pub(crate) beside_times: Vec<Spans>,
+    pub(crate) proof: Vec<Step>,
+}
+
+impl Split {
+    /// The query over both parts; `of_rollup` matches the one that the rollup answers.
+    pub(crate) fn answer(
+        self,
+        matcher: &Matcher<'_>,
+        of_rollup: &Matcher<'_>,
+        query: &Block,
+        rollup: &RollupDefinition,
+    ) -> Result<Covered, Reason> {
+        let tables = Tables {
+            occurrences: &query.occurrences,
+            catalog: matcher.catalog,
+        };
+        let parts = RollupDefinition::of_parts(part(query, tables)?, matcher.catalog)?;
+        let middle = Block {
+            predicates: self.within,
+            ..parts.block.clone()
+        };
+        let Derived {
+            block,
+            mut proof,
+            mut premises,
+        } = of_rollup.derive(&middle, rollup)?;
+        let whole = matcher.derive(query, &parts)?;
+        let beside = Block {
+            predicates: self.beside,
+            ..parts.block.clone()
+        };
+        premises.extend(whole.premises);
+        proof.extend(self.proof);
+        Ok(Covered {
+            whole: over_parts(
+                whole.block,
+                union(&middle, beside.clone()),
+                &parts,
+                matcher.catalog,
+            ),
+            middle,
+            derived: block,
+            middle_times: self.within_times,
+            edges: Edges {
+                block: beside,
+                times: self.beside_times,
+            },
+            proof,
+            premises,
+        })
+    }
 }
 
 /// What every part computes: the query's groups with what its aggregates are derived from.
@@ -211,10 +248,13 @@ impl Collected<'_> {
     }
 
     fn aggregate(&mut self, aggregate: &Aggregate) -> Result<(), Reason> {
-        use AggregateFunction::{Avg, Count, Sum, VarPop, VarSamp};
+        use AggregateFunction::{Avg, Count, StddevPop, StddevSamp, Sum, VarPop, VarSamp};
         let aggregate = without_needless_distinct(aggregate.clone());
         let is_derivable = aggregate.function.is_distributive()
-            || matches!(aggregate.function, Avg | VarPop | VarSamp);
+            || matches!(
+                aggregate.function,
+                Avg | VarPop | VarSamp | StddevPop | StddevSamp
+            );
         let of_keys = aggregate.distinct && matches!(aggregate.function, Count | Sum | Avg);
         match (&aggregate.argument, &aggregate.filter) {
             // Of the values that parts have in common each counts once.

@@ -111,11 +111,13 @@ pub enum AggregateFunction {
     Max,
     BoolAnd,
     BoolOr,
+    BitAnd,
+    BitOr,
     VarPop,
     VarSamp,
-    // From here on: only of use at the very grain at which it was computed.
     StddevPop,
     StddevSamp,
+    // From here on: only of use at the very grain at which it was computed.
     ArrayAgg,
     StringAgg,
     Mode,
@@ -134,6 +136,8 @@ impl AggregateFunction {
             AggregateFunction::Max => "max",
             AggregateFunction::BoolAnd => "bool_and",
             AggregateFunction::BoolOr => "bool_or",
+            AggregateFunction::BitAnd => "bit_and",
+            AggregateFunction::BitOr => "bit_or",
             AggregateFunction::VarPop => "var_pop",
             AggregateFunction::VarSamp => "var_samp",
             AggregateFunction::StddevPop => "stddev_pop",
@@ -166,6 +170,8 @@ impl AggregateFunction {
                 | AggregateFunction::Max
                 | AggregateFunction::BoolAnd
                 | AggregateFunction::BoolOr
+                | AggregateFunction::BitAnd
+                | AggregateFunction::BitOr
         )
     }
 }

@@ -11,6 +11,9 @@ use crate::functions;
 use crate::time;
 use crate::types;
 
+/// How many premises are taken apart into cases at once.
+const SPLITS_MAX: usize = 2;
+
 /// Whether every row that satisfies `premises` satisfies `conclusion`. `classes` are the columns
 /// that the premises make equal. Answers no whenever it is not certain.
 pub(crate) fn implies(
@@ -23,10 +26,12 @@ pub(crate) fn implies(
         return true;
     }
     let wanted = as_filter(classes.canonical(conclusion));
-    premises.iter().any(|premise| {
-        let premise = as_filter(classes.canonical(premise));
-        follows(&premise, &wanted, columns)
-    })
+    let premises: Vec<Scalar> = premises
+        .iter()
+        .flat_map(|premise| as_filter(classes.canonical(premise)).into_conjuncts())
+        .collect();
+    let premises: Vec<&Scalar> = premises.iter().collect();
+    follows(&premises, &wanted, columns, SPLITS_MAX)
 }
 
 /// A condition that lets the same rows through: `b IS TRUE`, `b = TRUE` and `b` do.
@@ -58,27 +63,60 @@ pub(crate) fn as_filter(condition: Scalar) -> Scalar {
     }
 }
 
-/// Whether the conclusion holds wherever the premise does; both in canonical form.
-fn follows(premise: &Scalar, conclusion: &Scalar, columns: &dyn ColumnTypes) -> bool {
-    if premise == conclusion || narrower(premise, conclusion, columns) {
+/// Whether the conclusion holds wherever all of the premises do; all in canonical form. So many of them are taken
+/// apart into their cases.
+fn follows(
+    premises: &[&Scalar],
+    conclusion: &Scalar,
+    columns: &dyn ColumnTypes,
+    splits: usize,
+) -> bool {
+    let is_it =
+        |premise: &&&Scalar| **premise == conclusion || narrower(premise, conclusion, columns);
+    if premises.iter().any(|premise| is_it(&premise)) {
         return true;
     }
-    match (premise, conclusion) {
-        (Scalar::In { operand, .. }, Scalar::Or(_)) => {
-            points(premise, columns).is_some_and(|(_, list)| {
-                let is_covered = |point: &&Scalar| {
-                    let equal =
-                        Scalar::binary(BinaryOp::Equal, (**operand).clone(), (*point).clone());
-                    follows(&equal.canonical(), conclusion, columns)
-                };
-                list.iter().all(is_covered)
-            })
-        }
-        (Scalar::Or(cases), _) => cases.iter().all(|case| follows(case, conclusion, columns)),
-        (_, Scalar::And(parts)) => parts.iter().all(|part| follows(premise, part, columns)),
-        (Scalar::And(parts), _) => parts.iter().any(|part| follows(part, conclusion, columns)),
-        (_, Scalar::Or(cases)) => cases.iter().any(|case| follows(premise, case, columns)),
+    let in_parts = match conclusion {
+        Scalar::And(parts) => parts
+            .iter()
+            .all(|part| follows(premises, part, columns, splits)),
+        Scalar::Or(cases) => cases
+            .iter()
+            .any(|case| follows(premises, case, columns, splits)),
         _ => false,
+    };
+    if in_parts || splits == 0 {
+        return in_parts;
+    }
+    let holds_in_each_case = |(position, premise): (usize, &&Scalar)| {
+        let Some(cases) = cases(premise, conclusion, columns) else {
+            return false;
+        };
+        let holds = |case: &Scalar| {
+            let parts = case.clone().into_conjuncts();
+            let others = premises.iter().enumerate();
+            let others = others.filter(|(other, _)| *other != position);
+            let known: Vec<&Scalar> = others.map(|(_, other)| *other).chain(&parts).collect();
+            follows(&known, conclusion, columns, splits - 1)
+        };
+        cases.iter().all(holds)
+    };
+    premises.iter().enumerate().any(holds_in_each_case)
+}
+
+/// The cases of which the premise says that one holds.
+fn cases(premise: &Scalar, conclusion: &Scalar, columns: &dyn ColumnTypes) -> Option<Vec<Scalar>> {
+    match (premise, conclusion) {
+        (Scalar::Or(cases), _) => Some(cases.clone()),
+        // One point at a time may be needed only where the conclusion has cases, too.
+        (_, Scalar::Or(_)) => {
+            let (operand, list) = points(premise, columns)?;
+            let equal = |point: &&Scalar| {
+                Scalar::binary(BinaryOp::Equal, operand.clone(), (*point).clone()).canonical()
+            };
+            (list.len() > 1).then(|| list.iter().map(equal).collect())
+        }
+        _ => None,
     }
 }
 
@@ -335,11 +373,36 @@ fn satisfies(
         (Equal | Greater | GreaterOrEqual, Greater) => {
             order == Ordering::Greater || (op == Greater && order == Ordering::Equal)
         }
-        (Equal | Greater | GreaterOrEqual, GreaterOrEqual) => order != Ordering::Less,
+        (Greater, GreaterOrEqual) => {
+            order != Ordering::Less || is_next(constant, wanted.constant, wanted.operand, columns)
+        }
+        (Equal | GreaterOrEqual, GreaterOrEqual) => order != Ordering::Less,
         (Equal | Less | LessOrEqual, Less) => {
             order == Ordering::Less || (op == Less && order == Ordering::Equal)
         }
-        (Equal | Less | LessOrEqual, LessOrEqual) => order != Ordering::Greater,
+        (Less, LessOrEqual) => {
+            order != Ordering::Greater
+                || is_next(wanted.constant, constant, wanted.operand, columns)
+        }
+        (Equal | LessOrEqual, LessOrEqual) => order != Ordering::Greater,
+        _ => false,
+    }
+}
+
+/// Whether no value of the operand's type lies between the two constants, the second of which is greater.
+fn is_next(left: &Scalar, right: &Scalar, operand: &Scalar, columns: &dyn ColumnTypes) -> bool {
+    let Some(ty) = types::type_of(operand, columns) else {
+        return false;
+    };
+    if types::is_integer(ty.oid) {
+        let next = integer(left).and_then(|left| left.checked_add(1));
+        return next.is_some() && next == integer(right);
+    }
+    let day = |constant: &Scalar| {
+        time::constant(constant, false).filter(|civil| *civil == civil.midnight())
+    };
+    match (ty.oid.0, day(left), day(right)) {
+        (types::DATE, Some(left), Some(right)) => left.0.checked_add(time::DAY) == Some(right.0),
         _ => false,
     }
 }

@@ -13,6 +13,7 @@
 //!    rollup's (`mapping`; others are joined back) and discharges each obligation in turn; `derive`,
 //!    `aggregate`, `bucket` and `zone` say how an expression follows from the rollup's columns.
 //!    `edges` answers a range of time that cuts buckets: whole ones from the rollup, the rest from the base tables.
+//!    `rest` does the same for rows that a rollup with a condition of its own leaves out.
 //!    `determinism` sees that what is computed from answers does not depend on their order.
 //! 5. `emit` prints the whole statement: answered blocks over the rollups' tables, others as they are.
 //!
@@ -44,6 +45,7 @@ mod grouping;
 mod implication;
 mod joins;
 mod left_joins;
+mod linear;
 mod literal;
 mod mapping;
 mod matching;
@@ -61,6 +63,7 @@ mod proposal;
 pub mod query;
 mod ranges;
 mod reason;
+mod rest;
 mod rollup;
 mod rowcount;
 mod scalar;

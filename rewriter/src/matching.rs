@@ -321,6 +321,10 @@ impl Attempt<'_> {
             }
             let derived = match self.of_keys.contains(predicate) {
                 true => self.deriver.derive(predicate),
+                false if self.meets_every_row(predicate) => self
+                    .deriver
+                    .raising_predicate(predicate)
+                    .or_else(|_| self.deriver.predicate(predicate)),
                 false => self.deriver.predicate(predicate),
             };
             match derived {
@@ -348,6 +352,18 @@ impl Attempt<'_> {
             });
         }
         Ok(compensation)
+    }
+
+    /// Whether both PostgreSQL's own plan and the rollup show the predicate each value that the table has, so that
+    /// it raises an error in both or in none: nothing else chooses among the rows.
+    fn meets_every_row(&self, predicate: &Scalar) -> bool {
+        let of_one_table = |block: &Block| matches!(block.occurrences.as_slice(), [only] if only.relation().is_some());
+        of_one_table(self.query)
+            && of_one_table(&self.rollup.block)
+            && self.query.predicates.len() == 1
+            && self.rollup.block.predicates.is_empty()
+            && !predicate.has_sub_query()
+            && may_raise(predicate, &self.tables)
     }
 
     /// Whether all rows behind the rollup satisfy the predicate.

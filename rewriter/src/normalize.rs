@@ -6,7 +6,7 @@ use sqlparser::ast::{
 };
 
 use crate::block::{Block, Distinct, Limit, OrderItem, Output};
-use crate::expr::{Literal, Parameter, Scalar};
+use crate::expr::{Aggregate, AggregateFunction, BinaryOp, Literal, Parameter, Scalar};
 use crate::from::{FromBuilder, position, without_parentheses};
 use crate::grouping::{Grouping, grouping};
 use crate::merge::Computed;
@@ -281,7 +281,11 @@ fn block(
         keys: group_by,
         sets: grouping_sets,
     } = reader.group_by(&outputs)?;
-    let having = reader.having()?;
+    let mut having = reader.having()?;
+    // By constants alone there is one group, and none of no rows.
+    if group_by.is_empty() && grouping_sets.is_none() && !select.group_by.is_empty() {
+        having.push(has_rows());
+    }
     let order_by = reader.order_by(tail, &outputs)?;
     let distinct = reader.distinct(&outputs)?;
     let windows = columns_of_windows(&reader.resolver(Aggregates::Allowed))?;
@@ -318,6 +322,22 @@ fn block(
     let block = with_counted_list(block, place.names.catalog);
     let block = with_total_joins_inner(block, place.names.catalog);
     Ok((distinct_as_groups(block), with))
+}
+
+/// `count(*) > 0`.
+pub(crate) fn has_rows() -> Scalar {
+    let rows = Aggregate::plain(AggregateFunction::Count, None);
+    Scalar::binary(
+        BinaryOp::Greater,
+        Scalar::Aggregate(Box::new(rows)),
+        Scalar::Literal(Literal::Number("0".to_owned())),
+    )
+}
+
+/// Keys that tell groups apart: a constant is the same in all of them.
+fn without_constants(keys: Vec<Scalar>) -> Vec<Scalar> {
+    let keys = keys.into_iter();
+    keys.filter(|key| !key.is_constant()).collect()
 }
 
 /// `SELECT DISTINCT a, b` is `SELECT a, b GROUP BY a, b`, and `SELECT DISTINCT ON (a) a, b … ORDER BY a, b` keeps
@@ -404,14 +424,16 @@ impl<'a> Reader<'a, '_> {
                 "an aggregate in GROUP BY",
             ));
         }
-        // It would be printed as a position, or change the number of groups.
-        if grouping.keys.iter().any(Scalar::is_constant) {
-            return Err(Reason::new(
-                Code::UnsupportedExpression,
-                "a constant in GROUP BY",
-            ));
+        match grouping.sets {
+            None => Ok(Grouping {
+                keys: without_constants(grouping.keys),
+                sets: None,
+            }),
+            Some(_) if grouping.keys.iter().any(Scalar::is_constant) => {
+                Err(Reason::new(Code::GroupingSets, "a constant in GROUP BY"))
+            }
+            Some(_) => Ok(grouping),
         }
-        Ok(grouping)
     }
 
     /// An item of GROUP BY: a position, else an input column, else an output's name, else an expression.
@@ -420,6 +442,11 @@ impl<'a> Reader<'a, '_> {
             return output_at(outputs, position);
         }
         let expr = without_parentheses(expr);
+        // A number would be a position, and PostgreSQL refuses other constants that stand alone.
+        if let Expr::Value(_) = expr {
+            let detail = "a constant in GROUP BY";
+            return Err(Reason::new(Code::UnsupportedExpression, detail));
+        }
         if let Expr::Identifier(ident) = expr {
             let name = fold(ident)?;
             if self.scope.unqualified(&name)?.is_none() {

@@ -11,7 +11,7 @@ use crate::block::{Block, Occurrence, Tables};
 use crate::candidates::{Candidates, MATCHES_MAX, REASONS_MAX};
 use crate::catalog::{Catalog, Oid};
 use crate::determinism::{block_in_any_order, reads_sub_selects, set_operation_in_any_order};
-use crate::edges::{self, Edges};
+use crate::edges::{self, Covered, Edges};
 use crate::emit::{Emitter, Replacement};
 use crate::functions::Volatility;
 use crate::joins::without_redundant_joins;
@@ -21,6 +21,7 @@ use crate::premise::Premise;
 use crate::query::{Body, Query};
 use crate::ranges::{self, Spans, TableRows};
 use crate::reason::{Code, Reason};
+use crate::rest;
 use crate::rollup::RollupDefinition;
 use crate::volatility::volatility;
 use crate::zone::Zone;
@@ -100,7 +101,7 @@ pub(crate) fn is_site(block: &Block) -> bool {
 /// Answers a block from a rollup: as a whole, or in parts.
 type Answer<'a> = &'a dyn Fn(&Block, &RollupDefinition) -> Result<(Derived, Option<Parts>), Reason>;
 
-/// Most rollups whose buckets a range cuts that are tried in parts; only where no rollup answers the whole.
+/// Most rollups that have a part of the rows that are tried beside the base tables; only where no rollup answers the whole.
 const COVERS_MAX: usize = 8;
 
 fn site<'q>(block: &'q Block, context: Context<'_>) -> Site<'q> {
@@ -131,8 +132,7 @@ fn site<'q>(block: &'q Block, context: Context<'_>) -> Site<'q> {
         Some(found.map_err(|reason| reason.of_rollup(&definition.name)))
     };
     let whole = |form: &Block, rollup: &RollupDefinition| Ok((matcher.derive(form, rollup)?, None));
-    let in_parts = |form: &Block, rollup: &RollupDefinition| {
-        let covered = edges::cover(&matcher, form, rollup)?;
+    let of_parts = |covered: Covered| {
         let whole = Derived {
             block: covered.whole,
             proof: covered.proof,
@@ -144,7 +144,13 @@ fn site<'q>(block: &'q Block, context: Context<'_>) -> Site<'q> {
             derived: covered.derived,
             edges: covered.edges,
         };
-        Ok((whole, Some(parts)))
+        (whole, Some(parts))
+    };
+    let in_buckets = |form: &Block, rollup: &RollupDefinition| {
+        edges::cover(&matcher, form, rollup).map(of_parts)
+    };
+    let with_rest = |form: &Block, rollup: &RollupDefinition| {
+        rest::with_rest(&matcher, form, rollup).map(of_parts)
     };
     let Candidates { likely, nearest } = Candidates::of(&forms, context.rollups, context.catalog);
     let mut alternatives: Vec<Alternative> = vec![];
@@ -160,9 +166,15 @@ fn site<'q>(block: &'q Block, context: Context<'_>) -> Site<'q> {
         }
     }
     if alternatives.is_empty() {
-        let is_cut = |(_, reason): &&mut (usize, Reason)| reason.code == Code::BucketUnaligned;
+        let is_cut = |(_, reason): &&mut (usize, Reason)| {
+            matches!(reason.code, Code::BucketUnaligned | Code::PredicateMissing)
+        };
         for (rollup, reason) in refusals.iter_mut().filter(is_cut).take(COVERS_MAX) {
-            match attempt(*rollup, &in_parts) {
+            let in_parts: Answer<'_> = match reason.code {
+                Code::BucketUnaligned => &in_buckets,
+                _ => &with_rest,
+            };
+            match attempt(*rollup, in_parts) {
                 Some(Ok(found)) => alternatives.push(found),
                 // What else is in the way than its buckets.
                 Some(Err(further))

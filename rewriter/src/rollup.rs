@@ -9,7 +9,7 @@ use crate::catalog::{AttNum, Catalog, ColumnType, Oid};
 use crate::equivalence::Equivalence;
 use crate::expr::{Aggregate, ColumnRef, ColumnTypes, OccurrenceId, Scalar};
 use crate::functions::Volatility;
-use crate::normalize::normalize;
+use crate::normalize::{has_rows, normalize};
 use crate::parse::parse_query;
 use crate::place::Names;
 use crate::print::{ColumnPrinter, conjunction, expression, quote_identifier, quote_qualified};
@@ -339,6 +339,9 @@ fn refuse_clauses(block: &Block) -> Result<(), Reason> {
         ))
     };
     match block {
+        _ if block.group_by.is_empty() && block.having == [has_rows()] => {
+            refuse("constants in GROUP BY")
+        }
         _ if !block.having.is_empty() => refuse("HAVING"),
         _ if !block.order_by.is_empty() => refuse("ORDER BY"),
         _ if !block.limit.is_none() => refuse("LIMIT and OFFSET"),

@@ -156,6 +156,14 @@ impl<'a> Resolver<'a> {
                 negated,
             } => {
                 self.operators(&["=", "<>"])?;
+                if let Expr::Tuple(row) = &**operand {
+                    let rows = list.iter().map(|item| self.equal_rows(row, item));
+                    let any = Scalar::Or(rows.collect::<Result<_, _>>()?);
+                    return Ok(match negated {
+                        false => any,
+                        true => Scalar::Not(Box::new(any)),
+                    });
+                }
                 let operand = Box::new(self.operand(operand)?);
                 let list = list
                     .iter()
@@ -344,6 +352,21 @@ impl<'a> Resolver<'a> {
             | Expr::Function(_) => self.scalar(expr),
             _ => Err(unsupported(expr)),
         }
+    }
+
+    /// `(a, b) = (1, 2)` is `a = 1 AND b = 2`, as PostgreSQL's own parser has it.
+    fn equal_rows(&self, row: &[Expr], other: &Expr) -> Resolved {
+        let Expr::Tuple(other) = other else {
+            return Err(unsupported(other));
+        };
+        if row.len() != other.len() || row.len() < 2 {
+            return Err(unsupported(&Expr::Tuple(row.to_vec())));
+        }
+        let pairs = row.iter().zip(other).map(|(left, right)| {
+            let (left, right) = (self.operand(left)?, self.operand(right)?);
+            Ok(Scalar::binary(BinaryOp::Equal, left, right))
+        });
+        pairs.collect::<Result<_, Reason>>().map(Scalar::And)
     }
 
     /// PostgreSQL's own name for AT TIME ZONE is the function `timezone`.

@@ -1,5 +1,6 @@
 //! Which columns a rollup's table has: the group keys, and what aggregates are derived from.
 
+use crate::aggregate::has_few_digits;
 use crate::block::{Block, Tables};
 use crate::catalog::ColumnType;
 use crate::exact::{prints_exactly, reads_loose_text};
@@ -126,7 +127,15 @@ impl ColumnList<'_> {
             AggregateFunction::Avg => {
                 self.partial(of(sum, argument.clone()), &default_name(sum))?;
             }
-            AggregateFunction::VarPop | AggregateFunction::VarSamp => {
+            AggregateFunction::StddevPop | AggregateFunction::StddevSamp
+                if !has_few_digits(argument, &self.tables) =>
+            {
+                return self.partial(aggregate, &own_name);
+            }
+            AggregateFunction::VarPop
+            | AggregateFunction::VarSamp
+            | AggregateFunction::StddevPop
+            | AggregateFunction::StddevSamp => {
                 self.partial(of(sum, argument.clone()), &default_name(sum))?;
                 let square = square(argument, &self.tables);
                 self.partial(of(sum, square), &format!("sum_square_{base}"))?;
@@ -200,7 +209,7 @@ fn partial_type(partial: &Aggregate, tables: Tables<'_>) -> Result<ColumnType, R
                 " depends on the order of rows: ORDER BY must have its argument, whose equal values must print equal",
             );
         }
-        return match types::aggregate_type(partial.function, ty) {
+        return match types::aggregate_type(partial.function, ty, &tables) {
             Some(result) => Ok(result),
             None if types::is_float(ty.oid) => refuse(Code::FloatAggregate, ""),
             None => refuse(Code::UnsupportedAggregate, ""),
@@ -234,8 +243,11 @@ fn is_determined(partial: &Aggregate, subject: &Scalar, tables: Tables<'_>) -> b
 
 /// The least and greatest of distinct values are those of all.
 pub(crate) fn without_needless_distinct(mut aggregate: Aggregate) -> Aggregate {
-    use AggregateFunction::{BoolAnd, BoolOr, Max, Min};
-    if matches!(aggregate.function, Min | Max | BoolAnd | BoolOr) {
+    use AggregateFunction::{BitAnd, BitOr, BoolAnd, BoolOr, Max, Min};
+    if matches!(
+        aggregate.function,
+        Min | Max | BoolAnd | BoolOr | BitAnd | BitOr
+    ) {
         aggregate.distinct = false;
     }
     aggregate

@@ -110,7 +110,8 @@ pub(crate) fn type_of(scalar: &Scalar, columns: &dyn ColumnTypes) -> Option<Colu
             Some(plain(INT8))
         }
         Scalar::Aggregate(aggregate) => {
-            aggregate_type(aggregate.function, type_of(subject(aggregate)?, columns)?)
+            let argument = type_of(subject(aggregate)?, columns)?;
+            aggregate_type(aggregate.function, argument, columns)
         }
         Scalar::Window(window) => window_type(window, columns),
         Scalar::Grouping(_) => Some(plain(INT4)),
@@ -127,7 +128,7 @@ fn window_type(window: &Window, columns: &dyn ColumnTypes) -> Option<ColumnType>
     match window.function {
         WindowFunction::Aggregate(AggregateFunction::Count) => Some(plain(INT8)),
         WindowFunction::Aggregate(function) => {
-            aggregate_type(function, type_of(argument?, columns)?)
+            aggregate_type(function, type_of(argument?, columns)?, columns)
         }
         WindowFunction::Own("row_number" | "rank" | "dense_rank") => Some(plain(INT8)),
         WindowFunction::Own("percent_rank" | "cume_dist") => Some(plain(FLOAT8)),
@@ -151,10 +152,11 @@ pub(crate) fn subject(aggregate: &Aggregate) -> Option<&Scalar> {
 pub(crate) fn aggregate_type(
     function: AggregateFunction,
     argument: ColumnType,
+    columns: &dyn ColumnTypes,
 ) -> Option<ColumnType> {
     use AggregateFunction::{
-        ArrayAgg, Avg, BoolAnd, BoolOr, Count, Max, Min, Mode, PercentileCont, PercentileDisc,
-        StddevPop, StddevSamp, StringAgg, Sum, VarPop, VarSamp,
+        ArrayAgg, Avg, BitAnd, BitOr, BoolAnd, BoolOr, Count, Max, Min, Mode, PercentileCont,
+        PercentileDisc, StddevPop, StddevSamp, StringAgg, Sum, VarPop, VarSamp,
     };
     match (function, argument.oid.0) {
         (Count, _) => Some(plain(INT8)),
@@ -165,8 +167,9 @@ pub(crate) fn aggregate_type(
         }
         // Values of one scale that are equal print equal.
         (Min | Max, NUMERIC) if argument.typmod >= 0 => Some(plain(NUMERIC)),
-        (Min | Max, oid) => extreme_type(argument, oid),
+        (Min | Max, oid) => extreme_type(argument, oid, columns),
         (BoolAnd | BoolOr, BOOL) => Some(plain(BOOL)),
+        (BitAnd | BitOr, oid @ (INT2 | INT4 | INT8)) => Some(plain(oid)),
         (PercentileCont, INT2 | INT4 | INT8 | NUMERIC) => Some(plain(FLOAT8)),
         (PercentileDisc | Mode, _) => Some(ColumnType {
             typmod: -1,
@@ -175,7 +178,7 @@ pub(crate) fn aggregate_type(
         (StringAgg, TEXT | VARCHAR) => Some(plain(TEXT)),
         (ArrayAgg, oid) => array_of(oid).map(plain),
         (Sum | Avg | VarPop | VarSamp | StddevPop | StddevSamp, _) => None,
-        (BoolAnd | BoolOr | PercentileCont | StringAgg, _) => None,
+        (BoolAnd | BoolOr | BitAnd | BitOr | PercentileCont | StringAgg, _) => None,
     }
 }
 
@@ -194,14 +197,19 @@ fn array_of(element: u32) -> Option<u32> {
 }
 
 /// `min` and `max` exist for text but not for varchar: PostgreSQL casts the argument.
-fn extreme_type(argument: ColumnType, oid: u32) -> Option<ColumnType> {
+fn extreme_type(argument: ColumnType, oid: u32, columns: &dyn ColumnTypes) -> Option<ColumnType> {
     match oid {
         INT2 | INT4 | INT8 | OID | DATE | TIME | TIMESTAMP | TIMESTAMPTZ => Some(plain(oid)),
         TEXT | VARCHAR => Some(ColumnType {
             collation: argument.collation,
             ..plain(TEXT)
         }),
-        _ => None,
+        // Of one length, so that equal values have as many blanks.
+        BPCHAR if argument.typmod >= 0 => Some(ColumnType {
+            typmod: -1,
+            ..argument
+        }),
+        _ => columns.is_enum(oid).then(|| plain(oid)),
     }
 }
 

@@ -285,7 +285,7 @@ pub(crate) fn may_raise(scalar: &Scalar, columns: &dyn ColumnTypes) -> bool {
             left: _,
             right: _,
         }
-        | Scalar::Negate(_) => !is_numeric(),
+        | Scalar::Negate(_) => !is_numeric() && !fits(scalar, columns),
         Scalar::Like { pattern, .. } => !is_complete_pattern(pattern),
         Scalar::Regex { pattern, .. } => !is_plain_regex(pattern),
         Scalar::Call { name, arguments } => {
@@ -302,6 +302,54 @@ pub(crate) fn may_raise(scalar: &Scalar, columns: &dyn ColumnTypes) -> bool {
         .children()
         .into_iter()
         .any(|child| may_raise(child, columns))
+}
+
+/// Whether the result of integer arithmetic is one of its type, whatever the columns hold.
+fn fits(scalar: &Scalar, columns: &dyn ColumnTypes) -> bool {
+    let ty = types::type_of(scalar, columns).and_then(|ty| whole_range(ty.oid.0));
+    match (ty, range(scalar, columns)) {
+        (Some((least, greatest)), Some((low, high))) => least <= low && high <= greatest,
+        _ => false,
+    }
+}
+
+fn whole_range(ty: u32) -> Option<(i128, i128)> {
+    match ty {
+        types::INT2 => Some((i16::MIN.into(), i16::MAX.into())),
+        types::INT4 => Some((i32::MIN.into(), i32::MAX.into())),
+        types::INT8 => Some((i64::MIN.into(), i64::MAX.into())),
+        _ => None,
+    }
+}
+
+/// Between which numbers the value of an integer expression lies, unless one that it is made of does not fit.
+fn range(scalar: &Scalar, columns: &dyn ColumnTypes) -> Option<(i128, i128)> {
+    let all = whole_range(types::type_of(scalar, columns)?.oid.0)?;
+    // Within its type, so that nothing here overflows.
+    let range = |operand: &Scalar| {
+        let (least, greatest) = whole_range(types::type_of(operand, columns)?.oid.0)?;
+        let (low, high) = range(operand, columns)?;
+        Some((low.max(least), high.min(greatest)))
+    };
+    match scalar {
+        Scalar::Literal(Literal::Number(digits)) => {
+            let number = digits.parse().ok()?;
+            Some((number, number))
+        }
+        Scalar::Negate(operand) => range(operand).map(|(low, high)| (-high, -low)),
+        Scalar::Cast { operand, to: _ } => range(operand).or(Some(all)),
+        Scalar::Binary { op, left, right } => {
+            let (a, b) = (range(left)?, range(right)?);
+            let products = [a.0 * b.0, a.0 * b.1, a.1 * b.0, a.1 * b.1];
+            match op {
+                BinaryOp::Plus => Some((a.0 + b.0, a.1 + b.1)),
+                BinaryOp::Minus => Some((a.0 - b.1, a.1 - b.0)),
+                BinaryOp::Multiply => Some((*products.iter().min()?, *products.iter().max()?)),
+                _ => Some(all),
+            }
+        }
+        _ => Some(all),
+    }
 }
 
 /// A regular expression of letters, digits, anchors, points and repetitions, which cannot be wrong.

@@ -93,6 +93,19 @@ pub(super) fn stored_aggregate(
     text
 }
 
+/// Expressions whose sums may follow from the sum of `@`.
+const LINEAR: [&str; 9] = [
+    "@ * 2",
+    "2.50 * @",
+    "-@",
+    "@ + 1.5",
+    "3 - @",
+    "@::numeric + @",
+    "coalesce(@, 0)",
+    "coalesce(@, 1)",
+    "@::numeric * 2 - 0.125",
+];
+
 pub(super) fn derived_aggregate(stored: &str, random: &mut Random) -> String {
     let swapped = match stored.split_once('(') {
         Some(("avg", rest)) if random.chance(40) => format!("sum({rest}"),
@@ -101,6 +114,25 @@ pub(super) fn derived_aggregate(stored: &str, random: &mut Random) -> String {
         }
         Some(("sum", rest)) if random.chance(20) && !rest.contains("FILTER") => {
             format!("count({rest}")
+        }
+        // From the sums and counts of what it is made of.
+        Some((function @ ("sum" | "avg"), rest)) if random.chance(40) && rest.ends_with(')') => {
+            let argument = &rest[..rest.len() - 1];
+            let is_simple = !argument.contains("WHERE") && !argument.contains("CASE");
+            let form = random.pick(&LINEAR);
+            match is_simple {
+                true => format!(
+                    "{function}({})",
+                    form.replace('@', &format!("({argument})"))
+                ),
+                false => stored.to_owned(),
+            }
+        }
+        Some(("var_samp" | "var_pop" | "variance" | "stddev", rest)) if random.chance(60) => {
+            format!(
+                "{}({rest}",
+                random.pick(&["stddev", "stddev_pop", "variance"])
+            )
         }
         _ => stored.to_owned(),
     };
@@ -118,6 +150,7 @@ pub(super) fn derived_aggregate(stored: &str, random: &mut Random) -> String {
 pub(super) fn over_key(key: &str, ty: Type, aggregate: &str, random: &mut Random) -> String {
     let condition = filter_on_key(key, ty, random);
     match random.below(5) {
+        0 if random.chance(30) => format!("array_agg(DISTINCT {key})"),
         0 => format!("count(DISTINCT {key})"),
         1 => format!("count(CASE WHEN {condition} THEN 1 END)"),
         2 if aggregate.starts_with("sum(")
@@ -221,6 +254,8 @@ pub(super) fn derived_key(key: &str, ty: Type, random: &mut Random) -> String {
             "CASE WHEN @ IS NULL THEN 'none' WHEN @ IN (1, 2) THEN 'few' END",
             "@::numeric(9,2)",
             "greatest(@, 2)",
+            // The same in every row.
+            "'k'::text",
         ],
         Type::Text => &[
             "@",
@@ -391,7 +426,10 @@ pub(super) fn predicate(column: &str, ty: Type, random: &mut Random) -> String {
     let text = match ty {
         Type::Integer => {
             let (low, high) = (random.below(4), random.below(6));
-            match random.below(8) {
+            match random.below(11) {
+                8 => format!("(@, 1) IN (({low}, 1), ({high}, 1))"),
+                9 => format!("(@ > {low} AND @ < {high} OR @ = 5)"),
+                10 => format!("@ + {high} > {low}"),
                 0 => format!("@ IN ({low}, {high})"),
                 1 => format!("@ BETWEEN {low} AND {high}"),
                 2 => format!("(@ IS NULL OR @ = {low})"),
@@ -436,7 +474,8 @@ pub(super) fn predicate(column: &str, ty: Type, random: &mut Random) -> String {
                 "2024-03-10 12:00",
                 "2023-12-31 23:59:59",
             ]);
-            match random.below(8) {
+            match random.below(9) {
+                8 => format!("(@ >= '2024-01-01' AND @ < '{day}' OR NOT @ < '2024-12-01')"),
                 0 => format!("@ >= '{day}' AND @ < '2025-01-01'"),
                 1 => format!("@ BETWEEN '2024-01-01' AND '{day}'"),
                 // Ends inside buckets, with whole ones between them.
