@@ -123,8 +123,10 @@ impl<'c> FromBuilder<'c> {
         };
         let right = self.factor(right, place)?;
         let occurrence = self.occurrences.len();
-        let mut scope = Scope::of(self.whole_factor(left, place)?);
-        let condition = join_condition(&mut scope, right, constraint, place, self)?;
+        let (left, own) = self.nullable_factor(left, place)?;
+        let mut scope = Scope::of(left);
+        let mut condition = join_condition(&mut scope, right, constraint, place, self)?;
+        condition.extend(own);
         if let Some(added) = self.occurrences.get_mut(occurrence) {
             added.attachment = Attachment::Left(condition);
         }
@@ -141,15 +143,36 @@ impl<'c> FromBuilder<'c> {
         place: &Place<'_>,
     ) -> Result<(), Reason> {
         let occurrence = self.occurrences.len();
-        let right = Scope::of(self.whole_factor(relation, place)?);
-        let condition = join_condition(scope, right, constraint, place, self)?;
+        let (right, own) = self.nullable_factor(relation, place)?;
+        let mut condition = join_condition(scope, Scope::of(right), constraint, place, self)?;
+        condition.extend(own);
         if let Some(added) = self.occurrences.get_mut(occurrence) {
             added.attachment = Attachment::Left(condition);
         }
         Ok(())
     }
 
-    /// One occurrence, whatever it is: on the nullable side of a join nothing is merged.
+    /// One occurrence on the nullable side of a join, and what its rows have to satisfy beside the join's condition.
+    fn nullable_factor(
+        &mut self,
+        factor: &TableFactor,
+        place: &Place<'_>,
+    ) -> Result<(Entry, Vec<Scalar>), Reason> {
+        if let TableFactor::Derived {
+            lateral: false,
+            subquery,
+            alias: Some(alias),
+            sample: None,
+        } = factor
+            && let Some((columns, own)) = self.merge_nullable(subquery, place)?
+        {
+            let alias = Alias::of(alias)?;
+            return Ok((renamed(of_columns(columns, &alias), &[&alias])?, own));
+        }
+        Ok((self.whole_factor(factor, place)?, vec![]))
+    }
+
+    /// One occurrence, whatever it is.
     fn whole_factor(&mut self, factor: &TableFactor, place: &Place<'_>) -> Result<Entry, Reason> {
         match factor {
             TableFactor::Table { name, alias, .. } => {

@@ -2,6 +2,7 @@
 
 use sqlparser::ast::{Expr, Query};
 
+use crate::block::Attachment;
 use crate::expr::{Literal, Scalar, TypeName};
 use crate::from::{Columns, FromBuilder, without_parentheses};
 use crate::normalize;
@@ -66,6 +67,33 @@ impl FromBuilder<'_> {
             self.forget_since(&mark);
         }
         Ok(columns)
+    }
+
+    /// Merges a sub-select of some rows of one table on the nullable side of a join: its columns, and the conjuncts that
+    /// become a part of the join's condition. A computed column would not be NULL where no row was found.
+    pub(crate) fn merge_nullable(
+        &mut self,
+        query: &Query,
+        place: &Place<'_>,
+    ) -> Result<Option<(Columns, Vec<Scalar>)>, Reason> {
+        let mark = self.mark();
+        let Some(columns) = self.merge(query, place, Computed::AsAWhole)? else {
+            return Ok(None);
+        };
+        let is_one_table = match self.occurrences.get(mark.occurrences..) {
+            Some([only]) => only.attachment == Attachment::Inner && only.relation().is_some(),
+            Some(_) | None => false,
+        };
+        let are_plain = columns
+            .iter()
+            .all(|(_, value)| matches!(value, Scalar::Column(_)));
+        let own = self.predicates.get(mark.predicates..).unwrap_or_default();
+        let are_conditions = !own.iter().any(Scalar::has_sub_query);
+        if !(is_one_table && are_plain && are_conditions) {
+            self.forget_since(&mark);
+            return Ok(None);
+        }
+        Ok(Some((columns, self.predicates.split_off(mark.predicates))))
     }
 
     fn merge_select(

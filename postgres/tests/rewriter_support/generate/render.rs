@@ -272,7 +272,7 @@ impl Star {
         let with_commas = with_commas && joins.iter().all(|join| !join.is_left);
         for join in joins {
             let dimension = &self.dimensions[join.dimension];
-            let mention = if dimension.table == dimension.alias {
+            let mut mention = if dimension.table == dimension.alias {
                 dimension.table.clone()
             } else {
                 format!("{} {}", dimension.table, dimension.alias)
@@ -291,7 +291,16 @@ impl Star {
             if let Some(extra) = &join.extra
                 && self.names_only(extra, joins, join)
             {
-                on = format!("{on} AND {extra}");
+                let own = format!("{{{}.", dimension.alias);
+                let is_own = extra.matches('{').count() == extra.matches(&own).count();
+                // As often as not the condition stands in a sub-select of the table's rows.
+                if join.is_left && is_own && extra.len().is_multiple_of(2) {
+                    let (table, alias) = (&dimension.table, &dimension.alias);
+                    mention =
+                        format!("(SELECT * FROM {table} AS {alias} WHERE {extra}) AS {alias}");
+                } else {
+                    on = format!("{on} AND {extra}");
+                }
             }
             if with_commas {
                 from = format!("{from}, {mention}");
