@@ -2,7 +2,7 @@
 //!
 //! It must not know what the words are for.
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, Match};
 
 /// Words to look for.
 #[derive(Debug)]
@@ -27,6 +27,20 @@ impl Words {
         self.finder
             .as_ref()
             .is_none_or(|finder| finder.is_match(text))
+    }
+
+    /// Whether the text has any of the words with no letter or digit right before or after it.
+    pub fn are_whole_in(&self, text: &[u8]) -> bool {
+        let is_edge = |byte: Option<&u8>| {
+            byte.is_none_or(|byte| byte.is_ascii() && !byte.is_ascii_alphanumeric())
+        };
+        let is_whole = |found: Match| {
+            let before = found.start().checked_sub(1).and_then(|at| text.get(at));
+            is_edge(before) && is_edge(text.get(found.end()))
+        };
+        self.finder
+            .as_ref()
+            .is_none_or(|finder| finder.find_iter(text).any(is_whole))
     }
 }
 

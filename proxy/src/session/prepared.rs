@@ -128,6 +128,9 @@ impl PreparedStatements {
 
     /// The name does not stand for what it stood for, or soon will not.
     pub(super) fn forget(&mut self, name: &[u8]) {
+        if self.known.is_empty() && self.pending.is_empty() {
+            return;
+        }
         if let Some((name, prepared)) = self.known.remove_entry(name) {
             self.bytes -= name.len() + prepared.bytes();
         }
