@@ -15,3 +15,4 @@ pub mod rollups;
 pub mod server;
 pub mod stream;
 pub mod tls;
+pub mod visible;

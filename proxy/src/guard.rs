@@ -12,10 +12,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use pgstar_postgres::connect::{Connector, Error};
+use pgstar_postgres::visible::{Remembered, VISIBLE};
 use pgstar_rewriter::catalog::Oid;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, Statement};
 use tracing::debug;
 
 /// So many statements may wait for an answer; more wait to be counted.
@@ -37,6 +38,12 @@ pub struct Mark {
 }
 
 impl Mark {
+    fn has(&self, relations: &BTreeSet<u32>) -> bool {
+        relations
+            .iter()
+            .all(|relation| self.relations.contains_key(relation))
+    }
+
     /// Whether nothing that concerns these relations has changed from one mark to the other. No is the answer
     /// about a relation that is in neither.
     pub fn is_same_for(&self, other: &Mark, relations: &[Oid]) -> bool {
@@ -71,7 +78,9 @@ impl fmt::Debug for Guard {
 /// Index look-ups, and the few rows of roles that have more or less than the privileges granted to them, of
 /// their members, and of what users have defined. Rows are compared by the transaction that
 /// wrote them, those of `pg_class` by value: a TRUNCATE is no change of what is guarded.
-const QUESTION: &str = "
+fn question() -> String {
+    format!(
+        "
   SELECT 0::oid,
          coalesce((SELECT bit_xor(hash_record_extended(ROW(m.roleid, m.member, m.xmin), 0))
                      FROM pg_auth_members m), 0)
@@ -82,7 +91,8 @@ const QUESTION: &str = "
                      FROM pg_proc p WHERE p.oid >= 16384), 0)
        # coalesce((SELECT bit_xor(hash_record_extended(ROW(o.oid, o.xmin), 2))
                      FROM pg_operator o WHERE o.oid >= 16384), 0)
-       # coalesce((SELECT bit_xor(hash_record_extended(ROW(e.oid, e.xmin), 3)) FROM pg_enum e), 0)
+       # coalesce((SELECT bit_xor(hash_record_extended(ROW(e.oid, e.xmin), 3)) FROM pg_enum e), 0),
+         {VISIBLE}
    UNION ALL
   SELECT g.oid,
          coalesce((SELECT hash_record_extended(ROW(c.oid, c.relname, c.relnamespace, c.relowner, c.relkind,
@@ -101,8 +111,11 @@ const QUESTION: &str = "
        # coalesce((SELECT bit_xor(hash_record_extended(ROW(t.oid, t.tgenabled), 3))
                      FROM pg_trigger t WHERE t.tgrelid = g.oid AND t.tgconstraint <> 0), 0)
        # coalesce((SELECT bit_xor(hash_record_extended(ROW(w.oid, w.xmin), 5))
-                     FROM pg_rewrite w WHERE w.ev_class = g.oid), 0)
-    FROM unnest($1::oid[]) AS g(oid)";
+                     FROM pg_rewrite w WHERE w.ev_class = g.oid), 0),
+         NULL
+    FROM unnest($1::oid[]) AS g(oid)"
+    )
+}
 
 /// Planned once, and always for a catalog with many tables.
 const SESSION_SETTINGS: &str =
@@ -139,9 +152,8 @@ impl Guard {
                 .read()
                 .unwrap_or_else(PoisonError::into_inner),
         );
-        Ok(mark(
-            &client.query(QUESTION, &[&relations.to_vec()]).await?,
-        )?)
+        let rows = client.query(&question(), &[&relations.to_vec()]).await?;
+        Ok(mark(&rows)?.0)
     }
 
     /// The mark of these relations at an instant after the call; `None` when the server does not say in time.
@@ -174,7 +186,12 @@ impl Guard {
     ) -> Result<(), Error> {
         let client = connector.connect().await?;
         client.batch_execute(SESSION_SETTINGS).await?;
-        let statement = client.prepare(QUESTION).await?;
+        let mut asking = Asking {
+            question: client.prepare(&question()).await?,
+            visible: client.prepare(&format!("SELECT {VISIBLE}")).await?,
+            client: &client,
+            remembered: Remembered::default(),
+        };
         loop {
             let mut waiting = vec![];
             asked.recv_many(&mut waiting, REQUESTS_MAX).await;
@@ -182,13 +199,10 @@ impl Guard {
                 .iter()
                 .flat_map(|request| request.relations.iter().map(|relation| relation.0))
                 .collect();
-            let relations: Vec<u32> = relations.into_iter().collect();
-            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&relations];
-            let asking = client.query(&statement, &parameters);
-            let Ok(rows) = timeout(ANSWER_TIMEOUT, asking).await else {
+            let Ok(mark) = timeout(ANSWER_TIMEOUT, asking.ask(relations)).await else {
                 return Ok(());
             };
-            let mark = Arc::new(mark(&rows?)?);
+            let mark = mark?;
             for request in waiting {
                 // Whoever asked may have gone.
                 let _ = request.tell.send(Arc::clone(&mark));
@@ -197,17 +211,52 @@ impl Guard {
     }
 }
 
-fn mark(rows: &[Row]) -> Result<Mark, tokio_postgres::Error> {
-    let mut mark = Mark::default();
+/// The connection that the guard asks on.
+struct Asking<'a> {
+    client: &'a Client,
+    question: Statement,
+    visible: Statement,
+    remembered: Remembered<Arc<Mark>>,
+}
+
+impl Asking<'_> {
+    /// The mark of now, of these relations at least.
+    async fn ask(
+        &mut self,
+        mut relations: BTreeSet<u32>,
+    ) -> Result<Arc<Mark>, tokio_postgres::Error> {
+        if self.remembered.is_calm() {
+            let row = self.client.query_one(&self.visible, &[]).await?;
+            match self.remembered.recall(row.try_get(0)?) {
+                Some(mark) if mark.has(&relations) => return Ok(Arc::clone(mark)),
+                Some(mark) => relations.extend(mark.relations.keys()),
+                None => {}
+            }
+        }
+        let relations: Vec<u32> = relations.into_iter().collect();
+        let rows = self.client.query(&self.question, &[&relations]).await?;
+        let (mark, visible) = mark(&rows)?;
+        let mark = Arc::new(mark);
+        self.remembered.learn(visible.as_deref(), Arc::clone(&mark));
+        Ok(mark)
+    }
+}
+
+/// The mark in the rows of the question, and what it saw.
+fn mark(rows: &[Row]) -> Result<(Mark, Option<String>), tokio_postgres::Error> {
+    let (mut mark, mut visible) = (Mark::default(), None);
     for row in rows {
         match row.try_get(0)? {
-            0 => mark.common = row.try_get(1)?,
+            0 => {
+                mark.common = row.try_get(1)?;
+                visible = row.try_get(2)?;
+            }
             relation => {
                 mark.relations.insert(relation, row.try_get(1)?);
             }
         }
     }
-    Ok(mark)
+    Ok((mark, visible))
 }
 
 impl Default for Guard {

@@ -7,17 +7,19 @@
 //! snapshot, and its commit lies before the end that the statement returns.
 //!
 //! Each row carries the transaction that wrote it, so a set of (row, xmin) pairs never comes back once
-//! it was left. What VACUUM and ANALYZE update in place keeps its xmin.
+//! it was left. What VACUUM and ANALYZE update in place keeps its xmin. Where nothing was committed since
+//! they were read, they are not read again ([`crate::visible`]).
 
 use std::collections::HashMap;
 
 use pgstar_rewriter::catalog::Oid;
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, Row, Statement};
 
 use super::StreamOptions;
 use super::tables::Followed;
 use crate::connect::Error;
 use crate::replication::Lsn;
+use crate::visible::{Remembered, VISIBLE};
 
 /// What changes whenever the catalog rows of anything followed do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +47,14 @@ fn question(log_end: &str) -> String {
               FROM pg_publication p WHERE p.pubname = $1
              UNION ALL
             SELECT hash_record_extended(ROW(r.oid, r.xmin), 1)
-              FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid WHERE p.pubname = $1) publication)"
+              FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid WHERE p.pubname = $1) publication),
+         {VISIBLE}"
     )
+}
+
+/// The same where nothing was committed since the fingerprint was read.
+fn short_question(log_end: &str) -> String {
+    format!("SELECT {log_end}()::text, {VISIBLE}")
 }
 
 /// Asked when something changed, to find out what.
@@ -63,6 +71,8 @@ const SHAPES: &str = "
 /// Prepared once for each connection and each set of partitions.
 pub(super) struct Clock {
     statement: Statement,
+    short: Statement,
+    remembered: Remembered<Fingerprint>,
     publication: String,
     members: Vec<u32>,
     roots: Vec<u32>,
@@ -71,9 +81,11 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) async fn prepare(client: &Client, options: &StreamOptions) -> Result<Self, Error> {
-        let question = question(options.weakness.log_end());
+        let log_end = options.weakness.log_end();
         Ok(Clock {
-            statement: client.prepare(&question).await?,
+            statement: client.prepare(&question(log_end)).await?,
+            short: client.prepare(&short_question(log_end)).await?,
+            remembered: Remembered::default(),
             publication: options.publication.clone(),
             members: vec![],
             roots: vec![],
@@ -86,28 +98,40 @@ impl Clock {
         let pairs = followed.reported_as.iter();
         (self.members, self.roots) = pairs.map(|(member, root)| (member.0, root.0)).unzip();
         self.parents = followed.parents.iter().map(|parent| parent.0).collect();
+        self.remembered = Remembered::default();
     }
 
-    pub(super) async fn read(&self, client: &Client) -> Result<(Lsn, Fingerprint), Error> {
+    pub(super) async fn read(&mut self, client: &Client) -> Result<(Lsn, Fingerprint), Error> {
+        if self.remembered.is_calm() {
+            let row = client.query_one(&self.short, &[]).await?;
+            if let Some(fingerprint) = self.remembered.recall(row.try_get(1)?) {
+                return Ok((log_end(&row)?, *fingerprint));
+            }
+        }
         let row = client
             .query_one(
                 &self.statement,
                 &[&self.publication, &self.members, &self.parents],
             )
             .await?;
-        let end: &str = row.try_get(0)?;
         let fingerprint = Fingerprint {
             tables: row.try_get(1)?,
             partitions: row.try_get(2)?,
             publication: row.try_get(3)?,
         };
-        // Not understood would mean never proven, which is the safe side.
-        Ok((end.parse().unwrap_or(Lsn(u64::MAX)), fingerprint))
+        self.remembered.learn(row.try_get(4)?, fingerprint);
+        Ok((log_end(&row)?, fingerprint))
     }
 
     pub(super) async fn shapes(&self, client: &Client) -> Result<Shapes, Error> {
         let rows = client.query(SHAPES, &[&self.members, &self.roots]).await?;
-        let shape = |row: &tokio_postgres::Row| Ok((Oid(row.try_get(0)?), row.try_get(1)?));
+        let shape = |row: &Row| Ok((Oid(row.try_get(0)?), row.try_get(1)?));
         rows.iter().map(shape).collect()
     }
+}
+
+fn log_end(row: &Row) -> Result<Lsn, Error> {
+    let end: &str = row.try_get(0)?;
+    // Not understood would mean never proven, which is the safe side.
+    Ok(end.parse().unwrap_or(Lsn(u64::MAX)))
 }

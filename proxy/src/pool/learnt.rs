@@ -51,9 +51,9 @@ impl Learnt {
         }
     }
 
-    /// The facts of such a session under this mark.
-    pub fn facts(&self, set_by: &str, mark: Mark) -> Option<&SessionFacts> {
+    /// The facts of such a session, and the mark under which they hold.
+    pub fn facts(&self, set_by: &str) -> Option<(Mark, &SessionFacts)> {
         let known = self.facts.iter().find(|known| *known.set_by == *set_by)?;
-        (known.mark == mark).then_some(&known.facts)
+        Some((known.mark, &known.facts))
     }
 }

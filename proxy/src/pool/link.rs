@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use pgstar_postgres::connect::{Connection, Connector};
+use pgstar_postgres::visible::{Remembered, VISIBLE};
 use tokio::sync::Mutex;
 use tokio_postgres::Statement;
 
@@ -19,8 +20,10 @@ const LINKS_MAX: usize = 8;
 
 /// Rows of the catalog on which it depends what a name means to a role, and which types there are: each row by the
 /// transaction that wrote it, those of roles by value. Another value whenever one of them has changed.
-const MARK_SQL: &str = "
-SELECT pg_catalog.bit_xor(hash) FROM (
+fn mark_sql() -> String {
+    format!(
+        "
+SELECT pg_catalog.bit_xor(hash), {VISIBLE} FROM (
   SELECT pg_catalog.hash_record_extended(ROW(oid, xmin), 1) FROM pg_catalog.pg_namespace
   UNION ALL SELECT pg_catalog.hash_record_extended(ROW(oid, rolname, rolsuper, rolinherit), 2) FROM pg_catalog.pg_roles
   UNION ALL SELECT pg_catalog.hash_record_extended(ROW(roleid, member, xmin), 3) FROM pg_catalog.pg_auth_members
@@ -29,7 +32,9 @@ SELECT pg_catalog.bit_xor(hash) FROM (
     WHERE oid IN ('pg_catalog.pg_type'::pg_catalog.regclass, 'pg_catalog.pg_namespace'::pg_catalog.regclass)
   UNION ALL SELECT pg_catalog.hash_record_extended(ROW(oid, xmin), 6) FROM pg_catalog.pg_proc
     WHERE oid = 'pg_catalog.current_schema()'::pg_catalog.regprocedure
-) AS marks(hash)";
+) AS marks(hash)"
+    )
+}
 
 /// A state of the catalog in these respects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +47,16 @@ pub(super) struct Link {
     pub(super) look_up: Statement,
     pub(super) stamp_traces: Statement,
     mark: Statement,
-    /// When it was asked for last, and what came. Who asks meanwhile waits here, and the next asks for all of them.
-    latest_mark: Mutex<Option<(Instant, Mark)>>,
+    visible: Statement,
+    /// Who asks meanwhile waits here, and the next asks for all of them.
+    latest_mark: Mutex<LatestMark>,
+}
+
+#[derive(Debug, Default)]
+struct LatestMark {
+    /// When it was asked for last, and what came.
+    told: Option<(Instant, Mark)>,
+    remembered: Remembered<Mark>,
 }
 
 impl Link {
@@ -54,15 +67,27 @@ impl Link {
     pub(super) async fn mark(&self) -> Result<Mark, AccountError> {
         let called_at = Instant::now();
         let mut latest = self.latest_mark.lock().await;
-        if let Some((asked_at, mark)) = *latest
+        if let Some((asked_at, mark)) = latest.told
             && asked_at > called_at
         {
             return Ok(mark);
         }
         let asked_at = Instant::now();
+        let mark = self.ask(&mut latest.remembered).await?;
+        latest.told = Some((asked_at, mark));
+        Ok(mark)
+    }
+
+    async fn ask(&self, remembered: &mut Remembered<Mark>) -> Result<Mark, AccountError> {
+        if remembered.is_calm() {
+            let row = self.connection.query_one(&self.visible, &[]).await?;
+            if let Some(mark) = remembered.recall(row.try_get(0)?) {
+                return Ok(*mark);
+            }
+        }
         let row = self.connection.query_one(&self.mark, &[]).await?;
         let mark = Mark(row.try_get(0)?);
-        *latest = Some((asked_at, mark));
+        remembered.learn(row.try_get(1)?, mark);
         Ok(mark)
     }
 }
@@ -98,7 +123,8 @@ impl Links {
         let fresh = Link {
             look_up: connection.prepare(&self.look_up_sql).await?,
             stamp_traces: connection.prepare(super::traces::STAMP_SQL).await?,
-            mark: connection.prepare(MARK_SQL).await?,
+            mark: connection.prepare(&mark_sql()).await?,
+            visible: connection.prepare(&format!("SELECT {VISIBLE}")).await?,
             latest_mark: Mutex::default(),
             connection,
         };

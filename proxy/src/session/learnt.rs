@@ -129,28 +129,32 @@ impl Lease {
 }
 
 impl<R: Routing> Session<R> {
-    /// Takes the session's facts from what is known of it; if they are not, the mark under which they may be
-    /// remembered once they are asked for, and the statement that set the path.
-    pub(super) async fn recall_facts(&mut self) -> Result<(), Option<(Mark, Box<str>)>> {
+    /// Takes the session's facts from what was learnt on its backend, and the mark under which they hold.
+    pub(super) fn recall_facts(&mut self) -> Option<Mark> {
+        let (lease, set_by) = self.lease_with_path()?;
+        let (mark, facts) = lease.learnt.facts(set_by)?;
+        let facts = facts.clone();
+        self.facts.learn(facts);
+        Some(mark)
+    }
+
+    /// The mark under which facts that are asked for next may be remembered, and the statement that set the path.
+    pub(super) async fn mark_for_facts(&self) -> Option<(Mark, Box<str>)> {
+        let (lease, set_by) = self.lease_with_path()?;
+        Some((mark(&lease.pool).await?, set_by.into()))
+    }
+
+    /// The lease of a session that did nothing but set its search path, and the statement by which it did.
+    fn lease_with_path(&self) -> Option<(&Lease, &str)> {
         let is_failed = self.told_status() == TransactionStatus::Failed;
         let lease = self.lease.as_deref();
-        let lease = lease.filter(|lease| !is_failed && lease.has_known_settings());
-        let Some(lease) = lease else {
-            return Err(None);
-        };
-        let Some(set_by) = lease.path_set_by() else {
-            return Err(None);
-        };
-        let Some(mark) = mark(&lease.pool).await else {
-            return Err(None);
-        };
-        match lease.learnt.facts(set_by, mark) {
-            Some(facts) => {
-                self.facts.learn(facts.clone());
-                Ok(())
-            }
-            None => Err(Some((mark, set_by.into()))),
-        }
+        let lease = lease.filter(|lease| !is_failed && lease.has_known_settings())?;
+        Some((lease, lease.path_set_by()?))
+    }
+
+    /// The mark of now; `None` where it is not known.
+    pub(super) async fn mark_now(&self) -> Option<Mark> {
+        mark(&self.lease.as_ref()?.pool).await
     }
 
     /// Remembers the facts that were asked for after the mark was.

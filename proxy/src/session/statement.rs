@@ -31,13 +31,16 @@ impl<R: Routing> Session<R> {
             return Ok(());
         }
         self.make_quiet(&statement).await?;
-        match self.learn(&statement).await? {
-            Probe::Known => {}
-            Probe::Unreadable => return self.hand_back(&statement, false),
-            Probe::Failed(error) => return self.report_failed_probe(&statement, error).await,
-        }
+        let route = match self.route_as_learnt(&statement).await {
+            Some(route) => route,
+            None => match self.learn(&statement).await? {
+                Probe::Known => self.route(&statement).await,
+                Probe::Unreadable => return self.hand_back(&statement, false),
+                Probe::Failed(error) => return self.report_failed_probe(&statement, error).await,
+            },
+        };
         self.shared.counters.routed.add_one();
-        match self.route(&statement).await {
+        match route {
             Route::Passthrough { clean } => self.hand_back(&statement, clean),
             Route::Observed(slot) => self.observe(&statement, slot).await,
             Route::Cached(answer) => self.answer_if_fit(&statement, &answer).await,
@@ -76,6 +79,21 @@ impl<R: Routing> Session<R> {
         Ok(())
     }
 
+    /// The route if what was learnt on the backend still holds, which is asked at the same time.
+    async fn route_as_learnt(&mut self, statement: &Statement) -> Option<Route> {
+        let must_verify = statement.prepared_name().is_some();
+        if must_verify || self.facts.are_known(self.shared.limits.facts_age_max) {
+            return None;
+        }
+        let learnt_under = self.recall_facts()?;
+        let (now, route) = tokio::join!(self.mark_now(), self.route(statement));
+        if now == Some(learnt_under) {
+            return Some(route);
+        }
+        self.facts.forget();
+        None
+    }
+
     /// Makes sure that what the statement's route depends on is known.
     async fn learn(&mut self, statement: &Statement) -> Result<Probe, Ended> {
         match self.learn_facts(statement).await? {
@@ -89,7 +107,7 @@ impl<R: Routing> Session<R> {
         let Some(name) = statement.prepared_name() else {
             return match are_known {
                 true => Ok(Probe::Known),
-                false => self.recall_or_probe(statement.batch.is_some()).await,
+                false => self.probe_and_remember(statement.batch.is_some()).await,
             };
         };
         let name = Bytes::copy_from_slice(&self.client.inbound.filled()[name]);
@@ -99,11 +117,9 @@ impl<R: Routing> Session<R> {
         self.verify(&name).await
     }
 
-    async fn recall_or_probe(&mut self, is_for_batch: bool) -> Result<Probe, Ended> {
-        let to_remember = match self.recall_facts().await {
-            Ok(()) => return Ok(Probe::Known),
-            Err(to_remember) => to_remember,
-        };
+    async fn probe_and_remember(&mut self, is_for_batch: bool) -> Result<Probe, Ended> {
+        // Before the facts: what is the same later was the same all the time between.
+        let to_remember = self.mark_for_facts().await;
         let probe = self.probe(is_for_batch).await?;
         if let (Probe::Known, Some(to_remember)) = (&probe, to_remember) {
             self.remember_facts(to_remember);
