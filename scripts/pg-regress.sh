@@ -141,13 +141,13 @@ rollup() {
 
 rollups_of_regress() {
     for table in onek tenk1 tenk2; do
-        rollup "$table" "SELECT two, four, ten, hundred, thousand, string4, count(*), sum(unique1), sum(four), sum(ten), sum(hundred),
+        rollup "$table" "SELECT two, four, ten, hundred, thousand, count(*), sum(unique1), sum(four), sum(ten), sum(hundred),
             min(unique1), max(unique1), min(unique2), max(unique2), min(tenthous), max(tenthous)
-            FROM public.$table GROUP BY two, four, ten, hundred, thousand, string4"
+            FROM public.$table GROUP BY two, four, ten, hundred, thousand"
     done
-    rollup onek_by_ten 'SELECT ten, two, four, string4, count(*), sum(four) FROM public.onek GROUP BY ten, two, four, string4'
-    rollup tenk1_by_unique1 'SELECT unique1, ten, stringu1, count(*), sum(twothousand), sum(ten)
-        FROM public.tenk1 GROUP BY unique1, ten, stringu1'
+    rollup onek_by_ten 'SELECT ten, two, four, count(*), sum(four) FROM public.onek GROUP BY ten, two, four'
+    rollup tenk1_by_unique1 'SELECT unique1, ten, count(*), sum(twothousand), sum(ten)
+        FROM public.tenk1 GROUP BY unique1, ten'
     for table in int2_tbl int4_tbl text_tbl; do
         rollup "$table" "SELECT f1, count(*) FROM public.$table GROUP BY f1"
     done
