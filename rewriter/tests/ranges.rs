@@ -5,7 +5,9 @@
 use pgstar_rewriter::catalog::{
     AttNum, Catalog, Column, ColumnType, Oid, Relation, RelationKind, UserNames,
 };
-use pgstar_rewriter::{ColumnRange, Context, KeyRange, decide};
+use pgstar_rewriter::{
+    ColumnRange, Context, KeyRange, Rollup, RollupDefinition, TableRows, decide,
+};
 
 const DAY: i64 = 86_400;
 /// 2024-01-01 in days since 2000-01-01.
@@ -383,4 +385,41 @@ fn values_are_counted_as_constants_are() {
     ] {
         assert_eq!(count(text, ty), None, "{text}");
     }
+}
+
+/// A rollup of the rows from some day on, and a statement about all rows: each part depends on its own rows.
+#[test]
+fn what_a_rollup_leaves_out_is_read_beside_it() {
+    let catalog = catalog();
+    let search_path = ["pg_catalog".to_owned(), "public".to_owned()];
+    let sql = "SELECT town, count(*) FROM sale WHERE day >= '2024-01-01' GROUP BY 1";
+    let rollups = [Rollup {
+        definition: RollupDefinition::parse("recent", sql, &catalog, &search_path).unwrap(),
+        schema: "pgstar".to_owned(),
+        table: "recent".to_owned(),
+        rows: 0,
+    }];
+    let context = Context {
+        catalog: &catalog,
+        rollups: &rollups,
+        search_path: &search_path,
+        time_zone: "UTC",
+        bound: &[],
+    };
+    let decision = decide("SELECT town, count(*) FROM sale GROUP BY 1", context);
+    let found = decision.matches.first().unwrap();
+    // The day may be NULL, so that the rest is in no range.
+    assert_eq!(
+        found.base_rows,
+        [TableRows {
+            table: Oid(1),
+            ranges: vec![]
+        }]
+    );
+    assert_eq!(found.base_reads, [Oid(1)]);
+    let [TableRows { table, ranges }] = found.rollup_rows.as_slice() else {
+        panic!("{:?}", found.rollup_rows);
+    };
+    let lows: Vec<i64> = ranges.iter().map(|range| range.low).collect();
+    assert_eq!((*table, lows), (Oid(1), vec![NEW_YEAR]));
 }
