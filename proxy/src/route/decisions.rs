@@ -16,6 +16,7 @@ use pgstar_rewriter::{Code, Context, Decision, Reason, decide, propose};
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
+use super::parity::Order;
 use super::{Binding, ColumnOrigin, SessionFacts};
 use crate::warehouse::Snapshot;
 
@@ -65,6 +66,8 @@ pub(super) struct Decided {
     pub(super) decision: Decision,
     /// For each match, what PostgreSQL says of its columns, once asked.
     pub(super) parity: Vec<OnceCell<Parity>>,
+    /// In which order the matches are tried, once asked.
+    pub(super) order: OnceCell<Order>,
     /// The parameters' types as PostgreSQL resolves them, once asked; `None` where it refuses the statement.
     pub(super) parameters: OnceCell<Option<Vec<u32>>>,
     pub(super) counts: Counts,
@@ -79,6 +82,7 @@ impl Decided {
             sql: sql.to_owned(),
             decision,
             parity,
+            order: OnceCell::new(),
             parameters: OnceCell::new(),
             counts: Counts::default(),
             took: AtomicU64::new(0),
@@ -218,6 +222,33 @@ impl Decisions {
 
     pub(super) fn clear(&self) {
         self.kept.invalidate_all();
+    }
+}
+
+/// For the bench: how a statement is decided that was decided before.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Repeat {
+    decisions: Decisions,
+    snapshot: Arc<Snapshot>,
+    facts: SessionFacts,
+}
+
+impl Repeat {
+    pub fn new(facts: SessionFacts) -> Self {
+        Repeat {
+            decisions: Decisions::new(),
+            snapshot: Arc::default(),
+            facts,
+        }
+    }
+
+    /// How many reasons there are.
+    pub async fn decide(&self, sql: &str) -> usize {
+        let decided = self
+            .decisions
+            .decide(&self.snapshot, &self.facts, sql, None, vec![]);
+        decided.await.decision.reasons.len()
     }
 }
 

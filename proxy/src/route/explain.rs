@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgstar_rewriter::{Reason, Step};
+use pgstar_rewriter::{Match, Reason, Step};
 use serde::Serialize;
 
 use super::{BaseAnswer, Requested, Shown, Verdict};
@@ -17,6 +17,9 @@ pub struct Explanation {
     /// The definition of a rollup that would answer the statement, where none does.
     #[serde(skip_serializing_if = "Option::is_none")]
     proposal: Option<String>,
+    /// Why this one of several rollups that answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    choice: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     proof: Vec<ProofLine>,
     freshness: FreshnessLine,
@@ -84,6 +87,7 @@ impl Explanation {
             sql: found.map(|found| found.sql.clone()),
             reasons: reasons.iter().map(ReasonLine::of).collect(),
             proposal,
+            choice: found.and_then(|_| choice(verdict)),
             proof: found
                 .iter()
                 .flat_map(|found| &found.proof)
@@ -115,6 +119,11 @@ impl Explanation {
     pub fn text(&self) -> Vec<String> {
         let mut lines = vec![self.headline()];
         lines.extend(self.sql.iter().map(|sql| format!("  SQL: {sql}")));
+        lines.extend(
+            self.choice
+                .iter()
+                .map(|choice| format!("  Choice: {choice}")),
+        );
         lines.push(self.freshness.text());
         if !self.proof.is_empty() {
             lines.push("  Proof:".to_owned());
@@ -162,6 +171,30 @@ impl Explanation {
             (None, _) => "Passed through to PostgreSQL".to_owned(),
         }
     }
+}
+
+/// Why one of several rollups answers; `None` where only one could.
+fn choice(verdict: &Verdict) -> Option<String> {
+    let decided = verdict.decided.as_ref()?;
+    let matches = &decided.decision.matches;
+    let because = decided.order.get().and_then(|order| order.because.clone());
+    if because.is_some() || matches.len() < 2 {
+        return because;
+    }
+    let rows = |found: &Match| -> u64 {
+        let rollups = found.rollups.iter();
+        let rows = rollups.filter_map(|rollup| verdict.snapshot.rollups.get(*rollup));
+        rows.map(|rollup| rollup.rows).sum()
+    };
+    let name = |found: &Match| {
+        let names = verdict.snapshot.names(found).join(", ");
+        format!("{names} ({} rows)", rows(found))
+    };
+    let names: Vec<String> = matches.iter().map(name).collect();
+    Some(format!(
+        "rollups that answer, tried in this order: {}",
+        names.join(", ")
+    ))
 }
 
 /// As in the configuration file.

@@ -35,6 +35,8 @@ use std::time::Instant;
 use pgstar_cache::Key;
 use pgstar_rewriter::{Code, Decision, Match, Reason, TableRows};
 
+#[doc(hidden)]
+pub use decisions::Repeat;
 pub use explain::Explanation;
 pub use gate::Requested;
 pub use interface::{Binding, CacheSlot, Candidate, Confirmation, Rewritten, Route, SessionFacts};
@@ -330,7 +332,15 @@ impl Router {
     ) -> Result<Answering, Vec<Reason>> {
         let mut reasons = vec![];
         let reads = &decided.decision.reads;
-        for (position, found) in decided.decision.matches.iter().enumerate() {
+        let order = self
+            .describer
+            .order(snapshot, decided, facts, binding)
+            .await;
+        let matches = order.positions.iter().filter_map(|position| {
+            let found = decided.decision.matches.get(*position)?;
+            Some((*position, found))
+        });
+        for (position, found) in matches {
             let shown = match gate::rollups(facts, snapshot, found) {
                 Ok(()) if !self.beside.is_worth_trying(&found.base_reads) => {
                     let detail =

@@ -1,6 +1,7 @@
 //! What PostgreSQL has to say before a match is used: that both statements have the same columns (count,
 //! names, types and modifiers, and the same parameters), that its clocks are as the proof needs them, and that the
-//! original is not clearly cheaper. What it says of two statements' columns holds for all of their `shape`s.
+//! original is not clearly cheaper, nor another rollup. What it says of two statements' columns holds for all of their `shape`s;
+//! what it says of costs, only where it is so clear that other constants hardly change it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -30,6 +31,34 @@ const COMPARED_ROWS_MIN: u64 = 10_000;
 /// What costs less than this, in the planner's units, is over in some milliseconds either way.
 const COMPARED_COST_MIN: f64 = 1_000.0;
 
+/// What costs less than one part in so many costs clearly less.
+const CLEARLY: f64 = 2.0;
+
+/// The base tables that cost so many times as much as a rollup will do so with other constants, too: then what a wrong guess
+/// costs is one reading of the rollup.
+const FAR_DEARER: f64 = 10.0;
+
+/// So many of the rollups that answer are compared.
+const COMPARED_MAX: usize = 4;
+
+/// In which order the matches of a decision are tried.
+#[derive(Debug, Clone)]
+pub(super) struct Order {
+    pub(super) positions: Vec<usize>,
+    /// Why another than the smallest rollup comes first, in words.
+    pub(super) because: Option<String>,
+}
+
+impl Order {
+    /// By the rollups' rows, as the matches are.
+    fn usual(matches: usize) -> Self {
+        Order {
+            positions: (0..matches).collect(),
+            because: None,
+        }
+    }
+}
+
 /// Asks PostgreSQL, on connections of pgstar's own.
 #[derive(Debug)]
 pub(super) struct Describer {
@@ -40,6 +69,8 @@ pub(super) struct Describer {
     clocks: Cache<(Premise, String), bool>,
     /// Where the columns come from of statements that were found to have the same, by their shapes.
     alike: Cache<Key, Arc<[ColumnOrigin]>>,
+    /// Shapes of which the planner need not be asked again what the base tables would cost.
+    far_dearer: Cache<Key, ()>,
 }
 
 impl Describer {
@@ -50,6 +81,7 @@ impl Describer {
             permits: Semaphore::new(CONNECTIONS_MAX),
             clocks: Cache::new(PREMISES_MAX),
             alike: Cache::new(SHAPES_MAX),
+            far_dearer: Cache::new(SHAPES_MAX),
         }
     }
 
@@ -132,42 +164,121 @@ impl Describer {
             Some(origins) => Ok(origins),
             None => self.compare_all(decided, found, facts, binding).await?,
         };
-        if let (Some(key), Ok(origins)) = (key, &parity) {
-            self.alike.insert(key, Arc::clone(origins));
+        if let (Some(key), Ok(origins)) = (&key, &parity) {
+            self.alike.insert(key.clone(), Arc::clone(origins));
         }
-        if parity.is_err() || !is_compared(snapshot, decided, found, binding) {
+        let is_known = || {
+            key.as_ref()
+                .is_some_and(|key| self.far_dearer.contains_key(key))
+        };
+        if parity.is_err() || !is_compared(snapshot, decided, found, binding) || is_known() {
             return Ok(parity);
         }
-        Ok(match self.cheaper_base(decided, found, facts).await? {
-            Some(reason) => Err(reason),
-            None => parity,
+        Ok(match self.compare_costs(decided, found, facts).await? {
+            Costs::BaseCheaper(reason) => Err(reason),
+            Costs::FarDearer => {
+                if let Some(key) = key.filter(|_| found.base_reads.is_empty()) {
+                    self.far_dearer.insert(key, ());
+                }
+                parity
+            }
+            Costs::Near => parity,
         })
     }
 
-    /// The reason to run the original, if the planner expects it to cost clearly less. Of rows read beside a rollup, less is clear:
-    /// they are read twice when they change meanwhile.
-    async fn cheaper_base(
+    /// In which order to try the matches: another than the one of the fewest rows first, if the planner expects it to cost clearly less, as
+    /// where an index finds the few rows of a large rollup that matter. Asked once for each decision.
+    pub(super) async fn order<'d>(
+        &self,
+        snapshot: &Snapshot,
+        decided: &'d Decided,
+        facts: &SessionFacts,
+        binding: Option<&Binding>,
+    ) -> &'d Order {
+        let order = decided.order.get_or_init(|| async {
+            let matches = &decided.decision.matches;
+            let first = matches.first().filter(|_| matches.len() > 1);
+            let is_question =
+                first.is_some_and(|first| is_compared(snapshot, decided, first, binding));
+            let asked = match is_question {
+                true => self.cheapest(snapshot, decided, facts).await,
+                false => Ok(None),
+            };
+            asked
+                .ok()
+                .flatten()
+                .unwrap_or_else(|| Order::usual(matches.len()))
+        });
+        order.await
+    }
+
+    async fn cheapest(
+        &self,
+        snapshot: &Snapshot,
+        decided: &Decided,
+        facts: &SessionFacts,
+    ) -> Result<Option<Order>, DescribeTrouble> {
+        let matches = &decided.decision.matches;
+        let Some(first) = matches.first() else {
+            return Ok(None);
+        };
+        let usual = self.cost(&first.sql, facts).await?;
+        let Some(usual) = usual.filter(|cost| *cost >= COMPARED_COST_MIN) else {
+            return Ok(None);
+        };
+        let mut best: Option<(usize, f64)> = None;
+        for (position, other) in matches.iter().enumerate().take(COMPARED_MAX).skip(1) {
+            let cost = self.cost(&other.sql, facts).await?;
+            let least = best.map_or(usual / CLEARLY, |(_, least)| least);
+            if let Some(cost) = cost.filter(|cost| *cost < least) {
+                best = Some((position, cost));
+            }
+        }
+        Ok(best.map(|(chosen, cost)| {
+            let others = (0..matches.len()).filter(|position| *position != chosen);
+            let names = |position: usize| {
+                let found = matches.get(position);
+                found.map_or(String::new(), |found| snapshot.names(found).join(", "))
+            };
+            let because = format!(
+                "the planner expects a cost of {cost:.0} over {}, and of {usual:.0} over {}",
+                names(chosen),
+                names(0)
+            );
+            Order {
+                positions: std::iter::once(chosen).chain(others).collect(),
+                because: Some(because),
+            }
+        }))
+    }
+
+    /// Whether the planner expects the original to cost clearly less. Of rows read beside a rollup, less is clear: they are read twice
+    /// when they change meanwhile.
+    async fn compare_costs(
         &self,
         decided: &Decided,
         found: &Match,
         facts: &SessionFacts,
-    ) -> Result<Option<Reason>, DescribeTrouble> {
+    ) -> Result<Costs, DescribeTrouble> {
         let rewritten = self.cost(&found.sql, facts).await?;
         let Some(rewritten) = rewritten.filter(|cost| *cost >= COMPARED_COST_MIN) else {
-            return Ok(None);
+            return Ok(Costs::Near);
         };
         let clearly = match found.base_reads.is_empty() {
-            true => 2.0,
+            true => CLEARLY,
             false => 1.0,
         };
         let original = self.cost(&decided.sql, facts).await?;
-        let cheaper = original.filter(|original| original * clearly < rewritten);
-        Ok(cheaper.map(|original| {
-            let detail = format!(
-                "the planner expects a cost of {original:.0} as it came, and of {rewritten:.0} over the rollup"
-            );
-            Reason::new(Code::BaseCheaper, detail)
-        }))
+        Ok(match original {
+            Some(original) if original * clearly < rewritten => {
+                let detail = format!(
+                    "the planner expects a cost of {original:.0} as it came, and of {rewritten:.0} over the rollup"
+                );
+                Costs::BaseCheaper(Reason::new(Code::BaseCheaper, detail))
+            }
+            Some(original) if original >= rewritten * FAR_DEARER => Costs::FarDearer,
+            Some(_) | None => Costs::Near,
+        })
     }
 
     async fn cost(&self, sql: &str, facts: &SessionFacts) -> Result<Option<f64>, DescribeTrouble> {
@@ -316,6 +427,16 @@ fn is_compared(
     let is_large = rows.any(|rows| rows >= COMPARED_ROWS_MIN);
     let is_question = is_large || !found.base_reads.is_empty();
     is_question && !has_parameters && decided.decision.wrapping.is_none()
+}
+
+/// How the original's cost compares with the rewritten statement's.
+enum Costs {
+    /// It is clearly cheaper.
+    BaseCheaper(Reason),
+    /// It is not, or neither takes long.
+    Near,
+    /// It is dearer by far.
+    FarDearer,
 }
 
 /// The question could not be put; it is put again for the next statement.
