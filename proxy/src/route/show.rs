@@ -118,6 +118,7 @@ impl Router {
     /// Whether the rollup follows its tables, how far it is behind at most, and how often it had to be built again.
     fn upkeep(&self, built: &BuiltRollup) -> [Option<String>; 5] {
         let follower = self.warehouse.follower();
+        let lag = follower.lag(&built.table);
         let standing = match (follower.state(), follower.tables().get(&built.table)) {
             (Err(Unknown::Unproven(why)), _) => match self.warehouse.refresh_of(&built.name) {
                 Some(refresh) => format!("built every {refresh:?}, not followed: {why}"),
@@ -125,15 +126,15 @@ impl Router {
             },
             (_, None) => "not followed yet".to_owned(),
             (_, Some(state)) => match &state.standing {
-                Standing::InStep => "in step".to_owned(),
-                Standing::Behind(_) => "catching up".to_owned(),
+                // Of one in step it may not be known yet with what.
+                Standing::InStep if lag.is_some() => "in step".to_owned(),
+                Standing::InStep | Standing::Behind(_) => "catching up".to_owned(),
                 Standing::Aside(Unfoldable::NotFollowed { reason }) => {
                     format!("not followed: {reason}")
                 }
                 Standing::Aside(why) => format!("to be built again: {why}"),
             },
         };
-        let lag = follower.lag(&built.table);
         let figures = follower.figures();
         let rebuilds = figures
             .rollups
