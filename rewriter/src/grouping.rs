@@ -2,9 +2,10 @@
 
 use sqlparser::ast::Expr;
 
-use crate::expr::Scalar;
+use crate::expr::{Literal, Scalar};
 use crate::from::without_parentheses;
 use crate::reason::{Code, Reason};
+use crate::types;
 
 /// Most grouping sets that are analysed. PostgreSQL allows 4,096.
 const GROUPING_SETS_MAX: usize = 128;
@@ -54,11 +55,63 @@ pub(crate) fn grouping<'a>(
         let detail = "one expression is grouped by as two columns";
         return Err(Reason::new(Code::GroupingSets, detail));
     }
+    if !is_plain && !reader.keys.iter().all(stays_whole) {
+        let detail = "sets are of an expression that PostgreSQL may simplify together with what is around it";
+        return Err(Reason::new(Code::GroupingSets, detail));
+    }
     let is_total_only = reader.keys.is_empty() && !items.is_empty();
     Ok(Grouping {
         keys: reader.keys,
         sets: (!is_plain || is_total_only).then_some(sets),
     })
+}
+
+/// Whether PostgreSQL finds the key wherever it stands in an expression. It simplifies expressions before it looks for the
+/// keys in them (`NOT (a = 1)` becomes `a <> 1`, `a::text::varchar` becomes `a`, and what is constant is computed), and what it
+/// does not find then is not NULL in the sets that lack the key. PostgreSQL keeps a sub-select's columns whole, which are
+/// merged here.
+fn stays_whole(key: &Scalar) -> bool {
+    match key {
+        Scalar::Column(_) => true,
+        Scalar::Call { name, arguments } => match *name {
+            "coalesce" => arguments.first().is_some_and(stays_whole),
+            _ => stay_whole(arguments.iter()),
+        },
+        Scalar::Binary { op, left, right } => {
+            !op.is_comparison() && stay_whole([&**left, &**right].into_iter())
+        }
+        Scalar::Negate(operand) | Scalar::Extract { field: _, operand } => stays_whole(operand),
+        // A day is never the same value under another type.
+        Scalar::Cast { operand, to } => to.oid == types::DATE && stays_whole(operand),
+        Scalar::Literal(_)
+        | Scalar::Parameter(_)
+        | Scalar::Not(_)
+        | Scalar::And(_)
+        | Scalar::Or(_)
+        | Scalar::IsNull { .. }
+        | Scalar::IsTruth { .. }
+        | Scalar::IsDistinct { .. }
+        | Scalar::In { .. }
+        | Scalar::Like { .. }
+        | Scalar::Quantified { .. }
+        | Scalar::Array(_)
+        | Scalar::Regex { .. }
+        | Scalar::Case { .. }
+        | Scalar::Aggregate(_)
+        | Scalar::Window(_)
+        | Scalar::Grouping(_)
+        | Scalar::SubQuery(_)
+        | Scalar::Outer(_) => false,
+    }
+}
+
+/// Whether something is computed of these that is not constant.
+fn stay_whole<'a>(operands: impl Iterator<Item = &'a Scalar> + Clone) -> bool {
+    let is_value = |operand: &Scalar| match operand {
+        Scalar::Literal(literal) => *literal != Literal::Null,
+        other => stays_whole(other),
+    };
+    operands.clone().any(stays_whole) && operands.into_iter().all(is_value)
 }
 
 struct Reader<'a> {

@@ -429,9 +429,6 @@ impl<'a> Reader<'a, '_> {
                 keys: without_constants(grouping.keys),
                 sets: None,
             }),
-            Some(_) if grouping.keys.iter().any(Scalar::is_constant) => {
-                Err(Reason::new(Code::GroupingSets, "a constant in GROUP BY"))
-            }
             Some(_) => Ok(grouping),
         }
     }

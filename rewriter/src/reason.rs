@@ -51,7 +51,7 @@ codes! {
     SubQuery => "sub-query",
     /// A window function in a form, or at a place, that is not analysed.
     WindowFunction => "window-function",
-    /// A form of GROUPING SETS, ROLLUP or CUBE that is not analysed, or whose keys the rollup does not tell apart.
+    /// A form of GROUPING SETS, ROLLUP or CUBE that is not analysed, or whose keys the rollup or PostgreSQL may not tell apart.
     GroupingSets => "grouping-sets",
     /// A name is not a relation that the session can see.
     UnknownRelation => "unknown-relation",
