@@ -6,8 +6,8 @@
 mod e2e_support;
 
 use e2e_support::{
-    ANY, Database, EXAMPLE, Lab, PATIENCE, Pair, Served, batch, decision, error, explain, frames,
-    ok, rows, server, sqlstate, table, tags,
+    ANY, Database, EXAMPLE, Lab, PATIENCE, Served, answers, batch, decision, error, explain,
+    frames, ok, rows, server, sqlstate, table, tags,
 };
 use pgstar::config::Config;
 use pgstar_loadtest::ssb::QUERIES;
@@ -59,7 +59,7 @@ async fn the_thirteen_queries_in_the_extended_protocol() {
     let lab = lab().await;
     let mut pair = lab.pair().await;
     for sql in queries() {
-        let before = served_by_rollup_or_cache(&mut pair).await;
+        let before = answers(&mut pair.through).await;
         for (format, describes) in [(0, "P"), (1, "P"), (0, "SP"), (1, "S"), (1, "")] {
             let bytes = batch(sql, &[], &[], format, describes);
             let what = format!("format {format}, describes {describes:?}: {sql}");
@@ -69,11 +69,7 @@ async fn the_thirteen_queries_in_the_extended_protocol() {
             }
         }
         // All but the statement described before it is bound to binary results, whose formats only the portal knows.
-        assert_eq!(
-            served_by_rollup_or_cache(&mut pair).await - before,
-            8,
-            "{sql}"
-        );
+        assert_eq!(answers(&mut pair.through).await - before, 8, "{sql}");
     }
 }
 
@@ -85,7 +81,7 @@ async fn parameters_of_every_kind() {
     let by_year = "SELECT d_year, c_nation, sum(lo_revenue) AS revenue FROM customer, lineorder, supplier, date
         WHERE lo_custkey = c_custkey AND lo_suppkey = s_suppkey AND lo_orderdate = d_datekey
           AND c_region = $1 AND s_region = $2 AND d_year BETWEEN $3 AND $4 GROUP BY d_year, c_nation";
-    let served_before = served_by_rollup_or_cache(&mut pair).await;
+    let served_before = answers(&mut pair.through).await;
     for types in [
         &[][..],
         &[varchar, varchar, int4, int4],
@@ -115,18 +111,10 @@ async fn parameters_of_every_kind() {
             .await;
     }
     assert!(
-        served_by_rollup_or_cache(&mut pair).await > served_before,
+        answers(&mut pair.through).await > served_before,
         "no statement with parameters was served"
     );
     pair.same("SELECT 1").await;
-}
-
-async fn served_by_rollup_or_cache(pair: &mut Pair) -> u64 {
-    let rows = table(&ok(&mut pair.through, "SHOW pgstar.queries").await);
-    let number = |text: &Option<String>| text.as_ref().unwrap().parse::<u64>().unwrap();
-    rows.iter()
-        .map(|row| number(&row[1]) + number(&row[2]))
-        .sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use e2e_support::process::{Ran, run};
 use e2e_support::{
-    ANY, Client, Database, Lab, NOTICED, PATIENCE, Pair, Served, batch, error, frames, ok, rows,
-    server, sqlstate, start_server_with, table, tags,
+    ANY, Client, Database, Lab, NOTICED, PATIENCE, Pair, Served, answers, batch, error, frames, ok,
+    rows, server, sqlstate, start_server_with, tags,
 };
 
 const SCHEMA: &str = "
@@ -287,24 +287,15 @@ async fn values_of_every_type_go_in_and_come_out_in_binary() {
                 frames::execute("", 0),
                 frames::sync(),
             ];
-            let before = answers(&mut pair).await;
+            let before = answers(&mut pair.through).await;
             let got = pair.same_bytes(&sent.concat(), &sql).await;
             assert!(tags(&got).contains('D'), "{sql}: {got:?}");
-            if answers(&mut pair).await > before {
+            if answers(&mut pair.through).await > before {
                 answered.push((column, condition));
             }
         }
     }
     assert!(answered.len() > 10, "pgstar answered only {answered:?}");
-}
-
-/// How many statements pgstar has answered.
-async fn answers(pair: &mut Pair) -> u64 {
-    let rows = table(&ok(&mut pair.through, "SHOW pgstar.queries").await);
-    let number = |text: &Option<String>| text.as_ref().unwrap().parse::<u64>().unwrap();
-    rows.iter()
-        .map(|row| number(&row[1]) + number(&row[2]))
-        .sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::block::{Attachment, Block, Distinct, Limit, Occurrence, Output, Source, Tables};
+use crate::block::{Attachment, Block, Distinct, Limit, Occurrence, Output, Source};
 use crate::catalog::{AttNum, Catalog};
 use crate::exact;
 use crate::expr::{ColumnRef, Literal, OccurrenceId, Scalar, TypeName};
@@ -151,10 +151,7 @@ struct Arm<'a> {
 
 impl<'a> Arm<'a> {
     fn of(block: &'a Block, select: &SubSelect, catalog: &Catalog) -> Option<Arm<'a>> {
-        let tables = Tables {
-            occurrences: &block.occurrences,
-            catalog,
-        };
+        let tables = block.tables(catalog);
         let is_plain = !block.is_aggregated
             && block.distinct == Distinct::No
             && block.limit.is_none()
@@ -325,10 +322,7 @@ fn over(
     rows: Query,
     catalog: &Catalog,
 ) -> Block {
-    let tables = Tables {
-        occurrences: &cells.block.occurrences,
-        catalog,
-    };
+    let tables = cells.block.tables(catalog);
     let facts = |column: &StoredColumn| {
         let value = match &column.stored {
             Stored::Key(key) => key.clone(),

@@ -136,6 +136,14 @@ impl Block {
             && (self.group_by.is_empty() || self.grouping_sets.as_ref().is_some_and(has_empty_set))
     }
 
+    /// Its occurrences beside the catalog.
+    pub(crate) fn tables<'a>(&'a self, catalog: &'a Catalog) -> Tables<'a> {
+        Tables {
+            occurrences: &self.occurrences,
+            catalog,
+        }
+    }
+
     /// The conjuncts of every left join's condition.
     pub(crate) fn left_conditions(&self) -> impl Iterator<Item = &Scalar> {
         self.occurrences

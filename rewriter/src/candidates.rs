@@ -381,10 +381,7 @@ impl Candidates {
     /// The candidates for a block in any of these equivalent forms.
     pub(crate) fn of(forms: &[&Block], rollups: &[Rollup], catalog: &Catalog) -> Self {
         let demand = |block: &&Block| {
-            let tables = Tables {
-                occurrences: &block.occurrences,
-                catalog,
-            };
+            let tables = block.tables(catalog);
             Demand::of(block, tables)
         };
         let demands: Vec<Demand> = forms.iter().map(demand).collect();

@@ -15,10 +15,7 @@ use crate::types;
 
 /// Whether the block computes the same from its sub-selects' rows in any order.
 pub(crate) fn block_in_any_order(block: &Block, catalog: &Catalog) -> Result<(), Reason> {
-    let tables = Tables {
-        occurrences: &block.occurrences,
-        catalog,
-    };
+    let tables = block.tables(catalog);
     let outputs = block.outputs.iter().map(|output| &output.value);
     let kinds: Vec<&Scalar> = match &block.distinct {
         Distinct::Yes => outputs.collect(),

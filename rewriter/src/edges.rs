@@ -65,10 +65,7 @@ pub(crate) fn cover(
     query: &Block,
     rollup: &RollupDefinition,
 ) -> Result<Covered, Reason> {
-    let tables = Tables {
-        occurrences: &query.occurrences,
-        catalog: matcher.catalog,
-    };
+    let tables = query.tables(matcher.catalog);
     let mut refusal = None;
     let mut keys: Vec<&TimeKey> = rollup.time_keys.iter().collect();
     // Smaller buckets leave less at the edges.
@@ -136,10 +133,7 @@ impl Split {
         query: &Block,
         rollup: &RollupDefinition,
     ) -> Result<Covered, Reason> {
-        let tables = Tables {
-            occurrences: &query.occurrences,
-            catalog: matcher.catalog,
-        };
+        let tables = query.tables(matcher.catalog);
         let parts = RollupDefinition::of_parts(part(query, tables)?, matcher.catalog)?;
         let middle = Block {
             predicates: self.within,
@@ -278,10 +272,7 @@ impl Collected<'_> {
 impl RollupDefinition {
     /// The parts of a statement as if they were stored: several of them may have rows of one group.
     fn of_parts(mut part: Block, catalog: &Catalog) -> Result<RollupDefinition, Reason> {
-        let tables = Tables {
-            occurrences: &part.occurrences,
-            catalog,
-        };
+        let tables = part.tables(catalog);
         let columns = stored_columns(&part, tables)?;
         let output = |column: &crate::rollup::StoredColumn| Output {
             name: column.name.clone(),

@@ -226,10 +226,7 @@ struct Names<'e, 'a> {
 
 impl Place for Names<'_, '_> {
     fn column(&self, column: ColumnRef) -> String {
-        let tables = Tables {
-            occurrences: &self.block.occurrences,
-            catalog: self.emitter.catalog,
-        };
+        let tables = self.block.tables(self.emitter.catalog);
         let name = match tables.source(column.occurrence) {
             Some(Source::Rollup) => self
                 .rollup
@@ -378,10 +375,7 @@ fn print_limit(limit: &Limit, place: ColumnPrinter<'_>) -> String {
 
 /// One alias for each occurrence, already quoted.
 fn aliases(block: &Block, catalog: &Catalog, around: &[String]) -> Vec<String> {
-    let tables = Tables {
-        occurrences: &block.occurrences,
-        catalog,
-    };
+    let tables = block.tables(catalog);
     let mut aliases: Vec<String> = Vec::new();
     for (position, occurrence) in block.occurrences.iter().enumerate() {
         let name = match &occurrence.source {
@@ -443,10 +437,7 @@ fn has_unread_mentions(block: &Block) -> bool {
 /// A condition that is always true and costs nothing to run, but names every base column that the
 /// original reads: PostgreSQL checks the role's privileges on them, and takes the locks, as ever.
 fn guard(query: &Block, catalog: &Catalog) -> Option<String> {
-    let tables = Tables {
-        occurrences: &query.occurrences,
-        catalog,
-    };
+    let tables = query.tables(catalog);
     let aliases = aliases(query, catalog, &[]);
     let column = |column: &ColumnRef| {
         let name = tables

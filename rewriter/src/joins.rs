@@ -204,10 +204,7 @@ fn redundant(block: &Block, occurrence: OccurrenceId, catalog: &Catalog) -> Opti
     if block.occurrences.len() == 1 {
         return None;
     }
-    let tables = Tables {
-        occurrences: &block.occurrences,
-        catalog,
-    };
+    let tables = block.tables(catalog);
     let joins = Joins {
         tables,
         predicates: &block.predicates,

@@ -5,7 +5,7 @@
 //! same rows there as all base rows behind it did, so that sums and counts come out right however many
 //! they are (the eager aggregation of Yan and Larson, 1995).
 
-use crate::block::{Block, Occurrence, Source, Tables};
+use crate::block::{Block, Occurrence, Source};
 use crate::catalog::Catalog;
 use crate::equivalence::column_equality;
 use crate::expr::{ColumnRef, OccurrenceId, Scalar};
@@ -121,10 +121,7 @@ pub(crate) fn mappings(
 /// A table that stays beside the rollup although its rows are finer than the rollup's: it is joined by its
 /// foreign key to a table that the rollup was built from. Or any table, where the rollup has none of them.
 fn finer_table(query: &Block, mapping: &Mapping, catalog: &Catalog) -> Option<String> {
-    let tables = Tables {
-        occurrences: &query.occurrences,
-        catalog,
-    };
+    let tables = query.tables(catalog);
     let positions = 0..query.occurrences.len();
     let (beside, mapped): (Vec<usize>, Vec<usize>) =
         positions.partition(|position| mapping.keeps(*position));

@@ -4,7 +4,7 @@
 //! of the row, a left join keeps nothing that an inner join would lose. See Galindo-Legaria and
 //! Rosenthal, "Outerjoin Simplification and Reordering for Query Optimization" (1997).
 
-use crate::block::{Attachment, Block, Tables};
+use crate::block::{Attachment, Block};
 use crate::catalog::Catalog;
 use crate::expr::{OccurrenceId, Scalar};
 use crate::implication::rejects_null;
@@ -13,10 +13,7 @@ use crate::joins::Joins;
 /// The block with left joins made inner whose row is always there.
 pub(crate) fn with_total_joins_inner(block: Block, catalog: &Catalog) -> Block {
     with_inner_where(block, &|block, occurrence, condition| {
-        let tables = Tables {
-            occurrences: &block.occurrences,
-            catalog,
-        };
+        let tables = block.tables(catalog);
         Joins {
             tables,
             predicates: condition,

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use crate::block::{Block, Occurrence, Tables};
+use crate::block::{Block, Occurrence};
 use crate::candidates::{Candidates, MATCHES_MAX, REASONS_MAX};
 use crate::catalog::{Catalog, Oid};
 use crate::determinism::{block_in_any_order, reads_sub_selects, set_operation_in_any_order};
@@ -376,10 +376,7 @@ fn rollup_rows(
 /// Whether some expression of the statement depends on the current time.
 pub(crate) fn depends_on_clock(query: &Query, catalog: &Catalog) -> bool {
     query.blocks().into_iter().any(|block| {
-        let tables = Tables {
-            occurrences: &block.occurrences,
-            catalog,
-        };
+        let tables = block.tables(catalog);
         let mut scalars = block.scalars().chain(block.left_conditions());
         scalars.any(|scalar| volatility(scalar, &tables) == Volatility::Clock)
     })

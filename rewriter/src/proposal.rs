@@ -94,10 +94,7 @@ fn draft(block: &Block, fineness: Fineness, context: Context<'_>) -> Option<Stri
     if !occurrences.all(|occurrence| is_table(&occurrence.source)) {
         return None;
     }
-    let tables = Tables {
-        occurrences: &block.occurrences,
-        catalog: context.catalog,
-    };
+    let tables = block.tables(context.catalog);
     let aliases = table_aliases(tables);
     let mut draft = Draft {
         block,

@@ -222,10 +222,7 @@ fn walk_block<'a>(block: &'a Block, visit: &mut dyn FnMut(&'a Query)) {
 }
 
 fn block_columns(block: &Block, catalog: &Catalog) -> Vec<ColumnFacts> {
-    let tables = Tables {
-        occurrences: &block.occurrences,
-        catalog,
-    };
+    let tables = block.tables(catalog);
     let facts = |output: &crate::block::Output| ColumnFacts {
         name: output.name.clone(),
         ty: known_type(&output.value, &tables),

@@ -139,10 +139,7 @@ pub(crate) fn ranges(query: &Query, catalog: &Catalog, time_zone: &str) -> Vec<C
     let mut of_tables: BTreeMap<Oid, BTreeMap<AttNum, Span>> = BTreeMap::new();
     for block in query.blocks() {
         let reader = Reader {
-            tables: Tables {
-                occurrences: &block.occurrences,
-                catalog,
-            },
+            tables: block.tables(catalog),
             zone: Zone::named(time_zone),
         };
         for (table, spans) in reader.of_block(block, &Spans::new()) {
@@ -167,10 +164,7 @@ pub(crate) fn rows(
     time_zone: &str,
 ) -> Vec<TableRows> {
     let reader = Reader {
-        tables: Tables {
-            occurrences: &block.occurrences,
-            catalog,
-        },
+        tables: block.tables(catalog),
         zone: Zone::named(time_zone),
     };
     let read = reader.of_block(block, within).into_iter();
@@ -267,10 +261,7 @@ pub(crate) fn parameter_ranges(query: &Query, catalog: &Catalog) -> Vec<Paramete
     let once = read_once(query);
     let of_block = |block: &Block| {
         let reader = Reader {
-            tables: Tables {
-                occurrences: &block.occurrences,
-                catalog,
-            },
+            tables: block.tables(catalog),
             zone: Zone::Other,
         };
         let ranges = conjuncts(&block.predicates).into_iter();
@@ -297,10 +288,7 @@ pub(crate) fn key_ranges(query: &Query, catalog: &Catalog, time_zone: &str) -> V
     let mut found: Vec<KeyRange> = vec![];
     for block in blocks {
         let reader = Reader {
-            tables: Tables {
-                occurrences: &block.occurrences,
-                catalog,
-            },
+            tables: block.tables(catalog),
             zone: Zone::named(time_zone),
         };
         let mut spans = reader.of_all(&block.predicates);

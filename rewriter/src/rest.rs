@@ -22,10 +22,7 @@ pub(crate) fn with_rest(
     query: &Block,
     rollup: &RollupDefinition,
 ) -> Result<Covered, Reason> {
-    let tables = Tables {
-        occurrences: &query.occurrences,
-        catalog: matcher.catalog,
-    };
+    let tables = query.tables(matcher.catalog);
     let mut refusal = Reason::new(Code::PredicateMissing, "");
     for mapping in mappings(query, &rollup.block, matcher.catalog)? {
         let Some(missing) = missing(query, rollup, &mapping, tables) else {

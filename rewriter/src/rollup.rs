@@ -123,10 +123,7 @@ impl RollupDefinition {
             bound: &[],
         };
         let block = only_block(normalize(&query, names)?)?;
-        let tables = Tables {
-            occurrences: &block.occurrences,
-            catalog,
-        };
+        let tables = block.tables(catalog);
         refuse_clauses(&block)?;
         refuse_session_dependence(&block, tables)?;
         refuse_raising_filters(&block, tables)?;
@@ -135,10 +132,7 @@ impl RollupDefinition {
 
     /// What is stored of a block, be it in a table or only while a statement runs.
     pub(crate) fn of_block(name: &str, block: Block, catalog: &Catalog) -> Result<Self, Reason> {
-        let tables = Tables {
-            occurrences: &block.occurrences,
-            catalog,
-        };
+        let tables = block.tables(catalog);
         let columns = stored_columns(&block, tables)?;
         let build_select = build_select(&block, &columns, tables);
         let types: Vec<String> = columns
@@ -160,10 +154,7 @@ impl RollupDefinition {
 
     /// What has these columns of the block's rows, without a name or a table of its own.
     pub(crate) fn of_columns(block: Block, columns: Vec<StoredColumn>, catalog: &Catalog) -> Self {
-        let tables = Tables {
-            occurrences: &block.occurrences,
-            catalog,
-        };
+        let tables = block.tables(catalog);
         let mut base_relations: Vec<Oid> = block
             .occurrences
             .iter()

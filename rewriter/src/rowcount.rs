@@ -1,7 +1,7 @@
 //! How many rows a limited list has: `SELECT count(*) FROM (SELECT … LIMIT n)` is `least(count(*), n)`
 //! without the limit, and that a rollup may answer. Tables with pages ask so.
 
-use crate::block::{Block, Distinct, Output, Source, Tables};
+use crate::block::{Block, Distinct, Output, Source};
 use crate::catalog::Catalog;
 use crate::expr::{AggregateFunction, Literal, Scalar};
 use crate::query::{Body, Query};
@@ -40,10 +40,7 @@ fn counted(block: &Block, catalog: &Catalog) -> Option<Block> {
         && list.limit.offset.is_none()
         && !list.limit.with_ties
         && matches!(count, Scalar::Literal(Literal::Number(_)));
-    let tables = Tables {
-        occurrences: &list.occurrences,
-        catalog,
-    };
+    let tables = list.tables(catalog);
     // What is not computed any more may not have raised an error.
     let ordered = list.order_by.iter().map(|item| &item.value);
     let listed = list.outputs.iter().map(|output| &output.value);

@@ -3,7 +3,7 @@
 
 use sqlparser::ast::{Expr, Query};
 
-use crate::block::{Block, Distinct, Tables};
+use crate::block::{Block, Distinct};
 use crate::catalog::Catalog;
 use crate::expr::{Literal, Scalar, SubQuery, SubQueryKind};
 use crate::normalize;
@@ -99,10 +99,7 @@ fn only(mut columns: Vec<ColumnFacts>, query: &Query) -> Result<ColumnFacts, Rea
 /// Whether computing the query's rows may raise an error.
 fn computation_may_raise(query: &query::Query, catalog: &Catalog) -> bool {
     let raises = |block: &Block| {
-        let tables = Tables {
-            occurrences: &block.occurrences,
-            catalog,
-        };
+        let tables = block.tables(catalog);
         let mut scalars = block.scalars().chain(block.left_conditions());
         scalars.any(|scalar| may_raise(scalar, &tables))
     };

@@ -57,26 +57,45 @@ fn catalog() -> Catalog {
     )
 }
 
+fn search_path() -> [String; 2] {
+    ["pg_catalog", "public"].map(str::to_owned)
+}
+
+fn in_utc<'a>(
+    catalog: &'a Catalog,
+    rollups: &'a [Rollup],
+    search_path: &'a [String],
+) -> Context<'a> {
+    Context {
+        catalog,
+        rollups,
+        search_path,
+        time_zone: "UTC",
+        bound: &[],
+    }
+}
+
+/// The bound of a range, nothing where there is none.
+fn bound(value: i64) -> String {
+    match value {
+        i64::MIN | i64::MAX => String::new(),
+        value => value.to_string(),
+    }
+}
+
 /// `table.column low..high` for each range.
 fn ranges(sql: &str, time_zone: &str) -> Vec<String> {
     let catalog = catalog();
-    let search_path = ["pg_catalog".to_owned(), "public".to_owned()];
+    let search_path = search_path();
     let decision = decide(
         sql,
         Context {
-            catalog: &catalog,
-            rollups: &[],
-            search_path: &search_path,
             time_zone,
-            bound: &[],
+            ..in_utc(&catalog, &[], &search_path)
         },
     );
     assert!(!decision.reads.is_empty(), "{sql}: {:?}", decision.reasons);
     let table = |oid: Oid| catalog.relation_by_oid(oid).unwrap().name.clone();
-    let bound = |value: i64| match value {
-        i64::MIN | i64::MAX => String::new(),
-        value => value.to_string(),
-    };
     let shown = |range: &ColumnRange| {
         let (low, high) = (bound(range.low), bound(range.high));
         format!("{}.{} {low}..{high}", table(range.table), range.column)
@@ -87,14 +106,8 @@ fn ranges(sql: &str, time_zone: &str) -> Vec<String> {
 /// `table.column of: question` for each range that has to be asked for.
 fn key_ranges(sql: &str) -> Vec<String> {
     let catalog = catalog();
-    let search_path = ["pg_catalog".to_owned(), "public".to_owned()];
-    let context = Context {
-        catalog: &catalog,
-        rollups: &[],
-        search_path: &search_path,
-        time_zone: "UTC",
-        bound: &[],
-    };
+    let search_path = search_path();
+    let context = in_utc(&catalog, &[], &search_path);
     let table = |oid: Oid| catalog.relation_by_oid(oid).unwrap().name.clone();
     let decision = decide(sql, context);
     let shown = |range: &KeyRange| {
@@ -146,21 +159,11 @@ fn keys_of_a_dimension_of_which_some_rows_matter_have_to_be_asked_for() {
 #[test]
 fn what_parameters_leave_is_known_when_they_are_bound() {
     let catalog = catalog();
-    let search_path = ["pg_catalog".to_owned(), "public".to_owned()];
-    let context = Context {
-        catalog: &catalog,
-        rollups: &[],
-        search_path: &search_path,
-        time_zone: "UTC",
-        bound: &[],
-    };
+    let search_path = search_path();
+    let context = in_utc(&catalog, &[], &search_path);
     let of = |sql: &str| -> Vec<String> {
         let ranges = decide(sql, context).parameter_ranges;
         let around = ranges.iter().map(|range| (range.number, range.around(7)));
-        let bound = |value: i64| match value {
-            i64::MIN | i64::MAX => String::new(),
-            value => value.to_string(),
-        };
         let shown = around.map(|(number, range)| {
             format!(
                 "${number} {} {}..{}",
@@ -391,7 +394,7 @@ fn values_are_counted_as_constants_are() {
 #[test]
 fn what_a_rollup_leaves_out_is_read_beside_it() {
     let catalog = catalog();
-    let search_path = ["pg_catalog".to_owned(), "public".to_owned()];
+    let search_path = search_path();
     let sql = "SELECT town, count(*) FROM sale WHERE day >= '2024-01-01' GROUP BY 1";
     let rollups = [Rollup {
         definition: RollupDefinition::parse("recent", sql, &catalog, &search_path).unwrap(),
@@ -399,13 +402,7 @@ fn what_a_rollup_leaves_out_is_read_beside_it() {
         table: "recent".to_owned(),
         rows: 0,
     }];
-    let context = Context {
-        catalog: &catalog,
-        rollups: &rollups,
-        search_path: &search_path,
-        time_zone: "UTC",
-        bound: &[],
-    };
+    let context = in_utc(&catalog, &rollups, &search_path);
     let decision = decide("SELECT town, count(*) FROM sale GROUP BY 1", context);
     let found = decision.matches.first().unwrap();
     // The day may be NULL, so that the rest is in no range.

@@ -379,6 +379,15 @@ pub async fn served(through: &mut Client, sql: &str) -> (Served, Vec<Frame>) {
     (Counted::of(through, sql).await.since(&before), frames)
 }
 
+/// How many statements pgstar has answered, from rollups and from its cache.
+pub async fn answers(through: &mut Client) -> u64 {
+    let rows = table(&ok(through, "SHOW pgstar.queries").await);
+    let number = |text: &Option<String>| text.as_ref().unwrap().parse::<u64>().unwrap();
+    rows.iter()
+        .map(|row| number(&row[1]) + number(&row[2]))
+        .sum()
+}
+
 /// Runs statements that must succeed.
 pub async fn ok(session: &mut Client, sql: &str) -> Vec<Frame> {
     let frames = session.query(sql).await;

@@ -136,10 +136,7 @@ impl FoldPlan {
     /// The plan of a definition that was read with this catalog.
     pub fn new(definition: &RollupDefinition, catalog: &Catalog) -> Self {
         let block = &definition.block;
-        let tables = Tables {
-            occurrences: &block.occurrences,
-            catalog,
-        };
+        let tables = block.tables(catalog);
         let aliases = table_aliases(tables);
         let print = |column: ColumnRef| print_base_column(column, tables, &aliases);
         let order = order(block, tables);
