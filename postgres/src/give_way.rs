@@ -11,7 +11,7 @@ use tokio::time::{Instant, interval_at};
 use tokio_postgres::Client;
 use tracing::debug;
 
-use crate::connect::Reported;
+use crate::connect::{Error, Reported};
 
 /// How often it is looked whether somebody waits.
 const TICK: Duration = Duration::from_secs(1);
@@ -24,9 +24,9 @@ const CANCEL: &str = "
                     AND $1 = ANY (pg_blocking_pids(w.pid)))";
 
 /// The process that serves a connection.
-pub(crate) async fn process(client: &Client) -> Result<i32, tokio_postgres::Error> {
+pub(crate) async fn process(client: &Client) -> Result<i32, Error> {
     let row = client.query_one("SELECT pg_backend_pid()", &[]).await?;
-    row.try_get(0)
+    Ok(row.try_get(0)?)
 }
 
 /// The outcome of the work that this process does: an error if it had to give way. `watching` is another connection.

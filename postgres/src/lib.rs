@@ -6,7 +6,7 @@
 pub mod catalog;
 pub mod connect;
 pub mod describe;
-pub mod give_way;
+mod give_way;
 mod identifier;
 pub mod maintain;
 pub mod pgoutput;

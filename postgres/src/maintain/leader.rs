@@ -306,7 +306,7 @@ impl Maintenance {
         self.states.is(Role::Leader);
         info!(rollups = self.plans.len(), "Bringing rollups up to date.");
         let keys = EnforcedKeys::read(&looking, &self.bases()).await?;
-        let process = give_way::process(&client).await.map_err(Error::from)?;
+        let process = give_way::process(&client).await?;
         let applier = Applier {
             client,
             process,

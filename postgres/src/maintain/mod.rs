@@ -382,9 +382,7 @@ impl Maintainer {
         let mut client = connector.connect().await.map_err(StreamError::from)?;
         let watching = connector.connect().await.map_err(StreamError::from)?;
         let process = give_way::process(&client).await;
-        let process = process
-            .map_err(crate::connect::Error::from)
-            .map_err(StreamError::from)?;
+        let process = process.map_err(StreamError::from)?;
         let auditing = audit::audit(&mut client, &following.stream, plan, chance, timeout);
         let audit = give_way::giving_way(&watching, process, auditing).await?;
         if let Audit::Different { table, detail } = &audit {

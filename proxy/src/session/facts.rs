@@ -145,24 +145,20 @@ impl<R: Routing> Session<R> {
         } else {
             AS_QUERY.get_or_init(query_frame)
         };
-        self.ask(frames).await?;
-        let mut facts = None;
-        let mut error = None;
-        loop {
-            let reply = self.next_reply().await?;
-            match reply.tag {
-                server_tag::DATA_ROW => facts = facts_of_row(&self.whole_reply(reply).await?),
-                server_tag::ERROR_RESPONSE => error = Some(self.swallow_error(reply).await?),
-                server_tag::READY_FOR_QUERY => {
-                    self.take_ready(reply).await?;
-                    if is_for_batch && error.is_some() {
-                        self.clear_own().await?;
-                    }
-                    return Ok(self.conclude_probe(facts, error));
+        let rows = match self.ask_rows(frames).await? {
+            Ok(rows) => rows,
+            Err(error) => {
+                if is_for_batch {
+                    self.clear_own().await?;
                 }
-                _ => self.skip_reply(reply).await?,
+                return Ok(Probe::Failed(error));
             }
-        }
+        };
+        let Some(facts) = rows.first().and_then(|row| facts_of_row(row)) else {
+            return Ok(Probe::Unreadable);
+        };
+        self.facts.learn(facts);
+        Ok(Probe::Known)
     }
 
     /// Asks what there is in the session's temporary schema, if it has one.
@@ -173,39 +169,35 @@ impl<R: Routing> Session<R> {
         let mut question = BytesMut::new();
         own_command(&mut question, TEMPORARY_NAMES);
         wire::sync(&mut question);
-        self.ask(&question).await?;
-        let (mut names, mut error) = (Vec::new(), None);
-        loop {
-            let reply = self.next_reply().await?;
-            match reply.tag {
-                server_tag::DATA_ROW => names.push(only_text(&self.whole_reply(reply).await?)),
-                server_tag::ERROR_RESPONSE => error = Some(self.swallow_error(reply).await?),
-                server_tag::READY_FOR_QUERY => {
-                    self.take_ready(reply).await?;
-                    break;
-                }
-                _ => self.skip_reply(reply).await?,
+        let rows = match self.ask_rows(&question).await? {
+            Ok(rows) => rows,
+            Err(error) => {
+                self.clear_own().await?;
+                return Ok(Probe::Failed(error));
             }
-        }
-        if let Some(error) = error {
-            self.clear_own().await?;
-            return Ok(Probe::Failed(error));
-        }
-        let names: Option<Vec<Box<str>>> = names.into_iter().collect();
+        };
+        let names: Option<Vec<Box<str>>> = rows.iter().map(|row| only_text(row)).collect();
         if let Some(names) = names.filter(|names| names.len() <= TEMPORARY_NAMES_MAX) {
             self.facts.learn_temporary(Temporary::of(names));
         }
         Ok(Probe::Known)
     }
 
-    fn conclude_probe(&mut self, facts: Option<SessionFacts>, error: Option<Bytes>) -> Probe {
-        match (facts, error) {
-            (_, Some(error)) => Probe::Failed(error),
-            (Some(facts), None) => {
-                self.facts.learn(facts);
-                Probe::Known
+    /// Asks a question of pgstar's own: the frames of its rows, or of its error.
+    async fn ask_rows(&mut self, question: &[u8]) -> Result<Result<Vec<Bytes>, Bytes>, Ended> {
+        self.ask(question).await?;
+        let (mut rows, mut error) = (vec![], None);
+        loop {
+            let reply = self.next_reply().await?;
+            match reply.tag {
+                server_tag::DATA_ROW => rows.push(self.whole_reply(reply).await?),
+                server_tag::ERROR_RESPONSE => error = Some(self.swallow_error(reply).await?),
+                server_tag::READY_FOR_QUERY => {
+                    self.take_ready(reply).await?;
+                    return Ok(error.map_or(Ok(rows), Err));
+                }
+                _ => self.skip_reply(reply).await?,
             }
-            (None, None) => Probe::Unreadable,
         }
     }
 }
