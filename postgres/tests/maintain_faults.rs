@@ -16,7 +16,7 @@ use maintain_support::{
     Acknowledged, COUNTED, COUNTS, DEADLINE, Maintained, ROLLUPS, STAR, Writers, connect,
     connect_patiently, duration, plans, start_server,
 };
-use pgstar_postgres::connect::Connector;
+use pgstar_postgres::connect::{Connection, Connector};
 use pgstar_postgres::maintain::{
     Failpoint, MaintainOptions, Maintainer, NotCurrent, Role, Standing, Unfoldable, Weakness,
 };
@@ -140,13 +140,26 @@ async fn a_server_that_crashes_loses_and_repeats_nothing() {
         let killed = std::process::Command::new("kill")
             .args(["-9", &pid.to_string()])
             .status();
-        crashes += u32::from(killed.unwrap().success());
+        if killed.unwrap().success() {
+            crashes += 1;
+            until_ended(&client).await;
+        }
     }
     writers.end().await;
     rollups.check(&connect_patiently(&config).await).await;
     println!("{crashes} crashes, {:?}", rollups.maintainer.figures());
     drop(rollups);
     server.stop().await.unwrap();
+}
+
+/// Waits until the server has ended this session: from then on it admits nobody before it has
+/// recovered.
+async fn until_ended(client: &Connection) {
+    let started = Instant::now();
+    while client.batch_execute("SELECT 1").await.is_ok() {
+        assert!(started.elapsed() < DEADLINE, "the server did not crash");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
