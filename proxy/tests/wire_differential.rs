@@ -8,6 +8,7 @@
 mod wire_support;
 
 use pgstar::route::ColumnOrigin;
+use tokio::io::AsyncReadExt;
 use wire_support::*;
 
 const SESSIONS: u32 = 100;
@@ -235,6 +236,85 @@ async fn random_sessions_get_the_same_bytes() {
     for count in [&counters.answered, &counters.rewritten, &counters.fallbacks] {
         assert!(count.get() > 20, "{counters:?}");
     }
+}
+
+/// Some whole frames that may come at once, whatever the replies: no Execute runs a portal that an earlier Query
+/// has left, see [`Random::has_portal`].
+fn frames(random: &mut Random) -> Vec<Vec<u8>> {
+    if random.chance(40) {
+        return (0..3).map(|_| query(random.of(&QUERIES))).collect();
+    }
+    let mut frames = vec![];
+    for _ in 0..3 {
+        let (name, text) = (random.of(&NAMES), random.of(&TEXTS[..7]));
+        frames.extend([parse(name, text), bind("", name), describe('P', "")]);
+        frames.extend([execute("", random.below(3) as i32), sync()]);
+    }
+    frames
+}
+
+/// Changes a byte of a frame: its type, its length by less than 256, or what it says.
+fn spoil(random: &mut Random, frame: &mut [u8]) {
+    let byte = random.below(256) as u8;
+    match random.below(4) {
+        // A Query where an Execute follows, see `frames`.
+        0 if byte != b'Q' => frame[0] = byte,
+        1 => frame[4] = byte,
+        _ => {
+            let at = random.below(frame.len() as u32) as usize;
+            if at > 4 {
+                frame[at] = byte;
+            }
+        }
+    }
+}
+
+/// All that is said until the connection is closed.
+async fn last_words(port: u16, bytes: &[u8]) -> Vec<u8> {
+    let mut client = Client::connect(port).await;
+    client.send(bytes).await;
+    let mut said = vec![];
+    let read = client.socket.read_to_end(&mut said);
+    // A reset connection is closed, too.
+    let _closed = tokio::time::timeout(PATIENCE, read).await.unwrap();
+    said
+}
+
+#[tokio::test]
+async fn spoilt_frames_after_the_login_get_the_same_bytes() {
+    let server = server().await;
+    let script = script(&mut Client::connect(server.port()).await).await;
+    let proxy = Proxy::start(&server, script).await;
+    // Whatever length is claimed is there, and in the end somebody takes his leave.
+    let rest = [sync().repeat(64), frame('X', b"")].concat();
+    let mut refused = 0;
+    for seed in 1..=SESSIONS * 3 {
+        let mut random = Random {
+            state: seed.wrapping_mul(0x85eb_ca6b),
+            has_portal: false,
+        };
+        let mut frames = frames(&mut random);
+        for _ in 0..1 + random.below(3) {
+            let at = random.below(frames.len() as u32) as usize;
+            spoil(&mut random, &mut frames[at]);
+        }
+        let bytes = [frames.concat(), rest.clone()].concat();
+        let expected = last_words(server.port(), &bytes).await;
+        let got = last_words(proxy.port, &bytes).await;
+        let shown = bytes[..bytes.len() - rest.len()].escape_ascii();
+        assert_eq!(
+            got.escape_ascii().to_string(),
+            expected.escape_ascii().to_string(),
+            "session {seed}: {shown}"
+        );
+        refused += u32::from(expected.windows(5).any(|part| part == b"08P01"));
+    }
+    assert!(refused > SESSIONS / 2, "{refused} protocol errors");
+    let mut neighbour = Client::connect(proxy.port).await;
+    assert_eq!(
+        values(&neighbour.query("SELECT 'unhurt'").await),
+        ["unhurt"]
+    );
 }
 
 fn shown(step: &(Option<Vec<u8>>, Vec<u8>)) -> String {

@@ -10,7 +10,7 @@ use crate::identifier::quote;
 /// A setting or a privilege that is missing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SetupProblem {
-    /// Publications cannot be altered as needed before PostgreSQL 15.
+    /// Changes are folded by MERGE, which is as old as PostgreSQL 15.
     #[error("the server is PostgreSQL {version}; changes can be followed from PostgreSQL 15 on")]
     TooOld {
         /// Its version.

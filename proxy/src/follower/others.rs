@@ -32,6 +32,9 @@ const GATHER: Duration = Duration::from_millis(300);
 /// How soon a stream is begun after the last one.
 const PAUSE: Duration = Duration::from_secs(3);
 
+/// The same after trouble, which may be over by then.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
+
 /// How soon a table that could not be followed is looked at again.
 const REFUSED: Duration = Duration::from_secs(300);
 
@@ -170,19 +173,23 @@ impl Others {
     pub(super) async fn keep(&self) {
         let mut warned = String::new();
         loop {
-            match self.renew().await {
-                Ok(()) => warned.clear(),
+            let look = match self.renew().await {
+                Ok(()) => {
+                    warned.clear();
+                    LOOK
+                }
                 Err(error) => {
                     let why = error.to_string();
                     if warned != why {
                         warn!(%why, "Answers are kept for the tables of rollups only.");
                         warned = why;
                     }
+                    TROUBLE_PAUSE
                 }
-            }
+            };
             sleep(PAUSE).await;
             // Whichever comes first.
-            let _elapsed = timeout(LOOK, self.wanted.notified()).await;
+            let _elapsed = timeout(look, self.wanted.notified()).await;
             sleep(GATHER).await;
         }
     }
