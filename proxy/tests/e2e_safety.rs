@@ -8,8 +8,8 @@ mod e2e_support;
 use std::time::Duration;
 
 use e2e_support::{
-    ANY, Client, Database, Frame, Lab, NOTICED, Pair, Served, batch, decision, error, explain,
-    frames, ok, rows, sqlstate, start_server, table, until_decision,
+    ANY, Client, Database, Frame, Lab, NOTICED, NOTICING, Pair, Served, batch, decision, error,
+    explain, frames, ok, rows, sqlstate, start_server, table, until_decision,
 };
 
 const SCHEMA: &str = "
@@ -134,7 +134,7 @@ async fn privileges_on_columns_only_are_postgresqls_to_judge() {
         "GRANT SELECT (town, id) ON shop TO $role; GRANT SELECT (shop_id, amount) ON sale TO $role",
     )
     .await;
-    tokio::time::sleep(NOTICED / 2).await;
+    tokio::time::sleep(NOTICING).await;
     let by_town = "SELECT town, sum(amount) FROM sale, shop WHERE shop_id = shop.id GROUP BY town";
     let (by, frames) = same_as(&lab, &role, by_town).await;
     assert_eq!((by, sqlstate(&frames)), (Served::Passthrough, None));
@@ -214,10 +214,7 @@ async fn until_answered(session: &mut Client, sql: &str) {
             return;
         }
         let now = decision(session, sql).await;
-        assert!(
-            began.elapsed() < Duration::from_secs(15),
-            "{sql}: still {now}"
-        );
+        assert!(began.elapsed() < NOTICED, "{sql}: still {now}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -230,7 +227,7 @@ async fn another_table_of_the_same_name_in_the_search_path() {
     lab.database
         .run("CREATE SCHEMA other; CREATE TABLE other.sale AS SELECT * FROM public.sale LIMIT 10")
         .await;
-    tokio::time::sleep(NOTICED / 2).await;
+    tokio::time::sleep(NOTICING).await;
     let mut pair = lab.pair().await;
     assert_eq!(pair.served(BY_TOWN).await, Served::Rollup);
     pair.both("SET search_path = other, public").await;
@@ -257,7 +254,7 @@ async fn another_table_of_the_same_name_in_the_search_path() {
 impl Pair {
     /// As `same`, once a change of the catalog has been noticed.
     async fn same_soon(&mut self, sql: &str) -> Vec<Frame> {
-        tokio::time::sleep(NOTICED / 2).await;
+        tokio::time::sleep(NOTICING).await;
         self.same(sql).await
     }
 }
@@ -626,7 +623,7 @@ async fn a_statement_that_fails_in_a_transaction_fails_it_as_postgresql_would() 
 /// Runs DDL and compares the queries once it has been noticed.
 async fn compare_after(lab: &Lab, pair: &mut Pair, ddl: &str) {
     lab.database.run(ddl).await;
-    tokio::time::sleep(NOTICED / 2).await;
+    tokio::time::sleep(NOTICING).await;
     for sql in [
         BY_TOWN,
         BY_KIND,
@@ -800,11 +797,7 @@ async fn until_connected(lab: &Lab) -> Pair {
             pair.same("SELECT 1").await;
             return pair;
         }
-        assert!(
-            began.elapsed() < Duration::from_secs(15),
-            "{:?}",
-            pair.through.greeting
-        );
+        assert!(began.elapsed() < NOTICED, "{:?}", pair.through.greeting);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

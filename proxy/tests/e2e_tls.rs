@@ -679,7 +679,9 @@ async fn a_cancel_request_travels_encrypted() {
             .await;
         let mut session = plain_session(proxy.address().port(), &lab.name, &lab.name).await;
         session.send(&frames::query("SELECT pg_sleep(60)")).await;
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let mut direct = plain_session(stand().await.server.port(), &lab.name, &lab.name).await;
+        let running = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active' AND usename = current_user";
+        while frames::values(&direct.query(running).await) != ["1"] {}
         let mut canceller = tls(proxy.address().port(), &[b"postgresql"]).await.unwrap();
         let request = [&b"\0\0\0\x10\x04\xd2\x16\x2e"[..], session.key_data()].concat();
         canceller.write_all(&request).await.unwrap();

@@ -308,7 +308,9 @@ async fn a_newer_protocol_is_the_servers_to_negotiate() {
         negotiated.push((version.cloned(), client.key_data().len()));
         // The key works, however long it is.
         client.send(&query("SELECT pg_sleep(30)")).await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut direct = Client::connect(server.port()).await;
+        let running = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(30)' AND state = 'active'";
+        while values(&direct.query(running).await) != ["1"] {}
         let code = 80_877_102_i32.to_be_bytes();
         let length = (8 + client.key_data().len() as i32).to_be_bytes();
         let request = [&length[..], &code, client.key_data()].concat();

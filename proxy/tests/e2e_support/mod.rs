@@ -500,8 +500,11 @@ pub async fn until_decision(
     }
 }
 
-/// How long a change of the catalog may take to be noticed: the poll of one second, and slack for a busy machine.
-pub const NOTICED: Duration = Duration::from_secs(4);
+/// Until when a change of the catalog has to be noticed, on a machine however busy.
+pub const NOTICED: Duration = Duration::from_secs(30);
+
+/// How long a test leaves for it where nothing shows that it has been: the poll of one second, and slack.
+pub const NOTICING: Duration = Duration::from_secs(2);
 
 /// An unnamed batch with text parameters, asking for these result formats (0 text, 1 binary).
 pub fn batch(
