@@ -202,6 +202,12 @@ impl Warehouse {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// That of the snapshot.
+    pub fn version(&self) -> u64 {
+        let snapshot = self.snapshot.read();
+        snapshot.unwrap_or_else(PoisonError::into_inner).version
+    }
+
     /// Whether the snapshot was seen to hold a short while ago.
     pub fn is_watched(&self) -> bool {
         let confirmed_at = *self

@@ -26,21 +26,22 @@ impl Words {
     pub fn are_in(&self, text: &[u8]) -> bool {
         self.finder
             .as_ref()
-            .is_none_or(|finder| finder.is_match(text))
+            .is_none_or(|finder| finder.patterns_len() > 0 && finder.is_match(text))
     }
 
-    /// Whether the text has any of the words with no letter or digit right before or after it.
-    pub fn are_whole_in(&self, text: &[u8]) -> bool {
+    /// Whether the text has any of the first so many words with no letter or digit right before or after it, or any of the
+    /// others anywhere.
+    pub fn are_in_with_whole(&self, text: &[u8], whole: usize) -> bool {
         let is_edge = |byte: Option<&u8>| {
             byte.is_none_or(|byte| byte.is_ascii() && !byte.is_ascii_alphanumeric())
         };
-        let is_whole = |found: Match| {
+        let counts = |found: Match| {
             let before = found.start().checked_sub(1).and_then(|at| text.get(at));
-            is_edge(before) && is_edge(text.get(found.end()))
+            found.pattern().as_usize() >= whole || is_edge(before) && is_edge(text.get(found.end()))
         };
         self.finder
             .as_ref()
-            .is_none_or(|finder| finder.find_iter(text).any(is_whole))
+            .is_none_or(|finder| finder.find_overlapping_iter(text).any(counts))
     }
 }
 

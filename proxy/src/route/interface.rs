@@ -152,8 +152,10 @@ pub enum Route {
 /// Whether a statement's text is worth routing at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Candidate {
-    /// Relay it; nothing else is possible.
+    /// Relay it; nothing else is possible while the router's [version](Router::version) is the same.
     No,
+    /// Relay it this time.
+    NotYet,
     /// Worth asking [`Router::route`].
     Yes,
 }

@@ -144,8 +144,14 @@ impl Router {
         match candidate::look(sql, &self.warehouse.snapshot()) {
             Look::Answerable => Candidate::Yes,
             Look::Keepable if has_seen() => Candidate::Yes,
+            Look::Keepable if self.sights.is_some() => Candidate::NotYet,
             Look::Keepable | Look::No => Candidate::No,
         }
+    }
+
+    /// Another one whenever another text may be a candidate.
+    pub fn version(&self) -> u64 {
+        self.warehouse.version()
     }
 
     /// What serves this statement for this session, now.

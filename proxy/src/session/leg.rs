@@ -5,7 +5,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -26,6 +26,8 @@ pub(super) struct Leg {
     pub(super) frame_left: usize,
     /// This peer will send nothing more.
     pub(super) ended: bool,
+    /// Nothing was there to be read any more when this was last tried, and what comes next wakes who tried.
+    pub(super) is_drained: bool,
     /// What a login over this connection can be bound to, if it is encrypted.
     pub(super) end_point: Option<Bytes>,
     /// The name in the peer's certificate, if it showed one.
@@ -40,6 +42,7 @@ impl Leg {
             released: 0,
             frame_left: 0,
             ended: false,
+            is_drained: false,
             end_point: None,
             common_name: None,
         }
@@ -48,6 +51,7 @@ impl Leg {
     /// Reads what is there; ready with zero at the end of the stream, pending when nothing is there or nothing fits.
     #[inline]
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        self.is_drained = self.ended;
         if self.ended {
             return Poll::Pending;
         }
@@ -56,11 +60,16 @@ impl Leg {
             return Poll::Pending;
         }
         let mut target = ReadBuf::new(room);
-        let outcome = ready!(Pin::new(&mut self.socket).poll_read(cx, &mut target));
+        let Poll::Ready(outcome) = Pin::new(&mut self.socket).poll_read(cx, &mut target) else {
+            self.is_drained = true;
+            return Poll::Pending;
+        };
         // A reset connection and an orderly end are the same to a session: nothing more will come.
         let count = outcome.map_or(0, |()| target.filled().len());
+        let was_all = target.remaining() > 0;
         self.ended = count == 0;
         self.inbound.filled_by(count);
+        self.is_drained = self.ended || was_all && self.socket.poll_more(cx).is_pending();
         Poll::Ready(count)
     }
 

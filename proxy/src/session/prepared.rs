@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
+use crate::route::Candidate;
 use crate::wire::Parse;
 
 /// Statements that are remembered; drivers keep at most a few hundred.
@@ -26,6 +27,8 @@ pub(super) struct Prepared {
     pub(super) parameter_types: Vec<u32>,
     /// What PostgreSQL last said of its columns, and while which facts held.
     verified: Option<Verified>,
+    /// The router's version for which its text is no candidate.
+    passes_in: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,8 +83,23 @@ impl PreparedStatements {
         self.known.get(name)
     }
 
-    pub(super) fn sql(&self, name: &[u8]) -> Option<&[u8]> {
-        Some(self.get(name)?.sql.as_bytes())
+    /// Whether the statement of this name may be served; the text of one that may not is looked at once for each version
+    /// of the router.
+    pub(super) fn is_candidate(
+        &mut self,
+        name: &[u8],
+        version: u64,
+        look: impl FnOnce(&[u8]) -> Candidate,
+    ) -> bool {
+        let Some(prepared) = self.known.get_mut(name) else {
+            return false;
+        };
+        if prepared.passes_in == Some(version) {
+            return false;
+        }
+        let candidate = look(prepared.sql.as_bytes());
+        prepared.passes_in = (candidate == Candidate::No).then_some(version);
+        candidate == Candidate::Yes
     }
 
     /// A Parse goes to PostgreSQL; `ready` is the number of the ReadyForQuery that comes after its answer.
@@ -173,6 +191,7 @@ fn remember(parse: Parse<'_>) -> Option<(Box<[u8]>, Prepared)> {
         sql: std::str::from_utf8(parse.sql).ok()?.into(),
         parameter_types: parse.parameter_types(),
         verified: None,
+        passes_in: None,
     };
     Some((parse.name.into(), prepared))
 }
@@ -257,6 +276,35 @@ mod tests {
         let prepared = statements.get(b"s").unwrap();
         assert!(prepared.columns(7).is_some());
         assert!(prepared.columns(8).is_none());
+    }
+
+    #[test]
+    fn a_text_that_is_no_candidate_is_looked_at_once_for_each_version() {
+        let mut statements = known("s", "SELECT 1");
+        let mut looks = vec![];
+        for (version, candidate) in [
+            (1, Candidate::NotYet),
+            (1, Candidate::No),
+            (1, Candidate::Yes),
+            (2, Candidate::Yes),
+            (2, Candidate::No),
+        ] {
+            let mut was_looked_at = false;
+            let is_one = statements.is_candidate(b"s", version, |_| {
+                was_looked_at = true;
+                candidate
+            });
+            looks.push((was_looked_at, is_one));
+        }
+        let expected = [
+            (true, false),
+            (true, false),
+            (false, false),
+            (true, true),
+            (true, false),
+        ];
+        assert_eq!(looks, expected);
+        assert!(!statements.is_candidate(b"other", 1, |_| Candidate::Yes));
     }
 
     #[test]

@@ -73,7 +73,9 @@ impl<R: Routing> Session<R> {
     fn move_bytes(&mut self, cx: &mut Context<'_>) -> Result<bool, Pause> {
         let from_client = self.move_client_bytes(cx)?;
         let from_server = self.move_server_bytes(cx)?;
-        if from_client || from_server {
+        let is_drained = self.client.is_drained && self.server.is_drained;
+        let nothing_left = self.client.inbound.is_empty() && self.server.inbound.is_empty();
+        if (from_client || from_server) && !(is_drained && nothing_left) {
             return Ok(true);
         }
         self.rest_if_idle();
@@ -102,7 +104,7 @@ impl<R: Routing> Session<R> {
 
     fn move_client_bytes(&mut self, cx: &mut Context<'_>) -> Result<bool, Pause> {
         let filled = self.client.poll_fill(cx);
-        self.release_client_bytes(filled.is_pending())?;
+        self.release_client_bytes(filled.is_pending() || self.client.is_drained)?;
         let wrote = self
             .client
             .poll_pass_on(cx, &mut self.server.socket)
@@ -291,15 +293,20 @@ impl<R: Routing> Session<R> {
         self.told_status() != TransactionStatus::Failed && !refers_to_unknown
     }
 
-    fn is_candidate(&self, statement: &Statement) -> bool {
+    fn is_candidate(&mut self, statement: &Statement) -> bool {
         let bytes = self.client.inbound.filled();
-        let sql = match &statement.text {
-            Text::Sent(text) => Some(&bytes[text.clone()]),
-            Text::Prepared { name } => self.prepared.sql(&bytes[name.clone()]),
-        };
-        sql.is_some_and(|sql| {
-            self.shared.router.candidate(sql) == Candidate::Yes && std::str::from_utf8(sql).is_ok()
-        })
+        let router = &self.shared.router;
+        match &statement.text {
+            Text::Sent(text) => {
+                let sql = &bytes[text.clone()];
+                router.candidate(sql) == Candidate::Yes && std::str::from_utf8(sql).is_ok()
+            }
+            Text::Prepared { name } => {
+                let look = |sql: &[u8]| router.candidate(sql);
+                let name = &bytes[name.clone()];
+                self.prepared.is_candidate(name, router.version(), look)
+            }
+        }
     }
 
     fn move_server_bytes(&mut self, cx: &mut Context<'_>) -> Result<bool, Pause> {

@@ -9,6 +9,9 @@ pub trait Routing: Send + Sync + 'static {
     /// Whether this statement is worth a route; must be quick, it sees every lone statement.
     fn candidate(&self, sql: &[u8]) -> Candidate;
 
+    /// A text that is no candidate is none while this is the same.
+    fn version(&self) -> u64;
+
     /// What serves this statement for this session, now.
     fn route(
         &self,
@@ -24,6 +27,10 @@ pub trait Routing: Send + Sync + 'static {
 impl Routing for Router {
     fn candidate(&self, sql: &[u8]) -> Candidate {
         Router::candidate(self, sql)
+    }
+
+    fn version(&self) -> u64 {
+        Router::version(self)
     }
 
     fn route(

@@ -68,6 +68,17 @@ impl Socket {
             .is_pending()
     }
 
+    /// After a read that left room: pending when nothing more is there, and then its arrival wakes the caller. Of what is
+    /// encrypted only another read can tell.
+    #[inline]
+    pub(super) fn poll_more(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Socket::Tcp(stream) => stream.poll_read_ready(cx).map(drop),
+            Socket::Unix(stream) => stream.poll_read_ready(cx).map(drop),
+            Socket::Tls(_) => Poll::Ready(()),
+        }
+    }
+
     /// Whether what is said here is encrypted.
     pub(crate) fn is_encrypted(&self) -> bool {
         matches!(self, Socket::Tls(_))

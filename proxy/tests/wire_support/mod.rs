@@ -111,6 +111,10 @@ impl Routing for Never {
         Candidate::No
     }
 
+    fn version(&self) -> u64 {
+        0
+    }
+
     async fn route(&self, _: &SessionFacts, _: &str, _: Option<&Binding>) -> Route {
         unreachable!("nothing was a candidate")
     }
@@ -124,6 +128,10 @@ pub struct AskAll;
 impl Routing for AskAll {
     fn candidate(&self, _: &[u8]) -> Candidate {
         Candidate::Yes
+    }
+
+    fn version(&self) -> u64 {
+        0
     }
 
     async fn route(&self, _: &SessionFacts, _: &str, _: Option<&Binding>) -> Route {
@@ -195,6 +203,10 @@ impl Routing for Script {
         } else {
             Candidate::No
         }
+    }
+
+    fn version(&self) -> u64 {
+        0
     }
 
     async fn route(&self, facts: &SessionFacts, sql: &str, binding: Option<&Binding>) -> Route {
