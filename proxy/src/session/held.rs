@@ -129,24 +129,55 @@ impl<R> Session<R> {
     }
 }
 
-/// The timer for what is held.
+/// The timer for what is held. It goes off too early rather than being set for every statement that is held: most of those
+/// are undone before.
 #[derive(Debug, Default)]
 pub(super) struct Holding(Option<Pin<Box<Sleep>>>);
 
 impl Holding {
-    /// Sets it to this time, or stops it.
+    /// Sets it to this time at the latest.
     pub(super) fn set(&mut self, until: Option<Instant>) {
-        match (&self.0, until) {
-            (Some(timer), Some(until)) if timer.deadline() == until => {}
-            (_, until) => self.0 = until.map(|until| Box::pin(sleep_until(until))),
+        let goes_off_before = |timer: &Pin<Box<Sleep>>| {
+            !timer.is_elapsed() && until.is_none_or(|until| timer.deadline() <= until)
+        };
+        if !self.0.as_ref().is_some_and(goes_off_before) {
+            self.0 = until.map(|until| Box::pin(sleep_until(until)));
         }
     }
 
-    /// Resolves at that time.
+    /// Resolves at that time, or before.
     pub(super) async fn due(&mut self) {
         match &mut self.0 {
             Some(timer) => timer.as_mut().await,
             None => pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_timer_is_set_anew_once_it_has_gone_off_or_when_it_would_be_late() {
+        let deadline = |holding: &Holding| holding.0.as_ref().map(|timer| timer.deadline());
+        let later = |seconds| Instant::now() + Duration::from_secs(seconds);
+        let (soon, late) = (later(3600), later(7200));
+        let mut holding = Holding::default();
+        holding.set(Some(late));
+        holding.set(Some(soon));
+        assert_eq!(deadline(&holding), Some(soon));
+        for until in [Some(late), None] {
+            holding.set(until);
+            assert_eq!(deadline(&holding), Some(soon));
+        }
+        holding.set(Some(Instant::now()));
+        holding.due().await;
+        holding.set(Some(late));
+        assert_eq!(deadline(&holding), Some(late));
+        holding.set(Some(Instant::now()));
+        holding.due().await;
+        holding.set(None);
+        assert_eq!(deadline(&holding), None);
     }
 }

@@ -185,7 +185,9 @@ impl<R: Routing> Session<R> {
                 biased;
                 pause = self.relay() => pause,
                 () = holding.due() => {
-                    self.release_held();
+                    if self.held_until().is_some_and(|until| until <= Instant::now()) {
+                        self.release_held();
+                    }
                     continue;
                 }
                 _ = phase.changed() => {
