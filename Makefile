@@ -22,7 +22,7 @@ help: ## list these commands
 	@echo "SCALE=1 sets the size of the data of demo, loadtest and tpch; ARGS='…' adds arguments to all but regress, lint and clean."
 
 demo: ## the Star Schema Benchmark on a throw-away PostgreSQL, direct and through pgstar
-	cargo run --release -p pgstar -- demo $(if $(SCALE),--scale $(SCALE)) $(ARGS)
+	cargo run --profile demo -p pgstar -- demo $(if $(SCALE),--scale $(SCALE)) $(ARGS)
 
 test: ## all tests, after installing what they need (PostgreSQL, Python drivers)
 	scripts/test.sh $(ARGS)
