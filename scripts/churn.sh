@@ -4,7 +4,8 @@
 # PostgreSQL alone, through pgbouncer (session pooling), through pgstar as a relay and through pgstar with
 # [auth] method = "scram" take turns in one run: read ratios, not absolute numbers. The latter has a rollup for the
 # question, as dashboards do, under strict freshness; the others ask the table of 1,000 rows. CHURN_ROUNDS, CHURN_SECONDS (of one
-# turn) and CHURN_CLIENTS change how long it takes.
+# turn) and CHURN_CLIENTS change how long it takes. CHURN_COMMITS is how many rows are inserted into that table each second
+# meanwhile, each in a transaction of its own; none unless it is set.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -15,11 +16,28 @@ cd "$(dirname "$0")/.."
 ROUNDS=${CHURN_ROUNDS:-5}
 SECONDS_EACH=${CHURN_SECONDS:-2}
 CLIENTS=${CHURN_CLIENTS:-1 8}
+COMMITS=${CHURN_COMMITS:-}
 # Throw-away, for a server that lives as long as this script.
 PASSWORD=dashboards
 relay_pid=
+writer_pid=
 
-trap 'stop_relay; take_down' EXIT
+trap 'stop_writer; stop_relay; take_down' EXIT
+
+stop_writer() {
+    end "$writer_pid"
+    writer_pid=
+}
+
+start_writer() {
+    cat >"$work/write.sql" <<'SQL'
+\set region random(0, 4)
+INSERT INTO sales (region, amount) VALUES ('region ' || :region, 1);
+SQL
+    "$PGSTAR_PG_BIN/pgbench" --no-vacuum --file "$work/write.sql" --protocol prepared --rate "$COMMITS" --time 86400 \
+        -h 127.0.0.1 -p "$server_port" -U postgres churn >"$work/writer.log" 2>&1 &
+    writer_pid=$!
+}
 
 stop_relay() {
     end "$relay_pid"
@@ -95,6 +113,7 @@ release=$(target_directory)/release
 set_up "$release/pgstar"
 printf '%s, %s processors, %s rounds of %s s\n' "$("$PGSTAR_PG_BIN/postgres" --version)" "$(getconf _NPROCESSORS_ONLN)" \
     "$ROUNDS" "$SECONDS_EACH"
+[ -z "$COMMITS" ] || start_writer
 printf '%7s %-14s %10s %10s %10s %10s\n' clients side sessions/s 'to direct' 'p50 ms' 'p95 ms'
 for clients in $CLIENTS; do
     # The sides are meant as several words.
