@@ -15,14 +15,14 @@ use common::Database;
 use pgstar_postgres::catalog::load_catalog;
 use pgstar_postgres::connect::Connection;
 use pgstar_rewriter::catalog::Catalog;
-use pgstar_rewriter::{Context, Decision, Rollup, RollupDefinition, decide};
+use pgstar_rewriter::{Context, Decision, Floats, Match, Rollup, RollupDefinition, decide};
 use rewriter_support::data::{Random, fill};
 use rewriter_support::generate::{Shape, Star, Written};
 use rewriter_support::neighbours::wander;
 use rewriter_support::ordered::{has_limit, visible};
 use rewriter_support::{
-    Outcome, Rows, ask_with, build_rollups, difference, different_order, enter_session,
-    premises_hold,
+    Outcome, ask_with, build_rollups, difference, different_order, enter_session, is_approximate,
+    premises_hold, rows_of,
 };
 
 const ROLLUPS_PER_STAR: usize = 5;
@@ -81,10 +81,10 @@ struct World {
     shapes: Vec<Shape>,
     rollups: Vec<Rollup>,
     /// The rollups' definitions, as text.
-    definitions: Vec<String>,
+    definitions: Vec<(Floats, String)>,
     path: Vec<String>,
-    /// By rollup: queries that it alone answers, with the statement over it.
-    answered: Vec<Vec<(Query, String)>>,
+    /// By rollup: queries that it alone answers, with their matches.
+    answered: Vec<Vec<(Query, Match)>>,
 }
 
 impl World {
@@ -122,8 +122,13 @@ impl World {
             let shape = self.star.rollup(random);
             let sql = self.star.rollup_sql(&shape);
             let name = format!("r{}", self.rollups.len());
-            let Ok(definition) = RollupDefinition::parse(&name, &sql, &self.catalog, &self.path)
-            else {
+            let floats = match random.chance(50) {
+                true => Floats::Approximate,
+                false => Floats::Refused,
+            };
+            let definition =
+                RollupDefinition::parse_with(&name, &sql, floats, &self.catalog, &self.path);
+            let Ok(definition) = definition else {
                 continue;
             };
             // What cannot be built, because a sum overflows for instance, is no rollup.
@@ -141,7 +146,7 @@ impl World {
                 definition,
                 rows: 0,
             });
-            self.definitions.push(sql);
+            self.definitions.push((floats, sql));
             self.shapes.push(shape);
             self.answered.push(vec![]);
             if self.rollups.len() == ROLLUPS_PER_STAR {
@@ -199,7 +204,7 @@ impl World {
                     written: query.written.clone(),
                     time_zone: query.time_zone,
                 };
-                self.answered[rollup].push((query, found.sql.clone()));
+                self.answered[rollup].push((query, found.clone()));
             }
         }
         Ok(())
@@ -232,7 +237,7 @@ impl World {
             if has_other_parameters(&original, &rewritten) {
                 continue;
             }
-            if let Some(what) = compared(written, &original, &rewritten) {
+            if let Some(what) = compared(written, found, &original, &rewritten) {
                 return Some(Difference {
                     rollups: found.rollups.clone(),
                     rewritten: found.sql.clone(),
@@ -248,7 +253,7 @@ impl World {
         let visible = visible(&written.sql)?;
         let original = ask_with(&self.client, &visible.sql, parameters).await;
         for found in &self.decide(&visible.sql, time_zone).matches {
-            if !premises_hold(&self.client, found).await {
+            if is_approximate(found) || !premises_hold(&self.client, found).await {
                 continue;
             }
             let rewritten = ask_with(&self.client, &found.sql, parameters).await;
@@ -291,8 +296,14 @@ impl World {
         let Written {
             sql, parameters, ..
         } = written;
-        let definition =
-            |rollup: &usize| format!("rollup r{rollup}\n{}\n\n", self.definitions[*rollup]);
+        let definition = |rollup: &usize| {
+            let (floats, sql) = &self.definitions[*rollup];
+            let approximate = match floats {
+                Floats::Approximate => " approximate",
+                Floats::Refused => "",
+            };
+            format!("rollup r{rollup}{approximate}\n{sql}\n\n")
+        };
         let definitions: String = found.rollups.iter().map(definition).collect();
         let (seed, star) = (self.seed, &self.star);
         format!(
@@ -306,7 +317,7 @@ impl World {
 
     /// Every rollup answers its own definition.
     async fn ask_definitions(&self, totals: &mut Totals) -> Result<(), String> {
-        for (position, sql) in self.definitions.iter().enumerate() {
+        for (position, (_, sql)) in self.definitions.iter().enumerate() {
             totals.own_definitions += 1;
             let decision = self.decide(sql, "UTC");
             if !decision
@@ -347,19 +358,19 @@ impl World {
             .await;
             totals.states += 1;
             let mut result = Ok(());
-            for (query, rewritten) in answered {
+            for (query, found) in answered {
                 enter_session(&self.client, &self.path, query.time_zone).await;
                 let parameters = &query.written.parameters;
                 let original = self.ask_within(&query.written.sql, parameters).await;
-                let answer = self.ask_within(rewritten, parameters).await;
+                let answer = self.ask_within(&found.sql, parameters).await;
                 if has_other_parameters(&original, &answer) {
                     continue;
                 }
                 totals.compared_elsewhere += 1;
-                if let Some(what) = compared(&query.written, &original, &answer) {
+                if let Some(what) = compared(&query.written, found, &original, &answer) {
                     let found = Difference {
                         rollups: vec![rollup],
-                        rewritten: rewritten.clone(),
+                        rewritten: found.sql.clone(),
                         what,
                     };
                     result = Err(format!(
@@ -410,14 +421,16 @@ fn has_other_parameters(original: &Outcome, rewritten: &Outcome) -> bool {
 }
 
 /// What differs, as far as the statement leaves no choice.
-fn compared(written: &Written, original: &Outcome, rewritten: &Outcome) -> Option<String> {
-    let rows = if has_limit(&written.sql) && !written.is_total {
-        Rows::Count
-    } else {
-        Rows::AsSet
-    };
-    difference(original, rewritten, rows).or_else(|| {
-        if written.is_total {
+fn compared(
+    written: &Written,
+    found: &Match,
+    original: &Outcome,
+    rewritten: &Outcome,
+) -> Option<String> {
+    let has_choice = has_limit(&written.sql) && (!written.is_total || is_approximate(found));
+    difference(original, rewritten, rows_of(found, has_choice)).or_else(|| {
+        // What nearly differs may come before or after.
+        if written.is_total && !is_approximate(found) {
             different_order(original, rewritten, 0)
         } else {
             None

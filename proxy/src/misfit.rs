@@ -47,7 +47,14 @@ fn complaint(misfit: &Misfit, name: Option<&str>, snapshot: &Snapshot) -> Compla
         .and_then(|name| name.rsplit('.').next())
         .unwrap_or_default();
     let suggestion = did_you_mean(last, known.iter().map(String::as_str));
-    let hint = suggestion.unwrap_or_else(|| misfit.reason.code.meaning().trim().to_owned());
+    let of_floats = || {
+        let hint = "Set float = \"approximate\" in this [[rollup]] if the last digits may differ from PostgreSQL's, \
+                    or keep the measure as numeric.";
+        (misfit.reason.code == Code::FloatAggregate).then(|| hint.to_owned())
+    };
+    let hint = suggestion
+        .or_else(of_floats)
+        .unwrap_or_else(|| misfit.reason.code.meaning().trim().to_owned());
     Complaint {
         message,
         hint: Some(hint),

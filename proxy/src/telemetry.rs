@@ -37,6 +37,7 @@ mod names {
     pub const CONNECT_FAILURES: &str = "pgstar_upstream_connect_failures_total";
     pub const POOL_WAITING: &str = "pgstar_pool_waiting_backends";
     pub const POOL_LOGINS: &str = "pgstar_pool_logins_total";
+    pub const QUESTIONS: &str = "pgstar_questions_total";
     pub const ROLLUP_ROWS: &str = "pgstar_rollup_rows";
     pub const ROLLUP_BYTES: &str = "pgstar_rollup_bytes";
     pub const ROLLUP_AGE_SECONDS: &str = "pgstar_rollup_age_seconds";
@@ -109,6 +110,29 @@ impl LoginBackend {
     }
 }
 
+/// What pgstar asked PostgreSQL about a statement before it answered it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// Its columns, or the types of its parameters.
+    Columns,
+    /// What the planner expects it to cost.
+    Cost,
+    /// How clocks change that it depends on.
+    Clocks,
+}
+
+impl Question {
+    const ALL: [Question; 3] = [Question::Columns, Question::Cost, Question::Clocks];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Question::Columns => "columns",
+            Question::Cost => "cost",
+            Question::Clocks => "clocks",
+        }
+    }
+}
+
 /// Installs the recorder, also for the crates below that count by themselves.
 ///
 /// Every function here does it when it is first called; calling this at start makes `/metrics`
@@ -142,6 +166,11 @@ pub fn fell_back() {
 pub fn decided_in(time: Duration) {
     METRICS.decision_seconds.record(time);
     METRICS.settle_observations();
+}
+
+/// PostgreSQL was asked about a statement.
+pub fn asked_about(question: Question) {
+    METRICS.questions[question as usize].increment(1);
 }
 
 /// The cache had an answer that was fresh enough.
@@ -303,6 +332,7 @@ struct Metrics {
     connect_failures: Counter,
     pool_waiting: Gauge,
     pool_logins: [Counter; 2],
+    questions: [Counter; 3],
     rollups_as_of: Mutex<HashMap<String, SystemTime>>,
 }
 
@@ -331,6 +361,8 @@ impl Metrics {
             pool_waiting: gauge!(names::POOL_WAITING),
             pool_logins: LoginBackend::ALL
                 .map(|backend| counter!(names::POOL_LOGINS, "backend" => backend.as_str())),
+            questions: Question::ALL
+                .map(|question| counter!(names::QUESTIONS, "about" => question.as_str())),
             rollups_as_of: Mutex::default(),
         }
     }
@@ -413,6 +445,10 @@ fn describe() {
     count!(
         POOL_LOGINS,
         "Logins that pgstar checked itself, by whether a backend waited for them."
+    );
+    count!(
+        QUESTIONS,
+        "Questions to PostgreSQL about statements before they were answered, by what was asked."
     );
     level!(ROLLUP_ROWS, "Rows in a rollup.");
     level!(

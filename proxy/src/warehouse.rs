@@ -508,9 +508,7 @@ impl Warehouse {
         let client = self.connector.shared().await?;
         let snapshot = self.snapshot();
         let (_, search_path) = own_session(&client).await?;
-        let Ok(definition) =
-            RollupDefinition::parse(&name, &rollup.query, &snapshot.catalog, &search_path)
-        else {
+        let Ok(definition) = read_definition(rollup, &snapshot.catalog, &search_path) else {
             return Ok(false);
         };
         let plan = plan(&definition);
@@ -881,6 +879,15 @@ fn plan(definition: &RollupDefinition) -> BuildPlan {
     }
 }
 
+fn read_definition(
+    rollup: &RollupConfig,
+    catalog: &Catalog,
+    search_path: &[String],
+) -> Result<RollupDefinition, Reason> {
+    let (name, query, floats) = (rollup.name.as_str(), &rollup.query, rollup.floats);
+    RollupDefinition::parse_with(name, query, floats, catalog, search_path)
+}
+
 fn read_definitions(
     declared: &[RollupConfig],
     catalog: &Catalog,
@@ -891,12 +898,7 @@ fn read_definitions(
         misfits: vec![],
     };
     for rollup in declared {
-        match RollupDefinition::parse(
-            &rollup.name.to_string(),
-            &rollup.query,
-            catalog,
-            search_path,
-        ) {
+        match read_definition(rollup, catalog, search_path) {
             Ok(definition) => definitions.fitting.push(definition),
             Err(reason) => definitions.misfits.push(Misfit {
                 rollup: rollup.clone(),

@@ -4,7 +4,7 @@
 
 mod e2e_support;
 
-use e2e_support::{ANY, Database, Lab, explain};
+use e2e_support::{ANY, Database, Lab, Served, decision, explain, ok, rollup_toml, table};
 
 /// 150,000 rows; three kinds of questions about the code are found by an index of the table, of a rollup, or by none.
 const SCHEMA: &str = "
@@ -74,4 +74,53 @@ async fn the_cheapest_of_rollups_and_base_tables_answers() {
         }
         pair.same(&sql).await;
     }
+}
+
+const FLOATS: &str = "
+  CREATE TABLE reading (id int PRIMARY KEY, site text NOT NULL, weight float8);
+  INSERT INTO reading SELECT i, 'site ' || i % 3, i / 4.0 FROM generate_series(1, 300) AS i;";
+
+/// Quarters are added without rounding, so that here the digits are the same in any order.
+#[tokio::test(flavor = "multi_thread")]
+async fn floats_are_answered_where_the_file_allows_it() {
+    let database = Database::with(FLOATS).await;
+    let rollup = rollup_toml(
+        "weights",
+        "SELECT site, count(*), sum(weight), avg(weight), stddev(weight) FROM reading GROUP BY site",
+    );
+    let config = database.config(&format!("{ANY}{rollup}float = \"approximate\"\n"), &[]);
+    let lab = Lab::with_config(&database, &config).await;
+    let mut pair = lab.pair().await;
+    let sql = "SELECT sum(weight), avg(weight) FROM reading WHERE site <> 'site 1'";
+    assert_eq!(pair.served(sql).await, Served::Rollup);
+    let explained = ok(&mut pair.through, &format!("EXPLAIN (PGSTAR) {sql}")).await;
+    let lines: Vec<String> = table(&explained)
+        .into_iter()
+        .filter_map(|row| row[0].clone())
+        .collect();
+    let says = |aggregate: &str| {
+        let step = format!("approximate in its last digits: {aggregate}");
+        lines.iter().any(|line| line.contains(&step))
+    };
+    assert!(says("sum(reading.weight)"), "{lines:#?}");
+    assert!(says("avg(reading.weight)"), "{lines:#?}");
+    assert_eq!(
+        decision(&mut pair.through, "SELECT count(*) FROM reading").await,
+        "rollup"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollup_of_floats_is_left_out_unless_the_file_allows_it() {
+    let database = Database::with(FLOATS).await;
+    let rollup = (
+        "weights",
+        "SELECT site, sum(weight) FROM reading GROUP BY site",
+    );
+    let config = database.config(ANY, &[rollup]);
+    let lab = Lab::with_config(&database, &config).await;
+    let mut session = lab.session().await;
+    let shown = ok(&mut session, "SHOW pgstar.rollups").await;
+    let shown = format!("{:?}", table(&shown));
+    assert!(shown.contains("float-aggregate"), "{shown}");
 }

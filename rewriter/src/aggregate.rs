@@ -3,6 +3,7 @@
 //! The derivations are those of REWRITING section 3 (after Gray and others, "Data Cube", 1996):
 //! what is emitted prints the same bytes as PostgreSQL's own aggregate over the base rows.
 
+use crate::approximate::approximate_type;
 use crate::block::Tables;
 use crate::derive::{Deriver, stored_column};
 use crate::exact::prints_exactly;
@@ -51,6 +52,9 @@ impl AggregateDeriver<'_> {
                 _ => Err(self.unsupported(aggregate)),
             };
         };
+        if self.is_approximate(aggregate, argument) {
+            return self.approximately(aggregate, argument);
+        }
         match aggregate.function {
             AggregateFunction::Count => self.count(Some(argument), aggregate),
             AggregateFunction::Sum => {
@@ -64,7 +68,8 @@ impl AggregateDeriver<'_> {
             }
             AggregateFunction::Avg => self.average(argument, aggregate),
             AggregateFunction::VarPop | AggregateFunction::VarSamp => {
-                self.variance(argument, aggregate, |variance| variance)
+                self.result_type(aggregate, argument)?;
+                self.variance(argument, argument, aggregate, |variance| variance)
             }
             AggregateFunction::StddevPop | AggregateFunction::StddevSamp => {
                 self.deviation(argument, aggregate)
@@ -94,17 +99,18 @@ impl AggregateDeriver<'_> {
     }
 
     /// `(N·Σx² − (Σx)²) / (N·(N − 1))`, or over N² for the population: what numeric_stddev_internal in
-    /// PostgreSQL's numeric.c computes from the same exact sums, where no spread at all is a plain 0.
-    fn variance(
+    /// PostgreSQL's numeric.c computes from the same exact sums, where no spread at all is a plain 0. What is `counted` is
+    /// NULL where what is `summed` is.
+    pub(crate) fn variance(
         &self,
-        argument: &Scalar,
+        counted: &Scalar,
+        summed: &Scalar,
         aggregate: &Aggregate,
         spread_as: impl FnOnce(Scalar) -> Scalar,
     ) -> Result<Scalar, Reason> {
-        self.result_type(aggregate, argument)?;
-        let square = square(argument, &self.deriver.tables);
-        let rows = self.partial(AggregateFunction::Count, Some(argument), aggregate)?;
-        let sum = self.partial(AggregateFunction::Sum, Some(argument), aggregate)?;
+        let square = square(summed, &self.deriver.tables);
+        let rows = self.partial(AggregateFunction::Count, Some(counted), aggregate)?;
+        let sum = self.partial(AggregateFunction::Sum, Some(summed), aggregate)?;
         let squares = self.partial(AggregateFunction::Sum, Some(&square), aggregate)?;
         let times = |left: &Scalar, right: &Scalar| {
             Scalar::binary(BinaryOp::Multiply, left.clone(), right.clone())
@@ -145,7 +151,7 @@ impl AggregateDeriver<'_> {
             return Err(self.unsupported(aggregate));
         }
         let call = |name, arguments| Scalar::Call { name, arguments };
-        self.variance(argument, aggregate, |variance| {
+        self.variance(argument, argument, aggregate, |variance| {
             let digits = call("scale", vec![variance.clone()]);
             let twice = Scalar::binary(BinaryOp::Multiply, digits.clone(), number("2"));
             let more = Scalar::binary(BinaryOp::Plus, twice, number(MORE_DIGITS));
@@ -240,7 +246,9 @@ impl AggregateDeriver<'_> {
             .ok_or_else(|| self.unsupported(aggregate))?;
         match types::aggregate_type(aggregate.function, ty, &self.deriver.tables) {
             Some(result) => Ok(result.oid.0),
-            None if types::is_float(ty.oid) => {
+            None if !aggregate.distinct
+                && approximate_type(aggregate.function, ty.oid).is_some() =>
+            {
                 Err(Reason::new(Code::FloatAggregate, self.label(aggregate)))
             }
             None => Err(self.unsupported(aggregate)),
@@ -264,7 +272,7 @@ impl AggregateDeriver<'_> {
 
     /// The aggregate over all rows of the rollup: SUM for sums and counts (as numeric; NULL over no
     /// rows), the function itself for the others.
-    fn partial(
+    pub(crate) fn partial(
         &self,
         function: AggregateFunction,
         argument: Option<&Scalar>,
@@ -354,8 +362,14 @@ impl AggregateDeriver<'_> {
         let rows = || self.stored_rows();
         match function {
             AggregateFunction::Sum => {
-                let numeric = key.cast(TypeName::plain("numeric", types::NUMERIC));
-                Some(Scalar::binary(BinaryOp::Multiply, numeric, rows()?))
+                let is_float = types::type_of(argument, &self.deriver.tables)
+                    .is_some_and(|ty| types::is_float(ty.oid));
+                let number = match is_float {
+                    true => TypeName::plain("double precision", types::FLOAT8),
+                    false => TypeName::plain("numeric", types::NUMERIC),
+                };
+                let times = |rows| Scalar::binary(BinaryOp::Multiply, key.cast(number), rows);
+                Some(times(rows()?))
             }
             AggregateFunction::Count if self.always_counts(argument) => rows(),
             AggregateFunction::Count => Some(Scalar::Case {
@@ -444,7 +458,7 @@ impl AggregateDeriver<'_> {
         Reason::new(Code::UnsupportedAggregate, self.label(aggregate))
     }
 
-    fn label(&self, aggregate: &Aggregate) -> String {
+    pub(crate) fn label(&self, aggregate: &Aggregate) -> String {
         self.deriver
             .label(&Scalar::Aggregate(Box::new(aggregate.clone())))
     }

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use crate::approximate::Floats;
 use crate::block::{Attachment, Block, Distinct, Limit, Occurrence, Output, Source};
 use crate::catalog::{AttNum, Catalog};
 use crate::exact;
@@ -24,6 +25,11 @@ const ARM: &str = "arm";
 
 /// The statement with every such aggregation taken apart; `None` if it has none.
 pub(crate) fn taken_apart(query: &Query, catalog: &Catalog) -> Option<Query> {
+    let mut has_union = false;
+    query.walk(&mut |query| has_union |= matches!(query.body, Body::SetOperation(_)));
+    if !has_union {
+        return None;
+    }
     let mut has_changed = false;
     let taken = query_apart(query, catalog, &mut has_changed);
     has_changed.then_some(taken)
@@ -91,7 +97,8 @@ fn block_apart(block: &Block, catalog: &Catalog) -> Option<Block> {
         .map(|arm| Arm::of(arm, select, catalog))
         .collect::<Option<Vec<_>>>()?;
     let block = with_arm_column(block, select);
-    let cells = RollupDefinition::of_block(&select.name, cells(&block), catalog).ok()?;
+    let cells =
+        RollupDefinition::of_block(&select.name, cells(&block), Floats::Refused, catalog).ok()?;
     let matcher = Matcher {
         catalog,
         // Nothing depends on it: what is stored is what is asked for.

@@ -116,9 +116,15 @@ impl Resolver<'_> {
         if !is_valid {
             return Err(unsupported());
         }
+        let counts_different =
+            function == AggregateFunction::Count && distinct == Some(DuplicateTreatment::Distinct);
+        let operand = |argument: &Expr| match argument {
+            Expr::Tuple(values) if counts_different => inside.row(values),
+            other => inside.scalar(other),
+        };
         let mut operands = expressions
             .into_iter()
-            .map(|argument| inside.scalar(argument))
+            .map(operand)
             .collect::<Result<Vec<_>, _>>()?
             .into_iter();
         let order_by = order_by
@@ -138,6 +144,15 @@ impl Resolver<'_> {
             true => Err(unsupported()),
             false => Ok(aggregate),
         }
+    }
+
+    /// `(a, b)`, whose values are told apart as rows are. Never NULL itself, and known nowhere else.
+    fn row(&self, values: &[Expr]) -> Resolved {
+        let values = values.iter().map(|value| self.scalar(value));
+        Ok(Scalar::Call {
+            name: functions::ROW,
+            arguments: values.collect::<Result<_, _>>()?,
+        })
     }
 
     /// `GROUPING(key, …)`.
@@ -160,8 +175,9 @@ impl Resolver<'_> {
 
     pub(crate) fn call(&self, name: &str, arguments: &[&Expr]) -> Resolved {
         self.function_name(name)?;
-        let function =
-            functions::lookup(name).ok_or_else(|| Reason::new(Code::UnknownFunction, name))?;
+        let function = functions::lookup(name)
+            .filter(|function| function.name != functions::ROW)
+            .ok_or_else(|| Reason::new(Code::UnknownFunction, name))?;
         if functions::has_no_parentheses(name) && !arguments.is_empty() {
             return Err(Reason::new(
                 Code::UnknownFunction,

@@ -7,7 +7,7 @@
 use crate::block::{Block, Tables};
 use crate::catalog::{AttNum, Catalog, Oid};
 use crate::equivalence::{Equivalence, column_equality};
-use crate::expr::{Aggregate, AggregateFunction, ColumnRef, ColumnTypes, OccurrenceId, Scalar};
+use crate::expr::{Aggregate, AggregateFunction, ColumnRef, OccurrenceId, Scalar};
 use crate::joins::{Joins, Removal};
 use crate::rollup::{Rollup, Stored};
 use crate::types;
@@ -350,14 +350,21 @@ fn has_cases(filter: &Scalar) -> bool {
     })
 }
 
-/// A count of what is never NULL needs no column.
-fn counts_rows(aggregate: &Aggregate, columns: &dyn ColumnTypes) -> bool {
+/// A count of what is never NULL, or only where the table has no row, needs no column.
+fn counts_rows(aggregate: &Aggregate, tables: &Tables<'_>) -> bool {
+    let is_declared_not_null = |argument: &Scalar| match argument {
+        Scalar::Column(column) => {
+            let relation = tables.relation(column.occurrence);
+            let declared = relation.and_then(|relation| relation.column_at(column.attnum));
+            declared.is_some_and(|column| column.not_null)
+        }
+        _ => false,
+    };
+    let is_counted =
+        |argument: &Scalar| types::is_not_null(argument, tables) || is_declared_not_null(argument);
     aggregate.function == AggregateFunction::Count
         && !aggregate.distinct
-        && aggregate
-            .argument
-            .as_ref()
-            .is_none_or(|argument| types::is_not_null(argument, columns))
+        && aggregate.argument.as_ref().is_none_or(is_counted)
 }
 
 /// Most rollups that are tried for one block.

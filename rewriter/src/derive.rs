@@ -48,6 +48,8 @@ pub(crate) struct Deriver<'a> {
     pub(crate) recent: &'a [Scalar],
     /// What is taken for granted of clocks by what was derived so far.
     pub(crate) premises: &'a RefCell<BTreeSet<Premise>>,
+    /// Which aggregates were derived so far whose last digits may differ from PostgreSQL's.
+    pub(crate) approximate: &'a RefCell<BTreeSet<String>>,
 }
 
 /// A stored bucket of what a query names.

@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::approximate::{APPROXIMATE, Floats};
 use crate::block::{Attachment, Block, Distinct, Limit, Occurrence, Output, Source, Tables};
 use crate::bucket::{Grain, with_operand};
 use crate::catalog::{AttNum, Catalog};
@@ -134,7 +135,8 @@ impl Split {
         rollup: &RollupDefinition,
     ) -> Result<Covered, Reason> {
         let tables = query.tables(matcher.catalog);
-        let parts = RollupDefinition::of_parts(part(query, tables)?, matcher.catalog)?;
+        let parts =
+            RollupDefinition::of_parts(part(query, tables)?, rollup.floats, matcher.catalog)?;
         let middle = Block {
             predicates: self.within,
             ..parts.block.clone()
@@ -151,6 +153,10 @@ impl Split {
         };
         premises.extend(whole.premises);
         proof.extend(self.proof);
+        // Of what the statement asks for, not of the parts that it is put together from.
+        proof.retain(|step| step.rule != APPROXIMATE);
+        let of_whole = whole.proof.into_iter();
+        proof.extend(of_whole.filter(|step| step.rule == APPROXIMATE));
         Ok(Covered {
             whole: over_parts(
                 whole.block,
@@ -271,9 +277,13 @@ impl Collected<'_> {
 
 impl RollupDefinition {
     /// The parts of a statement as if they were stored: several of them may have rows of one group.
-    fn of_parts(mut part: Block, catalog: &Catalog) -> Result<RollupDefinition, Reason> {
+    fn of_parts(
+        mut part: Block,
+        floats: Floats,
+        catalog: &Catalog,
+    ) -> Result<RollupDefinition, Reason> {
         let tables = part.tables(catalog);
-        let columns = stored_columns(&part, tables)?;
+        let columns = stored_columns(&part, tables, floats)?;
         let output = |column: &crate::rollup::StoredColumn| Output {
             name: column.name.clone(),
             value: match &column.stored {
@@ -284,6 +294,7 @@ impl RollupDefinition {
         part.outputs = columns.iter().map(output).collect();
         let mut parts = RollupDefinition::of_columns(part, columns, catalog);
         parts.may_repeat_groups = true;
+        parts.floats = floats;
         Ok(parts)
     }
 }
@@ -729,11 +740,7 @@ fn converted(side: &Side<'_>, zone: Zone, tables: Tables<'_>) -> Option<Scalar> 
     let own = types::type_of(side.operand, &tables)?.oid.0;
     let wanted = types::type_of(&side.time.timestamp, &tables)?.oid.0;
     let (constant, ty) = match types::type_of(side.constant, &tables) {
-        // Here nothing stands beside a parameter that would give it its type.
-        Some(ty) if matches!(side.constant, Scalar::Parameter(_)) => {
-            (side.constant.clone().cast(time_type(ty.oid.0)?), ty.oid.0)
-        }
-        Some(ty) => (side.constant.clone(), ty.oid.0),
+        Some(ty) => (with_typed_parameters(side.constant, tables)?, ty.oid.0),
         None if time::is_untyped(side.constant) => {
             (side.constant.clone().cast(time_type(own)?), own)
         }
@@ -751,6 +758,22 @@ fn converted(side: &Side<'_>, zone: Zone, tables: Tables<'_>) -> Option<Scalar> 
         false => constant.cast(time_type(wanted)?),
     };
     is_alike.then_some(converted)
+}
+
+/// The constant where nothing stands beside its parameters that would give them their types.
+fn with_typed_parameters(constant: &Scalar, tables: Tables<'_>) -> Option<Scalar> {
+    Some(match constant {
+        Scalar::Parameter(_) => {
+            let ty = types::type_of(constant, &tables)?.oid.0;
+            constant.clone().cast(time_type(ty)?)
+        }
+        Scalar::Binary { op, left, right } => Scalar::binary(
+            *op,
+            with_typed_parameters(left, tables)?,
+            with_typed_parameters(right, tables)?,
+        ),
+        other => other.clone(),
+    })
 }
 
 fn time_type(oid: u32) -> Option<TypeName> {

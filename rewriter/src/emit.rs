@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::block::{Attachment, Block, Distinct, Limit, Occurrence, Output, Source, Tables};
 use crate::catalog::{AttNum, Catalog, Oid};
 use crate::derive::ROLLUP_OCCURRENCE;
-use crate::expr::{ColumnRef, OccurrenceId, Scalar};
+use crate::expr::{ColumnRef, Literal, OccurrenceId, Scalar};
 use crate::print::{
     ColumnPrinter, Place, conjunction, expression, list, operand, print_order, quote_identifier,
     quote_qualified,
@@ -368,7 +368,13 @@ fn print_limit(limit: &Limit, place: ColumnPrinter<'_>) -> String {
         text += &format!(" OFFSET {}", expression(offset, place));
     }
     if let Some(count) = count.as_ref().filter(|_| *with_ties) {
-        text += &format!(" FETCH FIRST ({}) ROWS WITH TIES", expression(count, place));
+        let printed = expression(count, place);
+        let printed = match count {
+            // sqlparser does not read parentheses here, and PostgreSQL wants them around anything longer.
+            Scalar::Literal(Literal::Number(_)) => printed,
+            _ => format!("({printed})"),
+        };
+        text += &format!(" FETCH FIRST {printed} ROWS WITH TIES");
     }
     text
 }

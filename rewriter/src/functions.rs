@@ -42,6 +42,10 @@ const fn function(
 
 use Volatility::{Clock, Immutable, Stable};
 
+/// The constructor of rows. Only `count(DISTINCT (a, b))` makes one: what compares rows, or asks whether they are NULL, looks
+/// into them.
+pub(crate) const ROW: &str = "row";
+
 const FUNCTIONS: &[Function] = &[
     function("abs", Immutable, true, None),
     function("btrim", Immutable, false, Some(types::TEXT)),
@@ -73,6 +77,7 @@ const FUNCTIONS: &[Function] = &[
     function("reverse", Immutable, false, Some(types::TEXT)),
     function("right", Immutable, false, Some(types::TEXT)),
     function("round", Immutable, false, None),
+    function(ROW, Immutable, false, None),
     function("rtrim", Immutable, false, Some(types::TEXT)),
     function("split_part", Immutable, true, Some(types::TEXT)),
     function("starts_with", Immutable, false, Some(types::BOOL)),
@@ -99,7 +104,7 @@ pub(crate) fn has_no_parentheses(name: &str) -> bool {
 pub(crate) fn is_strict(name: &str) -> bool {
     !matches!(
         name,
-        "coalesce" | "concat" | "greatest" | "least" | "nullif"
+        "coalesce" | "concat" | "greatest" | "least" | "nullif" | "row"
     )
 }
 

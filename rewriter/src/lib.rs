@@ -14,6 +14,7 @@
 //!    `aggregate`, `bucket` and `zone` say how an expression follows from the rollup's columns.
 //!    `edges` answers a range of time that cuts buckets: whole ones from the rollup, the rest from the base tables.
 //!    `rest` does the same for rows that a rollup with a condition of its own leaves out.
+//!    `left_fact` answers a dimension's left join to the fact by its left join to the rollup.
 //!    `determinism` sees that what is computed from answers does not depend on their order.
 //! 5. `emit` prints the whole statement: answered blocks over the rollups' tables, others as they are.
 //!
@@ -22,6 +23,7 @@
 #![warn(missing_docs)]
 
 mod aggregate;
+mod approximate;
 mod arms;
 pub mod block;
 mod bucket;
@@ -44,6 +46,7 @@ mod grain;
 mod grouping;
 mod implication;
 mod joins;
+mod left_fact;
 mod left_joins;
 mod linear;
 mod literal;
@@ -80,6 +83,7 @@ mod window;
 mod wrapped;
 mod zone;
 
+pub use approximate::Floats;
 pub use matching::Step;
 pub use parse::STATEMENT_BYTES_MAX;
 pub use premise::Premise;

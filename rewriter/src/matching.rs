@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use crate::aggregate::AggregateDeriver;
+use crate::approximate::APPROXIMATE;
 use crate::block::{Attachment, Block, Distinct, Occurrence, OrderItem, Output, Source, Tables};
 use crate::catalog::{AttNum, Catalog};
 use crate::derive::{Deriver, ROLLUP_OCCURRENCE};
@@ -112,7 +113,7 @@ impl Matcher<'_> {
         let recent = recent_times(&holding, &rollup.classes);
         let of_keys = self.of_keys.iter();
         let of_keys: Vec<Scalar> = of_keys.map(|own| own.map_columns(&replace)).collect();
-        let premises = RefCell::default();
+        let (premises, approximate) = (RefCell::default(), RefCell::default());
         let attempt = Attempt {
             query: &query,
             holding: &holding,
@@ -127,7 +128,9 @@ impl Matcher<'_> {
                 finite: &finite,
                 recent: &recent,
                 premises: &premises,
+                approximate: &approximate,
             },
+            is_behind: false,
         };
         attempt.derive()
     }
@@ -183,15 +186,17 @@ fn finite_times(predicates: &[Scalar], classes: &Equivalence) -> Vec<Scalar> {
 }
 
 /// One mapping being tried; the query speaks of the rollup's occurrences.
-struct Attempt<'q> {
-    query: &'q Block,
+pub(crate) struct Attempt<'q> {
+    pub(crate) query: &'q Block,
     /// The query's predicates, and what holds of its rows beside them.
-    holding: &'q [Scalar],
-    of_keys: &'q [Scalar],
-    mapping: &'q Mapping,
-    rollup: &'q RollupDefinition,
-    tables: Tables<'q>,
-    deriver: Deriver<'q>,
+    pub(crate) holding: &'q [Scalar],
+    pub(crate) of_keys: &'q [Scalar],
+    pub(crate) mapping: &'q Mapping,
+    pub(crate) rollup: &'q RollupDefinition,
+    pub(crate) tables: Tables<'q>,
+    pub(crate) deriver: Deriver<'q>,
+    /// The rollup is left-joined to all other tables.
+    pub(crate) is_behind: bool,
 }
 
 impl Attempt<'_> {
@@ -219,22 +224,33 @@ impl Attempt<'_> {
         self.keeps_every_row(&removals)?;
         let predicates = self.compensation(found, &mut proof)?;
         let block = self.project(predicates)?;
-        proof.push(Step {
-            rule: "grouped by",
-            detail: self.keys_used(&block),
-        });
+        proof.extend(self.last_steps(&block));
         let premises = self.deriver.premises.borrow().clone();
-        if !premises.is_empty() {
-            proof.push(Step {
-                rule: "asked of the server",
-                detail: "how the zone's clocks change".to_owned(),
-            });
-        }
         Ok(Derived {
             block,
             proof,
             premises,
         })
+    }
+
+    /// What the proof says of groups and aggregates, once they are derived.
+    pub(crate) fn last_steps(&self, block: &Block) -> Vec<Step> {
+        let mut steps = vec![Step {
+            rule: "grouped by",
+            detail: self.keys_used(block),
+        }];
+        let approximate = self.deriver.approximate.borrow();
+        steps.extend(approximate.iter().map(|aggregate| Step {
+            rule: APPROXIMATE,
+            detail: aggregate.clone(),
+        }));
+        if !self.deriver.premises.borrow().is_empty() {
+            steps.push(Step {
+                rule: "asked of the server",
+                detail: "how the zone's clocks change".to_owned(),
+            });
+        }
+        steps
     }
 
     /// The rollup's tables that the query does not read must each be removable.
@@ -378,7 +394,7 @@ impl Attempt<'_> {
                 && implies(&block.predicates, predicate, classes, &self.tables))
     }
 
-    fn project(&self, predicates: Vec<Scalar>) -> Result<Block, Reason> {
+    pub(crate) fn project(&self, predicates: Vec<Scalar>) -> Result<Block, Reason> {
         let group_by = self.group_by()?;
         let kinds: Vec<&Scalar> = match &self.query.distinct {
             Distinct::No => vec![],
@@ -583,6 +599,9 @@ impl Projection<'_, '_> {
             return self.attempt.deriver.derive(scalar);
         }
         match scalar {
+            Scalar::Aggregate(aggregate) if self.attempt.is_behind => {
+                self.attempt.aggregate_behind(aggregate)
+            }
             Scalar::Aggregate(aggregate) => {
                 let deriver = AggregateDeriver {
                     deriver: self.attempt.deriver,

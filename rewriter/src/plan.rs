@@ -3,7 +3,7 @@
 //! Each block that aggregates base tables is matched by itself. Those that no rollup answers stay as
 //! they are, beside those that one answers.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
@@ -34,6 +34,8 @@ struct Site<'q> {
     alternatives: Vec<Alternative>,
     /// Why the other rollups do not.
     reasons: Vec<Reason>,
+    /// The rows of base tables that it is about, once asked.
+    rows: OnceCell<Vec<TableRows>>,
 }
 
 struct Alternative {
@@ -132,6 +134,21 @@ fn site<'q>(block: &'q Block, context: Context<'_>) -> Site<'q> {
         Some(found.map_err(|reason| reason.of_rollup(&definition.name)))
     };
     let whole = |form: &Block, rollup: &RollupDefinition| Ok((matcher.derive(form, rollup)?, None));
+    let behind = |form: &Block, rollup: &RollupDefinition| {
+        Ok((matcher.derive_left_fact(form, rollup)?, None))
+    };
+    let in_some_way = |rollup: usize| match attempt(rollup, &whole) {
+        Some(Err(reason)) if reason.code == Code::JoinDiffers => match attempt(rollup, &behind) {
+            // Buckets are only taken apart where the fact is joined as in the rollup.
+            Some(Err(further))
+                if matches!(further.code, Code::JoinDiffers | Code::BucketUnaligned) =>
+            {
+                Some(Err(reason))
+            }
+            found => found,
+        },
+        found => found,
+    };
     let of_parts = |covered: Covered| {
         let whole = Derived {
             block: covered.whole,
@@ -156,7 +173,7 @@ fn site<'q>(block: &'q Block, context: Context<'_>) -> Site<'q> {
     let mut alternatives: Vec<Alternative> = vec![];
     let mut refusals: Vec<(usize, Reason)> = vec![];
     for rollup in likely {
-        match attempt(rollup, &whole) {
+        match in_some_way(rollup) {
             Some(Ok(found)) => alternatives.push(found),
             Some(Err(reason)) => refusals.push((rollup, reason)),
             None => {}
@@ -189,7 +206,7 @@ fn site<'q>(block: &'q Block, context: Context<'_>) -> Site<'q> {
     }
     if alternatives.is_empty() {
         for rollup in nearest {
-            let found = attempt(rollup, &whole);
+            let found = in_some_way(rollup);
             debug_assert!(
                 !matches!(found, Some(Ok(_))),
                 "a rollup that cannot match does"
@@ -203,6 +220,7 @@ fn site<'q>(block: &'q Block, context: Context<'_>) -> Site<'q> {
         block,
         alternatives,
         reasons: reasons.take(REASONS_MAX).collect(),
+        rows: OnceCell::new(),
     };
     // Of two rollups that are alike, the one beside which fewer tables are read.
     let cost = |alternative: &Alternative| {
@@ -252,11 +270,11 @@ fn matches(query: &Query, sites: &[Site<'_>], context: Context<'_>) -> Vec<Match
     };
     let mut matches: Vec<Match> = vec![];
     for number in 0..most {
-        let chosen: Vec<(&Block, &Alternative)> = sites
+        let chosen: Vec<(&Site<'_>, &Alternative)> = sites
             .iter()
             .filter_map(|site| {
                 let last = site.alternatives.len().checked_sub(1)?;
-                Some((site.block, site.alternatives.get(number.min(last))?))
+                Some((site, site.alternatives.get(number.min(last))?))
             })
             .collect();
         let found = statement(query, &chosen, context);
@@ -267,16 +285,16 @@ fn matches(query: &Query, sites: &[Site<'_>], context: Context<'_>) -> Vec<Match
     matches
 }
 
-fn statement(query: &Query, chosen: &[(&Block, &Alternative)], context: Context<'_>) -> Match {
+fn statement(query: &Query, chosen: &[(&Site<'_>, &Alternative)], context: Context<'_>) -> Match {
     let replacement = |block: &Block| {
         chosen.iter().find_map(|(site, alternative)| {
             let rollup = context.rollups.get(alternative.rollup);
             match &alternative.parts {
-                None if *site == block => Some(Replacement {
+                None if site.block == block => Some(Replacement {
                     rollup,
                     block: &alternative.block,
                 }),
-                Some(_) if *site == block => Some(Replacement {
+                Some(_) if site.block == block => Some(Replacement {
                     rollup: None,
                     block: &alternative.block,
                 }),
@@ -341,29 +359,19 @@ fn rows_of(block: &Block, within: &Spans, context: Context<'_>) -> Vec<TableRows
 /// The rows of base tables that the answered blocks are about, sub-selects included.
 fn rollup_rows(
     query: &Query,
-    chosen: &[(&Block, &Alternative)],
+    chosen: &[(&Site<'_>, &Alternative)],
     context: Context<'_>,
 ) -> Vec<TableRows> {
-    let mut rows: Vec<TableRows> = vec![];
-    for (site, alternative) in chosen {
-        let (block, within) = match &alternative.parts {
-            None => (*site, &Spans::new()),
-            Some(parts) => (&parts.middle, &parts.middle_times),
-        };
-        let whole = Query {
-            with: vec![],
-            body: Body::Block(Box::new(block.clone())),
-        };
-        let blocks = whole.blocks();
-        let mut selects = blocks.iter().flat_map(|block| block.sub_selects());
-        if selects.any(|select| select.query().is_none()) {
-            // It reads WITH items, whose tables are somewhere in the statement.
-            rows.extend(query.relations().into_iter().map(TableRows::all));
-        }
-        rows.extend(rows_of(block, within, context));
-        let inside = blocks.into_iter().filter(|inside| *inside != block);
-        rows.extend(inside.flat_map(|inside| rows_of(inside, &Spans::new(), context)));
-    }
+    let all = |block: &Block, within: &Spans| rows_below(query, block, within, context);
+    let rows = chosen
+        .iter()
+        .flat_map(|(site, alternative)| match &alternative.parts {
+            None => {
+                let rows = site.rows.get_or_init(|| all(site.block, &Spans::new()));
+                rows.clone()
+            }
+            Some(parts) => all(&parts.middle, &parts.middle_times),
+        });
     let mut distinct: Vec<TableRows> = vec![];
     for rows in rows {
         if !distinct.contains(&rows) {
@@ -371,6 +379,30 @@ fn rollup_rows(
         }
     }
     distinct
+}
+
+/// The rows of base tables that a block of the statement is about, within these times, and those inside.
+fn rows_below(
+    query: &Query,
+    block: &Block,
+    within: &Spans,
+    context: Context<'_>,
+) -> Vec<TableRows> {
+    let whole = Query {
+        with: vec![],
+        body: Body::Block(Box::new(block.clone())),
+    };
+    let blocks = whole.blocks();
+    let mut rows = vec![];
+    let mut selects = blocks.iter().flat_map(|block| block.sub_selects());
+    if selects.any(|select| select.query().is_none()) {
+        // It reads WITH items, whose tables are somewhere in the statement.
+        rows.extend(query.relations().into_iter().map(TableRows::all));
+    }
+    rows.extend(rows_of(block, within, context));
+    let inside = blocks.into_iter().filter(|inside| *inside != block);
+    rows.extend(inside.flat_map(|inside| rows_of(inside, &Spans::new(), context)));
+    rows
 }
 
 /// Whether some expression of the statement depends on the current time.

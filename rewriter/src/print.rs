@@ -2,9 +2,6 @@
 //!
 //! Every compound operand is put in parentheses, so no precedence is relied on.
 
-use std::collections::HashSet;
-use std::sync::LazyLock;
-
 use crate::expr::{
     Aggregate, AggregateFunction, ColumnRef, Literal, OrderItem, Scalar, SubQuery, SubQueryKind,
     Truth, Window, WindowFunction,
@@ -46,7 +43,7 @@ pub fn quote_identifier(name: &str) -> String {
         && name
             .bytes()
             .all(|byte| is_letter(&byte) || byte.is_ascii_digit())
-        && !KEYWORDS.contains(name);
+        && !is_keyword(name);
     if bare {
         name.to_owned()
     } else {
@@ -54,13 +51,13 @@ pub fn quote_identifier(name: &str) -> String {
     }
 }
 
-/// In lower case. Any word of SQL is quoted: that is always right, and the list need not follow PostgreSQL's.
-static KEYWORDS: LazyLock<HashSet<String>> = LazyLock::new(|| {
-    let keywords = sqlparser::keywords::ALL_KEYWORDS.iter();
-    keywords
-        .map(|keyword| keyword.to_ascii_lowercase())
-        .collect()
-});
+/// Any word of SQL is quoted: that is always right, and the list need not follow PostgreSQL's. It is sorted.
+fn is_keyword(name: &str) -> bool {
+    let upper = || name.bytes().map(|byte| byte.to_ascii_uppercase());
+    sqlparser::keywords::ALL_KEYWORDS
+        .binary_search_by(|keyword| keyword.bytes().cmp(upper()))
+        .is_ok()
+}
 
 /// `schema.name`, quoted where needed.
 pub fn quote_qualified(schema: &str, name: &str) -> String {

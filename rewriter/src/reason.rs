@@ -193,7 +193,9 @@ impl Reason {
                 "group the rollup by what is aggregated, or store the aggregate at the grain that is asked for"
                     .to_owned()
             }
-            Code::FloatAggregate => "keep the measure as numeric".to_owned(),
+            Code::FloatAggregate => format!(
+                "store {detail} in a rollup with float = \"approximate\" if its last digits may differ, or keep the measure as numeric"
+            ),
             Code::MayRaise => format!("write {detail} so that it raises no error, whatever the row"),
             _ => return None,
         };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::approximate::Floats;
 use crate::block::{Attachment, Block, Distinct, Occurrence, Tables};
 use crate::bucket::{self, Bucket, Grain, as_bucket};
 use crate::candidates::Offer;
@@ -68,6 +69,7 @@ pub struct RollupDefinition {
     pub(crate) offer: Offer,
     /// Several rows may be of one group.
     pub(crate) may_repeat_groups: bool,
+    pub(crate) floats: Floats,
 }
 
 /// A key that gives the beginning of a bucket of time.
@@ -116,6 +118,17 @@ impl RollupDefinition {
         catalog: &Catalog,
         search_path: &[String],
     ) -> Result<Self, Reason> {
+        RollupDefinition::parse_with(name, sql, Floats::Refused, catalog, search_path)
+    }
+
+    /// Reads a defining SELECT whose declaration says this of floating-point numbers.
+    pub fn parse_with(
+        name: &str,
+        sql: &str,
+        floats: Floats,
+        catalog: &Catalog,
+        search_path: &[String],
+    ) -> Result<Self, Reason> {
         let query = parse_query(sql)?;
         let names = Names {
             catalog,
@@ -127,13 +140,18 @@ impl RollupDefinition {
         refuse_clauses(&block)?;
         refuse_session_dependence(&block, tables)?;
         refuse_raising_filters(&block, tables)?;
-        RollupDefinition::of_block(name, block, catalog)
+        RollupDefinition::of_block(name, block, floats, catalog)
     }
 
     /// What is stored of a block, be it in a table or only while a statement runs.
-    pub(crate) fn of_block(name: &str, block: Block, catalog: &Catalog) -> Result<Self, Reason> {
+    pub(crate) fn of_block(
+        name: &str,
+        block: Block,
+        floats: Floats,
+        catalog: &Catalog,
+    ) -> Result<Self, Reason> {
         let tables = block.tables(catalog);
-        let columns = stored_columns(&block, tables)?;
+        let columns = stored_columns(&block, tables, floats)?;
         let build_select = build_select(&block, &columns, tables);
         let types: Vec<String> = columns
             .iter()
@@ -148,6 +166,7 @@ impl RollupDefinition {
             name: name.to_owned(),
             build_select,
             fingerprint,
+            floats,
             ..RollupDefinition::of_columns(block, columns, catalog)
         })
     }
@@ -187,6 +206,7 @@ impl RollupDefinition {
             time_keys,
             offer,
             may_repeat_groups: false,
+            floats: Floats::Refused,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Which columns a rollup's table has: the group keys, and what aggregates are derived from.
 
 use crate::aggregate::has_few_digits;
+use crate::approximate::{Floats, approximate_type, as_double, as_exact};
 use crate::block::{Block, Tables};
 use crate::catalog::ColumnType;
 use crate::exact::{prints_exactly, reads_loose_text};
@@ -14,16 +15,19 @@ use crate::types;
 struct ColumnList<'a> {
     columns: Vec<StoredColumn>,
     tables: Tables<'a>,
+    floats: Floats,
 }
 
 /// The columns, in their order.
 pub(crate) fn stored_columns(
     block: &Block,
     tables: Tables<'_>,
+    floats: Floats,
 ) -> Result<Vec<StoredColumn>, Reason> {
     let mut list = ColumnList {
         columns: vec![],
         tables,
+        floats,
     };
     for key in &block.group_by {
         list.key(key, block)?;
@@ -122,7 +126,26 @@ impl ColumnList<'_> {
             ..Aggregate::plain(function, Some(argument))
         };
         let (sum, count) = (AggregateFunction::Sum, AggregateFunction::Count);
+        let is_float =
+            types::type_of(argument, &self.tables).is_some_and(|ty| types::is_float(ty.oid));
         match aggregate.function {
+            AggregateFunction::Avg if is_float => {
+                let summed = as_double(argument, &self.tables);
+                self.partial(of(sum, summed), &default_name(sum))?;
+            }
+            AggregateFunction::VarPop
+            | AggregateFunction::VarSamp
+            | AggregateFunction::StddevPop
+            | AggregateFunction::StddevSamp
+                if is_float =>
+            {
+                // What cannot be summed up in `numeric` is none either.
+                partial_type(&aggregate, self.tables, self.floats)?;
+                let summed = as_exact(argument, &self.tables);
+                self.partial(of(sum, summed.clone()), &format!("sum_exact_{base}"))?;
+                let square = square(&summed, &self.tables);
+                self.partial(of(sum, square), &format!("sum_square_{base}"))?;
+            }
             AggregateFunction::Sum => self.partial(of(sum, argument.clone()), &own_name)?,
             AggregateFunction::Avg => {
                 self.partial(of(sum, argument.clone()), &default_name(sum))?;
@@ -154,7 +177,7 @@ impl ColumnList<'_> {
         if self.columns.iter().any(is_known) {
             return Ok(());
         }
-        let ty = partial_type(&partial, self.tables)?;
+        let ty = partial_type(&partial, self.tables, self.floats)?;
         self.push(name.to_owned(), Stored::Partial(partial), ty);
         Ok(())
     }
@@ -183,7 +206,11 @@ fn is_system_column(name: &str) -> bool {
     )
 }
 
-fn partial_type(partial: &Aggregate, tables: Tables<'_>) -> Result<ColumnType, Reason> {
+fn partial_type(
+    partial: &Aggregate,
+    tables: Tables<'_>,
+    floats: Floats,
+) -> Result<ColumnType, Reason> {
     let refuse = |code, why: &str| {
         let whole = Scalar::Aggregate(Box::new(partial.clone()));
         let detail = format!("{}{why}", label(&whole, tables));
@@ -209,10 +236,12 @@ fn partial_type(partial: &Aggregate, tables: Tables<'_>) -> Result<ColumnType, R
                 " depends on the order of rows: ORDER BY must have its argument, whose equal values must print equal",
             );
         }
-        return match types::aggregate_type(partial.function, ty, &tables) {
-            Some(result) => Ok(result),
-            None if types::is_float(ty.oid) => refuse(Code::FloatAggregate, ""),
-            None => refuse(Code::UnsupportedAggregate, ""),
+        let approximate = approximate_type(partial.function, ty.oid).filter(|_| !partial.distinct);
+        let exact = types::aggregate_type(partial.function, ty, &tables);
+        return match (exact, approximate, floats) {
+            (Some(result), _, _) | (None, Some(result), Floats::Approximate) => Ok(result),
+            (None, Some(_), Floats::Refused) => refuse(Code::FloatAggregate, ""),
+            (None, None, _) => refuse(Code::UnsupportedAggregate, ""),
         };
     };
     Ok(types::plain(types::INT8))

@@ -232,6 +232,13 @@ pub(crate) fn constant(scalar: &Scalar, is_local: bool) -> Option<Civil> {
                 // A date takes the day only: what stands behind it is cut off.
                 Civil::parse(text).map(Civil::midnight)
             }
+            (Scalar::Parameter(bound), types::TIMESTAMP | types::DATE) => {
+                let time = bound.time.as_ref()?;
+                let is_date = [time.oid, to.oid].contains(&types::DATE);
+                let is_known = matches!(time.oid, 0 | types::TIMESTAMP | types::DATE);
+                let point = Civil::parse(&time.text).filter(|_| is_known)?;
+                Some(if is_date { point.midnight() } else { point })
+            }
             _ => None,
         },
         // A date and an interval are a timestamp.
@@ -240,11 +247,11 @@ pub(crate) fn constant(scalar: &Scalar, is_local: bool) -> Option<Civil> {
             left,
             right,
         } => match (&**left, &**right) {
-            (time @ Scalar::Cast { .. }, Scalar::Literal(Literal::Interval(text))) => {
+            (time, Scalar::Literal(Literal::Interval(text))) if has_own_type(time) => {
                 constant(time, false)?.plus_interval(text, *op == BinaryOp::Plus)
             }
-            (Scalar::Literal(Literal::Interval(text)), time @ Scalar::Cast { .. })
-                if *op == BinaryOp::Plus =>
+            (Scalar::Literal(Literal::Interval(text)), time)
+                if *op == BinaryOp::Plus && has_own_type(time) =>
             {
                 constant(time, false)?.plus_interval(text, true)
             }
@@ -266,6 +273,15 @@ pub(crate) fn constant(scalar: &Scalar, is_local: bool) -> Option<Civil> {
             ],
         ),
         _ => None,
+    }
+}
+
+/// Whether the constant is a date or timestamp whatever stands beside it: of no type, it would be an interval beside one.
+fn has_own_type(scalar: &Scalar) -> bool {
+    match scalar {
+        Scalar::Cast { .. } => true,
+        Scalar::Parameter(parameter) => parameter.time.as_ref().is_some_and(|time| time.oid != 0),
+        _ => false,
     }
 }
 

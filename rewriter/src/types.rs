@@ -289,7 +289,7 @@ pub(crate) fn common_type<'a>(
     others
         .iter()
         .try_fold(first.oid.0, |widest, other| {
-            wider_number(widest, other.oid.0)
+            common_number(widest, other.oid.0)
         })
         .map(plain)
 }
@@ -353,8 +353,15 @@ fn concat_type(left: &Scalar, right: &Scalar, columns: &dyn ColumnTypes) -> Opti
     makes_text.then(|| plain(TEXT))
 }
 
+/// The type of numbers that are computed with one another, floating-point ones aside.
 fn wider_number(left: u32, right: u32) -> Option<u32> {
-    const BY_WIDTH: [u32; 4] = [INT2, INT4, INT8, NUMERIC];
+    let common = common_number(left, right)?;
+    (!is_float(Oid(common))).then_some(common)
+}
+
+/// The type that numbers are all given where they stand for one another.
+fn common_number(left: u32, right: u32) -> Option<u32> {
+    const BY_WIDTH: [u32; 6] = [INT2, INT4, INT8, NUMERIC, FLOAT4, FLOAT8];
     let rank = |oid: u32| BY_WIDTH.iter().position(|candidate| *candidate == oid);
     BY_WIDTH.get(rank(left)?.max(rank(right)?)).copied()
 }

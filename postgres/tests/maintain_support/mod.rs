@@ -13,8 +13,8 @@ use pgstar_postgres::connect::{Connection, Connector};
 use pgstar_postgres::maintain::{MaintainOptions, MaintainPlan, Maintainer};
 use pgstar_postgres::rollups::{BuildPlan, RollupStore};
 use pgstar_postgres::server::{InstallPolicy, Server, ServerOptions};
-use pgstar_rewriter::RollupDefinition;
 use pgstar_rewriter::fold::FoldPlan;
+use pgstar_rewriter::{Floats, RollupDefinition};
 use tokio_postgres::Config;
 
 pub use random::{Random, run};
@@ -84,6 +84,11 @@ pub const ROLLUPS: &[(&str, &str)] = &[
         "by_day",
         "SELECT date_trunc('day', made) AS day, count(*), sum(amount), max(amount) FROM sale GROUP BY 1",
     ),
+    (
+        "floating",
+        "SELECT day_id, flag, count(*), sum(quantity::float8), avg(small::float8), var_pop(quantity::float8), max(quantity::float8) \
+                  FROM sale GROUP BY 1, 2",
+    ),
 ];
 
 /// One table, and a rollup that counts it.
@@ -149,7 +154,8 @@ pub async fn plans(config: Config, rollups: &[(&str, &str)]) -> Vec<MaintainPlan
     let catalog = load_catalog(&client).await.unwrap();
     let path = vec!["pg_catalog".to_owned(), "public".to_owned()];
     let plan = |(name, sql): &(&str, &str)| {
-        let definition = RollupDefinition::parse(name, sql, &catalog, &path).unwrap();
+        let floats = Floats::Approximate;
+        let definition = RollupDefinition::parse_with(name, sql, floats, &catalog, &path).unwrap();
         MaintainPlan {
             fold: FoldPlan::new(&definition, &catalog),
             build: BuildPlan {

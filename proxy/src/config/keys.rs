@@ -304,6 +304,12 @@ pub const SECTIONS: &[Section] = &[
                 "How often it is built again while the changes of its tables cannot be followed, such as \"10m\"; \
                  \"off\" leaves it as it was built.",
             ),
+            text(
+                "float",
+                Means("\"refuse\""),
+                "\"approximate\" lets it keep and answer sums, averages, variances and extremes of floating-point numbers, \
+                 whose last digits may differ from PostgreSQL's; \"refuse\" does not.",
+            ),
         ],
     },
 ];

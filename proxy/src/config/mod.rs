@@ -24,6 +24,7 @@ use std::time::Duration;
 
 pub(crate) use problem::did_you_mean;
 pub use problem::{Complaint, Position, Problem, Problems};
+use rollup::FloatPolicy;
 pub use rollup::{ROLLUP_NAME_BYTES_MAX, RollupConfig, RollupName};
 pub use upstream::{Encryption, Upstream, UpstreamAddress};
 pub use value::{ByteSize, Freshness, Timespan};
@@ -443,7 +444,8 @@ fn rollups(document: &Document<'_>, findings: &mut Findings<'_>) -> Vec<RollupCo
             let IdleTimeout(refresh) = read(&table, "refresh", IdleTimeout(None), findings);
             let text = findings.text();
             let rollup = RollupConfig::new(name, name_position, query, text, query_span);
-            rollups.push(rollup.refreshed(refresh));
+            let FloatPolicy(floats) = read(&table, "float", FloatPolicy::default(), findings);
+            rollups.push(rollup.refreshed(refresh).with_floats(floats));
         }
     }
     rollups

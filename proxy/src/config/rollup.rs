@@ -7,6 +7,8 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::time::Duration;
 
+use pgstar_rewriter::Floats;
+
 use super::problem::{Complaint, Position, quoted};
 
 /// The longest name; it leaves room for a suffix within the 63 bytes of a PostgreSQL name.
@@ -61,6 +63,25 @@ impl FromStr for RollupName {
     }
 }
 
+/// The value of `float`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct FloatPolicy(pub(super) Floats);
+
+impl FromStr for FloatPolicy {
+    type Err = Complaint;
+
+    fn from_str(text: &str) -> Result<Self, Complaint> {
+        match text {
+            "refuse" => Ok(FloatPolicy(Floats::Refused)),
+            "approximate" => Ok(FloatPolicy(Floats::Approximate)),
+            _ => Err(Complaint::new(
+                format!("invalid value {}", quoted(text)),
+                "Write \"refuse\" or \"approximate\".",
+            )),
+        }
+    }
+}
+
 /// A `[[rollup]]` of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RollupConfig {
@@ -72,6 +93,8 @@ pub struct RollupConfig {
     pub query: String,
     /// How often it is built again while its tables cannot be followed, longer than zero; `None` for never.
     pub refresh: Option<Duration>,
+    /// Whether it keeps sums of floating-point numbers.
+    pub floats: Floats,
     query_start: QueryStart,
 }
 
@@ -99,6 +122,7 @@ impl RollupConfig {
             name_position,
             query: query.to_owned(),
             refresh: None,
+            floats: Floats::Refused,
             query_start,
         }
     }
@@ -106,6 +130,11 @@ impl RollupConfig {
     /// The same, built again so often where it cannot follow.
     pub(super) fn refreshed(self, refresh: Option<Duration>) -> Self {
         RollupConfig { refresh, ..self }
+    }
+
+    /// The same with what it may keep of floating-point numbers.
+    pub(super) fn with_floats(self, floats: Floats) -> Self {
+        RollupConfig { floats, ..self }
     }
 
     /// Where the byte at `offset_in_query` of the query is in the file.

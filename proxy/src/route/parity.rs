@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::decisions::{Decided, Parity, UNDEFINED_TABLE, protocol};
 use super::shape::shape;
 use super::{Binding, ColumnOrigin, SessionFacts};
+use crate::telemetry::{self, Question};
 use crate::warehouse::{Snapshot, Warehouse};
 
 /// Connections that statements are described on; more questions than that wait.
@@ -132,6 +133,7 @@ impl Describer {
     ) -> Result<Option<Vec<u32>>, DescribeTrouble> {
         let (_permit, mut connection) = self.connection().await?;
         let types = &binding.parameter_types;
+        telemetry::asked_about(Question::Columns);
         let described = describe(&mut connection, &decided.sql, &facts.search_path, types).await;
         match described {
             Ok(described) => {
@@ -283,6 +285,7 @@ impl Describer {
 
     async fn cost(&self, sql: &str, facts: &SessionFacts) -> Result<Option<f64>, DescribeTrouble> {
         let (_permit, mut connection) = self.connection().await?;
+        telemetry::asked_about(Question::Cost);
         let cost = planned_cost(&mut connection, sql, &facts.search_path, &facts.time_zone).await;
         match cost {
             Ok(cost) => {
@@ -302,6 +305,7 @@ impl Describer {
             return Ok(known);
         }
         let (_permit, mut connection) = self.connection().await?;
+        telemetry::asked_about(Question::Clocks);
         let answer = match holds(&mut connection, premise, time_zone).await {
             Ok(answer) => answer,
             Err(DescribeError::Refused { .. }) => false,
@@ -343,10 +347,12 @@ impl Describer {
     ) -> Result<Parity, DescribeTrouble> {
         let types: &[u32] = binding.map_or(&[], |binding| &binding.parameter_types);
         let (_permit, mut connection) = self.connection().await?;
+        telemetry::asked_about(Question::Columns);
         let original = match describe(&mut connection, original, &facts.search_path, types).await {
             Ok(description) => description,
             Err(error) => return self.refused(error, Code::StatementRefused),
         };
+        telemetry::asked_about(Question::Columns);
         let rewritten = match describe(&mut connection, rewritten, &facts.search_path, types).await
         {
             Ok(description) => description,

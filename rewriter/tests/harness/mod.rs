@@ -18,6 +18,8 @@
 //! proof …
 //! ```
 //!
+//! `rollup by_month approximate` declares a rollup whose floating-point sums may differ in their last digits.
+//!
 //! Paragraphs end at a blank line. Other entries are `passthrough NAME`, followed by one reason a
 //! line, and `norollup NAME`, a defining SELECT that is refused.
 
@@ -31,7 +33,7 @@ use std::path::{Path, PathBuf};
 
 use pgstar_rewriter::catalog::Catalog;
 use pgstar_rewriter::expr::BoundTime;
-use pgstar_rewriter::{Context, Decision, Match, Rollup, RollupDefinition, decide};
+use pgstar_rewriter::{Context, Decision, Floats, Match, Rollup, RollupDefinition, decide};
 
 /// The schema that rollup tables are in.
 pub const ROLLUP_SCHEMA: &str = "pgstar";
@@ -65,9 +67,37 @@ pub struct Entry {
 }
 
 #[derive(Debug, Clone)]
+pub struct Declared {
+    pub name: String,
+    pub floats: Floats,
+    pub sql: String,
+}
+
+impl Declared {
+    fn read(head: &str, sql: String) -> Declared {
+        let (name, floats) = match head.strip_suffix(" approximate") {
+            Some(name) => (name, Floats::Approximate),
+            None => (head, Floats::Refused),
+        };
+        Declared {
+            name: name.to_owned(),
+            floats,
+            sql,
+        }
+    }
+
+    fn head(&self) -> String {
+        match self.floats {
+            Floats::Refused => self.name.clone(),
+            Floats::Approximate => format!("{} approximate", self.name),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
 pub enum Part {
     Comment(String),
-    Rollup { name: String, sql: String },
+    Rollup(Declared),
     Entry(Entry),
 }
 
@@ -102,25 +132,31 @@ impl CaseFile {
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.parts.iter().filter_map(|part| match part {
             Part::Entry(entry) => Some(entry),
-            Part::Comment(_) | Part::Rollup { .. } => None,
+            Part::Comment(_) | Part::Rollup(_) => None,
         })
     }
 
     pub fn rollup_definitions(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.declared()
+            .map(|declared| (declared.name.as_str(), declared.sql.as_str()))
+    }
+
+    fn declared(&self) -> impl Iterator<Item = &Declared> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Rollup { name, sql } => Some((name.as_str(), sql.as_str())),
+            Part::Rollup(declared) => Some(declared),
             Part::Comment(_) | Part::Entry(_) => None,
         })
     }
 
     /// The rollups as if their tables existed, all equally cheap.
     pub fn rollups(&self, catalog: &Catalog) -> Vec<Rollup> {
-        let parse = |(name, sql): (&str, &str)| {
-            let definition = RollupDefinition::parse(name, sql, catalog, &default_search_path())
+        let path = default_search_path();
+        let parse = |Declared { name, floats, sql }: &Declared| {
+            let definition = RollupDefinition::parse_with(name, sql, *floats, catalog, &path)
                 .unwrap_or_else(|reason| panic!("{}: {name}: {reason}", self.path.display()));
             rollup_of(definition)
         };
-        self.rollup_definitions().map(parse).collect()
+        self.declared().map(parse).collect()
     }
 
     /// The file with other expectations.
@@ -131,7 +167,9 @@ impl CaseFile {
             text.push('\n');
             match part {
                 Part::Comment(comment) => writeln!(text, "{comment}").unwrap(),
-                Part::Rollup { name, sql } => writeln!(text, "rollup {name}\n{sql}").unwrap(),
+                Part::Rollup(declared) => {
+                    writeln!(text, "rollup {}\n{}", declared.head(), declared.sql).unwrap();
+                }
                 Part::Entry(entry) => {
                     let expectation = expected.next().unwrap();
                     writeln!(
@@ -169,10 +207,7 @@ fn part(paragraph: &str, path: &Path) -> Part {
         .unwrap_or_else(|| panic!("{}: \"{head}\" is no entry", path.display()));
     let kind = match keyword {
         "rollup" => {
-            return Part::Rollup {
-                name: name.to_owned(),
-                sql: body.join("\n"),
-            };
+            return Part::Rollup(Declared::read(name, body.join("\n")));
         }
         "rewrite" => Kind::Rewrite,
         "passthrough" => Kind::Passthrough,

@@ -47,6 +47,8 @@ pub(super) fn stored_aggregate(
             "sum(CASE WHEN @ > 1 THEN # END)",
             "max(@)",
             "sum(@)",
+            "avg(@)",
+            "stddev(CASE WHEN @ < 100 THEN @ END)",
         ],
         Type::Text => &[
             "min(@)",
@@ -151,6 +153,7 @@ pub(super) fn over_key(key: &str, ty: Type, aggregate: &str, random: &mut Random
     let condition = filter_on_key(key, ty, random);
     match random.below(5) {
         0 if random.chance(30) => format!("array_agg(DISTINCT {key})"),
+        0 if random.chance(30) => format!("count(DISTINCT ({key}, {key} IS NULL))"),
         0 => format!("count(DISTINCT {key})"),
         1 => format!("count(CASE WHEN {condition} THEN 1 END)"),
         2 if aggregate.starts_with("sum(")

@@ -213,6 +213,10 @@ impl Star {
         let tail = format!("{group_by}{having}{order}{limit}");
         if !is_wrapped {
             let (from, filter) = self.from(&query.joins, &query.filters, random.chance(30));
+            let from = match random.chance(25) && query.joins.len() == 1 {
+                true => with_all_of_dimension(&from),
+                false => from,
+            };
             return plain(&format!("{select}\nFROM {from}{filter}{tail}"));
         }
         self.wrapped(query, &select, &tail, inner_count, random)
@@ -328,6 +332,15 @@ impl Star {
             let alias = piece.split('.').next().unwrap();
             alias == "f" || known.contains(&alias)
         })
+    }
+}
+
+/// The join of the fact with one dimension, all of whose rows are kept, or with commas as it was.
+fn with_all_of_dimension(from: &str) -> String {
+    let joined = from.strip_prefix("f JOIN ");
+    match joined.or_else(|| from.strip_prefix("f LEFT JOIN ")) {
+        Some(dimension) => format!("f RIGHT JOIN {dimension}"),
+        None => from.to_owned(),
     }
 }
 
