@@ -29,7 +29,7 @@ test: ## all tests, after installing what they need (PostgreSQL, Python drivers)
 
 torture: ## random changes, faults, kills, and readers beside writers for MINUTES (2) each, and a COPY of BULK_ROWS (10000000)
 	PGSTAR_TORTURE_SECONDS=$$(( $(MINUTES) * 60 )) PGSTAR_BULK_ROWS=$(BULK_ROWS) cargo test --no-fail-fast -p pgstar-postgres \
-	  --test maintain --test maintain_faults --test maintain_kill --test maintain_trouble --test maintain_memory \
+	  --test maintain --test maintain_faults --test maintain_kill --test maintain_parts --test maintain_trouble --test maintain_memory \
 	  --test stream_linear --test stream_ranges --test stream_faults $(ARGS) -- --nocapture
 	PGSTAR_TORTURE_SECONDS=$$(( $(MINUTES) * 60 )) cargo test -p pgstar --test e2e_instances -- --nocapture
 

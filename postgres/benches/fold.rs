@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use pgstar_postgres::catalog::load_catalog;
 use pgstar_postgres::connect::{Connection, Connector};
 use pgstar_postgres::maintain::{MaintainOptions, MaintainPlan, Maintainer};
-use pgstar_postgres::rollups::{BuildPlan, RollupStore};
+use pgstar_postgres::rollups::{BuildPlan, RollupStore, Sources};
 use pgstar_postgres::server::{InstallPolicy, Server, ServerOptions, Shutdown};
 use pgstar_rewriter::RollupDefinition;
 use pgstar_rewriter::fold::FoldPlan;
@@ -124,7 +124,13 @@ impl Attached {
         maintainer.established(DEADLINE).await.unwrap();
         let mut tables = vec![];
         for plan in &plans {
-            tables.push(store.ensure(&plan.build, &|_| ()).await.unwrap().table);
+            tables.push(
+                store
+                    .ensure(&plan.build, &Sources::none(), &|_| ())
+                    .await
+                    .unwrap()
+                    .table,
+            );
         }
         let attached = Attached { maintainer, tables };
         attached.prove().await;

@@ -20,6 +20,7 @@ use pgstar_postgres::connect::{Connection, Connector};
 use pgstar_postgres::maintain::{
     Failpoint, MaintainOptions, Maintainer, NotCurrent, Role, Standing, Unfoldable, Weakness,
 };
+use pgstar_postgres::rollups::Sources;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_dies_anywhere_loses_and_repeats_nothing() {
@@ -456,7 +457,12 @@ async fn a_build_outlasts_an_interruption_of_the_stream() {
         slow.select
     );
     let store = pgstar_postgres::rollups::RollupStore::new(config.clone()).unwrap();
-    let builds = tokio::spawn(async move { store.rebuild(&slow, &|_| ()).await.unwrap() });
+    let builds = tokio::spawn(async move {
+        store
+            .rebuild(&slow, &Sources::none(), &|_| ())
+            .await
+            .unwrap()
+    });
     let waits =
         "SELECT count(*) FROM pg_locks WHERE relation = 'public.gate'::regclass AND NOT granted";
     while database.value(waits).await == "0" {

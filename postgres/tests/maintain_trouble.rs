@@ -18,6 +18,7 @@ use maintain_support::{
 use pgstar_postgres::connect::Connection;
 use pgstar_postgres::maintain::{MaintainOptions, Maintainer, Standing};
 use pgstar_postgres::rollups::RollupStore;
+use pgstar_postgres::rollups::Sources;
 use pgstar_postgres::server::{Server, Shutdown};
 use pgstar_postgres::stream::{StreamOptions, Unproven};
 
@@ -169,7 +170,11 @@ async fn a_full_disk_under_one_rollup_keeps_it_aside_and_no_other() {
     ];
     let rollups = Maintained::follow(config.clone(), rollups, MaintainOptions::default()).await;
     rollups.maintainer.established(DEADLINE).await.unwrap();
-    let build = |at: usize| rollups.store.ensure(&rollups.plans[at].build, &|_| ());
+    let sources = Sources::none();
+    let build = |at: usize| {
+        let plan = &rollups.plans[at].build;
+        rollups.store.ensure(plan, &sources, &|_| ())
+    };
     build(0).await.unwrap();
     // Only the second rollup is on the small disk.
     let space = format!("CREATE TABLESPACE small LOCATION '{}'", disk.0.display());
@@ -180,7 +185,7 @@ async fn a_full_disk_under_one_rollup_keeps_it_aside_and_no_other() {
         .unwrap();
     let store = RollupStore::new(config.clone()).unwrap();
     store
-        .ensure(&rollups.plans[1].build, &|_| ())
+        .ensure(&rollups.plans[1].build, &Sources::none(), &|_| ())
         .await
         .unwrap();
     rollups.check(&client).await;
@@ -281,9 +286,14 @@ async fn a_writer_that_is_idle_in_its_transaction_is_named_and_waited_for() {
     idle.batch_execute("BEGIN; INSERT INTO t VALUES (2, 1, 1)")
         .await
         .unwrap();
+    // As after half an hour: many have come and gone since, and every snapshot lists it alone.
+    for id in 100..600 {
+        let sql = format!("INSERT INTO t VALUES ({id}, {}, 1)", id % 3);
+        client.batch_execute(&sql).await.unwrap();
+    }
     rollups
         .store
-        .rebuild(&rollups.plans[0].build, &|_| ())
+        .rebuild(&rollups.plans[0].build, &Sources::none(), &|_| ())
         .await
         .unwrap();
     rollups.check(&client).await;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use common::Database;
 use pgstar_postgres::rollups::{
-    BuildPlan, BuildProgress, BuiltRollup, Readers, RollupError, RollupStore,
+    BuildPlan, BuildProgress, BuiltRollup, Readers, RollupError, RollupStore, Sources,
 };
 use pgstar_rewriter::catalog::Oid;
 use tokio::sync::RwLock;
@@ -51,7 +51,7 @@ fn quiet(_: BuildProgress) {}
 /// The tables of schema pgstar that hold rollups.
 async fn tables(database: &Database) -> Vec<String> {
     let sql = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class
-                WHERE relnamespace = 'pgstar'::regnamespace AND relkind = 'r' AND relname NOT IN ('rollup_state', 'rollup_progress', 'maintenance', 'followed_table')";
+                WHERE relnamespace = 'pgstar'::regnamespace AND relkind = 'r' AND relname NOT IN ('rollup_state', 'rollup_progress', 'maintenance', 'followed_table', 'rollup_part')";
     database
         .value(sql)
         .await
@@ -75,7 +75,7 @@ async fn a_rollup_is_built_once_and_rebuilt_when_its_plan_changes() {
     assert_eq!(store.list().await.unwrap(), []);
     assert_eq!(store.current("by_city").await.unwrap(), None);
 
-    let first = store.ensure(&plan, &quiet).await.unwrap();
+    let first = store.ensure(&plan, &Sources::none(), &quiet).await.unwrap();
     assert_eq!(
         (first.schema.as_str(), first.table.as_str(), first.rows),
         ("pgstar", "by_city_v1", 84)
@@ -98,13 +98,13 @@ async fn a_rollup_is_built_once_and_rebuilt_when_its_plan_changes() {
 
     database.run("INSERT INTO sales VALUES ('new', 1, 1)").await;
     assert_eq!(
-        store.ensure(&plan, &quiet).await.unwrap(),
+        store.ensure(&plan, &Sources::none(), &quiet).await.unwrap(),
         recorded,
         "unchanged is not rebuilt"
     );
 
     plan.fingerprint = "second".to_owned();
-    let second = store.ensure(&plan, &quiet).await.unwrap();
+    let second = store.ensure(&plan, &Sources::none(), &quiet).await.unwrap();
     assert_eq!((second.table.as_str(), second.rows), ("by_city_v2", 85));
     assert!(second.built_at > first.built_at);
     assert_eq!(
@@ -113,7 +113,10 @@ async fn a_rollup_is_built_once_and_rebuilt_when_its_plan_changes() {
         "the old generation is gone"
     );
 
-    let third = store.rebuild(&plan, &quiet).await.unwrap();
+    let third = store
+        .rebuild(&plan, &Sources::none(), &quiet)
+        .await
+        .unwrap();
     assert_eq!(third.table, "by_city_v3");
     assert_eq!(store.list().await.unwrap().len(), 1);
     database.run("DROP TABLE pgstar.by_city_v3").await;
@@ -123,7 +126,11 @@ async fn a_rollup_is_built_once_and_rebuilt_when_its_plan_changes() {
         "its table was dropped by hand"
     );
     assert_eq!(
-        store.ensure(&plan, &quiet).await.unwrap().table,
+        store
+            .ensure(&plan, &Sources::none(), &quiet)
+            .await
+            .unwrap()
+            .table,
         "by_city_v4"
     );
 }
@@ -132,13 +139,17 @@ async fn a_rollup_is_built_once_and_rebuilt_when_its_plan_changes() {
 async fn a_dropped_rollups_table_name_is_never_used_again() {
     let database = Database::with(FACTS).await;
     let (store, plan) = (store(&database).await, plan(&database, "by_city").await);
-    store.ensure(&plan, &quiet).await.unwrap();
+    store.ensure(&plan, &Sources::none(), &quiet).await.unwrap();
     assert!(store.drop("by_city").await.unwrap());
     assert!(!store.drop("by_city").await.unwrap());
     assert_eq!(tables(&database).await, Vec::<String>::new());
     assert_eq!(store.list().await.unwrap(), []);
     assert_ne!(
-        store.ensure(&plan, &quiet).await.unwrap().table,
+        store
+            .ensure(&plan, &Sources::none(), &quiet)
+            .await
+            .unwrap()
+            .table,
         "by_city_v1"
     );
 }
@@ -155,7 +166,7 @@ async fn any_name_makes_a_table_name_that_fits() {
         &format!("{long}2"),
     ] {
         let built = store
-            .ensure(&plan(&database, name).await, &quiet)
+            .ensure(&plan(&database, name).await, &Sources::none(), &quiet)
             .await
             .unwrap();
         assert_eq!(rows_of(&database, &built).await, 84, "{name}");
@@ -182,7 +193,7 @@ async fn the_instant_of_a_build_precedes_its_snapshot() {
             *scans.lock().unwrap() += 1;
         }
     };
-    let built = store.ensure(&plan, &count).await.unwrap();
+    let built = store.ensure(&plan, &Sources::none(), &count).await.unwrap();
     // Server and test share the machine's clock; PostgreSQL's has microseconds.
     assert!(built.built_at + Duration::from_micros(1) >= before);
     assert!(
@@ -215,7 +226,7 @@ async fn large_tables_get_an_index_for_each_key_column_that_varies() {
     };
     let stages = Mutex::new(Vec::new());
     let note = |progress: BuildProgress| stages.lock().unwrap().push(progress);
-    store.ensure(&plan, &note).await.unwrap();
+    store.ensure(&plan, &Sources::none(), &note).await.unwrap();
     let indexes = "SELECT string_agg(indexdef, ';' ORDER BY indexdef) FROM pg_indexes
                     WHERE schemaname = 'pgstar' AND tablename LIKE 'many%' AND indexdef NOT LIKE '%hash_record%'";
     let made = database.value(indexes).await;
@@ -240,7 +251,10 @@ async fn large_tables_get_an_index_for_each_key_column_that_varies() {
     assert_eq!(database.value(analyzed).await, "20000");
 
     plan.select = "SELECT * FROM public.many LIMIT 5000".into();
-    store.rebuild(&plan, &quiet).await.unwrap();
+    store
+        .rebuild(&plan, &Sources::none(), &quiet)
+        .await
+        .unwrap();
     assert_eq!(
         database.value(indexes).await,
         "",
@@ -252,10 +266,13 @@ async fn large_tables_get_an_index_for_each_key_column_that_varies() {
 async fn a_failed_build_keeps_the_rollup_that_is_there() {
     let database = Database::with(FACTS).await;
     let (store, mut plan) = (store(&database).await, plan(&database, "by_city").await);
-    let good = store.ensure(&plan, &quiet).await.unwrap();
+    let good = store.ensure(&plan, &Sources::none(), &quiet).await.unwrap();
     plan.fingerprint = "second".into();
     plan.select = "SELECT 1 / (month - 3) AS x FROM public.sales".into();
-    let error = store.ensure(&plan, &quiet).await.unwrap_err();
+    let error = store
+        .ensure(&plan, &Sources::none(), &quiet)
+        .await
+        .unwrap_err();
     assert!(matches!(error, RollupError::Build { .. }));
     let expected = "could not build rollup \"by_city\": division by zero (SQLSTATE 22012)";
     assert_eq!(error.to_string(), expected);
@@ -270,10 +287,20 @@ async fn a_failed_build_keeps_the_rollup_that_is_there() {
 async fn a_build_that_is_given_up_leaves_nothing_and_frees_its_lock() {
     let database = Database::with(FACTS).await;
     let (store, mut plan) = (store(&database).await, plan(&database, "by_city").await);
-    plan.select = "SELECT count(*) AS n FROM public.sales, pg_sleep(2)".into();
-    let given_up =
-        tokio::time::timeout(Duration::from_millis(500), store.ensure(&plan, &quiet)).await;
-    assert!(given_up.is_err());
+    plan.select = "SELECT count(*) AS n FROM public.sales, pg_sleep(30)".into();
+    let is_running = "SELECT count(*) FROM pg_stat_activity
+                       WHERE datname = current_database() AND state = 'active' AND wait_event = 'PgSleep'";
+    let begins = async {
+        while database.value(is_running).await != "1" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let sources = Sources::none();
+    tokio::select! {
+        built = store.ensure(&plan, &sources, &quiet) => panic!("{built:?}"),
+        () = begins => {}
+    }
+    // The server notices within some seconds that it runs for nobody.
     plan.select = SELECT.into();
     let waited = Mutex::new(None);
     let note = |progress| {
@@ -281,7 +308,7 @@ async fn a_build_that_is_given_up_leaves_nothing_and_frees_its_lock() {
             *waited.lock().unwrap() = Some(holder);
         }
     };
-    let built = store.ensure(&plan, &note).await.unwrap();
+    let built = store.ensure(&plan, &Sources::none(), &note).await.unwrap();
     let holder = waited
         .into_inner()
         .unwrap()
@@ -295,7 +322,11 @@ async fn two_processes_build_a_rollup_once() {
     let database = Database::with(FACTS).await;
     let (one, other) = (store(&database).await, store(&database).await);
     let plan = plan(&database, "by_city").await;
-    let (one, other) = tokio::join!(one.ensure(&plan, &quiet), other.ensure(&plan, &quiet));
+    let sources = Sources::none();
+    let (one, other) = tokio::join!(
+        one.ensure(&plan, &sources, &quiet),
+        other.ensure(&plan, &sources, &quiet)
+    );
     let (one, other) = (one.unwrap(), other.unwrap());
     assert_eq!(one.table, other.table);
     assert_eq!(one.built_at, other.built_at);
@@ -305,7 +336,7 @@ async fn two_processes_build_a_rollup_once() {
 async fn the_sweep_drops_unnamed_generations_and_nothing_else() {
     let database = Database::with(FACTS).await;
     let (store, plan) = (store(&database).await, plan(&database, "by_city").await);
-    let first = store.ensure(&plan, &quiet).await.unwrap();
+    let first = store.ensure(&plan, &Sources::none(), &quiet).await.unwrap();
     database
         .run("CREATE TABLE pgstar.somebodys_v1 (a int)")
         .await;
@@ -313,7 +344,10 @@ async fn the_sweep_drops_unnamed_generations_and_nothing_else() {
     let reader = database.connect().await;
     let read = format!("BEGIN; SELECT count(*) FROM pgstar.{}", first.table);
     reader.batch_execute(&read).await.unwrap();
-    let second = store.rebuild(&plan, &quiet).await.unwrap();
+    let second = store
+        .rebuild(&plan, &Sources::none(), &quiet)
+        .await
+        .unwrap();
     let all = [first.table.as_str(), second.table.as_str(), "somebodys_v1"];
     assert_eq!(tables(&database).await, all, "the reader is not disturbed");
     assert_eq!(
@@ -357,7 +391,7 @@ async fn a_role_without_privileges_is_told_what_it_needs() {
         .await;
     poor.ensure_schema().await.unwrap();
     let plan = plan(&database, "by_city").await;
-    poor.ensure(&plan, &quiet).await.unwrap();
+    poor.ensure(&plan, &Sources::none(), &quiet).await.unwrap();
     assert!(
         poor.sync_grants(&[plan]).await.unwrap()["by_city"]
             .roles
@@ -380,7 +414,7 @@ async fn row_security_makes_a_build_fail_instead_of_losing_rows() {
     let store = RollupStore::new(database.config_as(&role).await).unwrap();
     store.ensure_schema().await.unwrap();
     let error = store
-        .ensure(&plan(&database, "by_city").await, &quiet)
+        .ensure(&plan(&database, "by_city").await, &Sources::none(), &quiet)
         .await
         .unwrap_err()
         .to_string();
@@ -478,7 +512,10 @@ impl Shop {
 async fn exactly_those_who_may_read_every_base_table_may_read_the_rollup() {
     let _beside_others = ROLES.read().await;
     let shop = Shop::open().await;
-    shop.store.ensure(&shop.plan, &quiet).await.unwrap();
+    shop.store
+        .ensure(&shop.plan, &Sources::none(), &quiet)
+        .await
+        .unwrap();
     shop.check(&["both", "heir", "superuser"]).await;
     shop.run("GRANT SELECT ON s.city TO {one}").await;
     shop.check(&["both", "heir", "superuser", "one"]).await;
@@ -492,7 +529,10 @@ async fn exactly_those_who_may_read_every_base_table_may_read_the_rollup() {
 async fn who_may_read_holds_from_the_moment_it_is_committed() {
     let _beside_others = ROLES.read().await;
     let shop = Shop::open().await;
-    shop.store.ensure(&shop.plan, &quiet).await.unwrap();
+    shop.store
+        .ensure(&shop.plan, &Sources::none(), &quiet)
+        .await
+        .unwrap();
     shop.sync().await;
     assert!(shop.can_read("both").await);
     shop.run("ALTER TABLE sales ENABLE ROW LEVEL SECURITY")
@@ -509,7 +549,10 @@ async fn who_may_read_holds_from_the_moment_it_is_committed() {
 async fn readers_can_be_dropped() {
     let _beside_others = ROLES.read().await;
     let shop = Shop::open().await;
-    shop.store.ensure(&shop.plan, &quiet).await.unwrap();
+    shop.store
+        .ensure(&shop.plan, &Sources::none(), &quiet)
+        .await
+        .unwrap();
     shop.check(&["both", "heir", "superuser"]).await;
     shop.run("DROP ROLE {heir}").await;
     shop.run("DROP OWNED BY {both}; DROP ROLE {both}").await;
@@ -519,7 +562,10 @@ async fn readers_can_be_dropped() {
 async fn a_role_that_no_policy_holds_for_needs_a_grant() {
     let _alone = ROLES.write().await;
     let shop = Shop::open().await;
-    shop.store.ensure(&shop.plan, &quiet).await.unwrap();
+    shop.store
+        .ensure(&shop.plan, &Sources::none(), &quiet)
+        .await
+        .unwrap();
     shop.sync().await;
     shop.run("ALTER ROLE {column} BYPASSRLS").await;
     shop.check(&["both", "heir", "superuser"]).await;
@@ -537,9 +583,15 @@ async fn a_role_that_no_policy_holds_for_needs_a_grant() {
 async fn a_rebuild_keeps_its_readers_without_a_gap() {
     let _beside_others = ROLES.read().await;
     let shop = Shop::open().await;
-    shop.store.ensure(&shop.plan, &quiet).await.unwrap();
+    shop.store
+        .ensure(&shop.plan, &Sources::none(), &quiet)
+        .await
+        .unwrap();
     shop.sync().await;
-    shop.store.rebuild(&shop.plan, &quiet).await.unwrap();
+    shop.store
+        .rebuild(&shop.plan, &Sources::none(), &quiet)
+        .await
+        .unwrap();
     assert!(shop.can_read("both").await);
     assert!(!shop.can_read("one").await);
 }
@@ -548,7 +600,10 @@ async fn a_rebuild_keeps_its_readers_without_a_gap() {
 async fn public_base_tables_make_a_public_rollup() {
     let _beside_others = ROLES.read().await;
     let shop = Shop::open().await;
-    shop.store.ensure(&shop.plan, &quiet).await.unwrap();
+    shop.store
+        .ensure(&shop.plan, &Sources::none(), &quiet)
+        .await
+        .unwrap();
     assert!(!shop.sync().await.public);
     shop.run("GRANT SELECT ON sales, s.city TO PUBLIC; GRANT USAGE ON SCHEMA s TO PUBLIC")
         .await;
@@ -571,7 +626,10 @@ async fn grants_that_are_right_are_left_alone_and_wrong_ones_are_taken_back() {
     let shop = Shop::open().await;
     shop.run("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {one}")
         .await;
-    shop.store.ensure(&shop.plan, &quiet).await.unwrap();
+    shop.store
+        .ensure(&shop.plan, &Sources::none(), &quiet)
+        .await
+        .unwrap();
     shop.check(&["both", "heir", "superuser"]).await;
     let written = "SELECT string_agg(xmin::text, ' ') FROM pg_class WHERE relname = 'by_city_v1'";
     let schema = "SELECT xmin FROM pg_namespace WHERE nspname = 'pgstar'";
@@ -635,7 +693,8 @@ async fn a_build_gives_way_to_who_alters_its_tables() {
         let truncate = "SET lock_timeout = '60s'; TRUNCATE public.sales";
         owner.batch_execute(truncate).await.unwrap();
     };
-    let (built, ()) = tokio::join!(store.ensure(&slow, &quiet), alter);
+    let sources = Sources::none();
+    let (built, ()) = tokio::join!(store.ensure(&slow, &sources, &quiet), alter);
     let error = built.unwrap_err().to_string();
     assert!(
         error.contains("by_city") && error.contains("cancel"),
@@ -643,5 +702,12 @@ async fn a_build_gives_way_to_who_alters_its_tables() {
     );
     assert_eq!(tables(&database).await, [""; 0]);
     let quick = plan(&database, "by_city").await;
-    assert_eq!(store.ensure(&quick, &quiet).await.unwrap().rows, 0);
+    assert_eq!(
+        store
+            .ensure(&quick, &Sources::none(), &quiet)
+            .await
+            .unwrap()
+            .rows,
+        0
+    );
 }

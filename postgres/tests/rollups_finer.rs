@@ -10,8 +10,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
 use common::Database;
-use maintain_support::{Maintained, STAR, Writers, connect, plans};
-use pgstar_postgres::maintain::{MaintainOptions, MaintainPlan};
+use maintain_support::{DEADLINE, Maintained, STAR, Writers, connect, plans};
+use pgstar_postgres::maintain::{Audit, MaintainOptions, MaintainPlan};
 use pgstar_postgres::rollups::{BuildPlan, BuildProgress, RollupStore, Sources};
 use tokio::time::timeout;
 
@@ -40,6 +40,7 @@ fn built_just_now(plans: &[BuildPlan]) -> Sources {
         plans: plans.to_vec(),
         followed: HashMap::new(),
         built_since: Some(SystemTime::UNIX_EPOCH),
+        keeps_parts: false,
     }
 }
 
@@ -51,7 +52,7 @@ async fn build(store: &RollupStore, plan: &BuildPlan, sources: &Sources) -> Opti
             *read.lock().unwrap() = from;
         }
     };
-    store.ensure_from(plan, sources, &note).await.unwrap();
+    store.ensure(plan, sources, &note).await.unwrap();
     read.into_inner().unwrap()
 }
 
@@ -103,7 +104,10 @@ async fn an_older_rollup_is_no_source_unless_it_follows() {
     let database = Database::with(&format!("{STAR}{SALES}")).await;
     let store = store(&database).await;
     let plans = planned(&database, &[("coarse", COARSE), ("fine", FINE)]).await;
-    let fine = store.ensure(&plans[1], &|_| ()).await.unwrap();
+    let fine = store
+        .ensure(&plans[1], &Sources::none(), &|_| ())
+        .await
+        .unwrap();
     let mut sources = built_just_now(&plans);
     sources.built_since = Some(SystemTime::now());
     assert_eq!(build(&store, &plans[0], &sources).await, None);
@@ -132,13 +136,19 @@ async fn a_rollup_of_another_definition_or_without_a_known_state_is_no_source() 
     let plans = planned(&database, &[("coarse", COARSE), ("fine", FINE)]).await;
     let mut other = plans[1].clone();
     other.fingerprint = "of another layout".to_owned();
-    store.ensure(&other, &|_| ()).await.unwrap();
+    store
+        .ensure(&other, &Sources::none(), &|_| ())
+        .await
+        .unwrap();
     assert_eq!(
         build(&store, &plans[0], &built_just_now(&plans)).await,
         None
     );
     assert!(store.drop("coarse").await.unwrap());
-    store.ensure(&plans[1], &|_| ()).await.unwrap();
+    store
+        .ensure(&plans[1], &Sources::none(), &|_| ())
+        .await
+        .unwrap();
     database
         .run("UPDATE pgstar.rollup_progress SET snapshot = NULL")
         .await;
@@ -154,7 +164,10 @@ async fn keys_have_to_have_held_at_the_finer_rollups_snapshot() {
     let database = Database::with(&format!("{STAR}{SALES}")).await;
     let store = store(&database).await;
     let plans = planned(&database, &[("each", EACH), ("by_day", BY_DAY)]).await;
-    store.ensure(&plans[1], &|_| ()).await.unwrap();
+    store
+        .ensure(&plans[1], &Sources::none(), &|_| ())
+        .await
+        .unwrap();
     let from = build(&store, &plans[0], &built_just_now(&plans)).await;
     assert_eq!(
         from.as_deref(),
@@ -176,7 +189,10 @@ async fn keys_have_to_have_held_at_the_finer_rollups_snapshot() {
     database
         .run("INSERT INTO sale VALUES (1001, 4711, 1, 1, 5, 5, 5, 5, 5, true, 'lost')")
         .await;
-    store.rebuild(&plans[1], &|_| ()).await.unwrap();
+    store
+        .rebuild(&plans[1], &Sources::none(), &|_| ())
+        .await
+        .unwrap();
     database.run("DELETE FROM sale WHERE id = 1001").await;
     database
         .run(&format!(
@@ -185,7 +201,10 @@ async fn keys_have_to_have_held_at_the_finer_rollups_snapshot() {
         .await;
     let from = build(&store, &plans[0], &built_just_now(&plans)).await;
     assert_eq!(from, None, "the key is there now, and was not then");
-    store.rebuild(&plans[1], &|_| ()).await.unwrap();
+    store
+        .rebuild(&plans[1], &Sources::none(), &|_| ())
+        .await
+        .unwrap();
     assert!(store.drop("each").await.unwrap());
     let from = build(&store, &plans[0], &built_just_now(&plans)).await;
     assert_eq!(from.as_deref(), Some("by_day"));
@@ -196,15 +215,15 @@ async fn a_source_that_cannot_be_read_costs_nothing_but_the_base_tables() {
     let database = Database::with(&format!("{STAR}{SALES}")).await;
     let store = store(&database).await;
     let plans = planned(&database, &[("coarse", COARSE), ("fine", FINE)]).await;
-    let fine = store.ensure(&plans[1], &|_| ()).await.unwrap();
+    let fine = store
+        .ensure(&plans[1], &Sources::none(), &|_| ())
+        .await
+        .unwrap();
     // As if it had made way for its next table since the build's snapshot.
     let lost = format!("ALTER TABLE pgstar.{} RENAME TO elsewhere", fine.table);
     database.run(&lost).await;
     let sources = built_just_now(&plans);
-    store
-        .ensure_from(&plans[0], &sources, &|_| ())
-        .await
-        .unwrap();
+    store.ensure(&plans[0], &sources, &|_| ()).await.unwrap();
     assert_eq!(differing(&database, &store, &plans[0]).await, "0");
 }
 
@@ -213,12 +232,15 @@ async fn a_build_from_another_rollup_that_is_given_up_leaves_nothing() {
     let database = Database::with(&format!("{STAR}{SALES}")).await;
     let store = store(&database).await;
     let plans = planned(&database, &[("coarse", COARSE), ("fine", FINE)]).await;
-    let fine = store.ensure(&plans[1], &|_| ()).await.unwrap();
+    let fine = store
+        .ensure(&plans[1], &Sources::none(), &|_| ())
+        .await
+        .unwrap();
     let sources = built_just_now(&plans);
     let holder = database.connect().await;
     let lock = format!("BEGIN; LOCK TABLE pgstar.{}", fine.table);
     holder.batch_execute(&lock).await.unwrap();
-    let given_up = store.ensure_from(&plans[0], &sources, &|_| ());
+    let given_up = store.ensure(&plans[0], &sources, &|_| ());
     assert!(timeout(Duration::from_millis(500), given_up).await.is_err());
     holder.batch_execute("COMMIT").await.unwrap();
     let from = build(&store, &plans[0], &sources).await;
@@ -252,6 +274,7 @@ async fn rollups_filled_from_followed_ones_are_exact_beside_writers() {
                 plans: vec![plans[fine].build.clone()],
                 followed: since.map(|since| (table, since)).into_iter().collect(),
                 built_since: None,
+                keeps_parts: false,
             };
             maintained
                 .store
@@ -294,4 +317,41 @@ async fn rollups_that_have_to_be_built_again_are_filled_from_one_another() {
     // Which number a table has says in which order they were built.
     let generation = "SELECT string_agg(name, ' ' ORDER BY generation) FROM pgstar.rollup_state";
     assert_eq!(database.value(generation).await, "fine coarse");
+}
+
+/// What a rollup has wrong is in those that were filled from it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_filled_from_a_wrong_rollup_is_built_again_with_it() {
+    let database = Database::with(&format!("{STAR}{SALES}")).await;
+    let config = database.config().await;
+    let rollups = [("fine", FINE), ("coarse", COARSE)];
+    let maintained = Maintained::follow(config.clone(), &rollups, MaintainOptions::default()).await;
+    maintained.maintainer.established(DEADLINE).await.unwrap();
+    let (store, plans) = (&maintained.store, &maintained.plans);
+    let sources = Sources::none();
+    let fine = store.ensure(&plans[0].build, &sources, &|_| ()).await;
+    let fine = fine.unwrap().table;
+    let client = connect(&config).await;
+    let damage = format!("UPDATE pgstar.\"{fine}\" SET row_count = row_count + 1");
+    client.batch_execute(&damage).await.unwrap();
+    let sources = built_just_now(&[plans[0].build.clone()]);
+    let from = build(store, &plans[1].build, &sources).await;
+    assert_eq!(from.as_deref(), Some("fine"));
+    let coarse = maintained.table("coarse").await;
+    maintained.prove_all().await;
+    assert_ne!(maintained.differences(&client).await, Vec::<String>::new());
+    let started = Instant::now();
+    loop {
+        let audit = maintained.maintainer.audit("fine", 7, DEADLINE).await;
+        match audit.unwrap() {
+            Audit::Different { table, .. } if table == fine => break,
+            audit => assert!(started.elapsed() < DEADLINE, "{audit:?}"),
+        }
+    }
+    // From this moment on neither answers.
+    for table in [&fine, &coarse] {
+        assert!(maintained.maintainer.is_condemned(table), "{table}");
+    }
+    maintained.check(&client).await;
+    assert_ne!(maintained.table("coarse").await, coarse);
 }

@@ -6,7 +6,7 @@ use crate::cli::RollupAction;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::serve::open_warehouse;
-use crate::warehouse::{Snapshot, Warehouse};
+use crate::warehouse::{PartsDone, Snapshot, Warehouse};
 
 /// Does what was asked, saying what it does.
 ///
@@ -122,6 +122,9 @@ fn print_progress(rollup: &str, progress: BuildProgress) {
                 format!("rollup {from}")
             });
             println!("{rollup}: reading {read}, {} s", elapsed.as_secs());
+        }
+        BuildProgress::Part { done, all, rest } => {
+            println!("{rollup}: {}", PartsDone { done, all, rest });
         }
         BuildProgress::Analyzing => println!("{rollup}: gathering statistics"),
         BuildProgress::Indexing { column } => println!("{rollup}: indexing {column}"),

@@ -464,7 +464,8 @@ fn log_progress(rollup: &str, progress: BuildProgress) {
             let seconds = elapsed.as_secs();
             info!(rollup, from, seconds, "Still building.");
         }
-        BuildProgress::Scanning { .. } => {}
+        // It is told where it is built, also when it is built again.
+        BuildProgress::Scanning { .. } | BuildProgress::Part { .. } => {}
         BuildProgress::Analyzing => info!(rollup, "Gathering statistics."),
         BuildProgress::Indexing { column } => info!(rollup, column, "Indexing."),
         BuildProgress::Done { rows } => info!(rollup, rows, "Built."),

@@ -42,6 +42,9 @@ mod names {
     pub const ROLLUP_BYTES: &str = "pgstar_rollup_bytes";
     pub const ROLLUP_AGE_SECONDS: &str = "pgstar_rollup_age_seconds";
     pub const ROLLUP_REBUILDS: &str = "pgstar_rollup_rebuilds_total";
+    pub const ROLLUP_PARTS: &str = "pgstar_rollup_build_parts";
+    pub const ROLLUP_PARTS_DONE: &str = "pgstar_rollup_build_parts_done";
+    pub const ROLLUP_PARTS_SECONDS: &str = "pgstar_rollup_build_remaining_seconds";
     pub const ROLLUP_LAG_SECONDS: &str = "pgstar_rollup_lag_seconds";
     pub const ROLLUP_LAG_BYTES: &str = "pgstar_rollup_lag_bytes";
     pub const ROLLUP_POSITION: &str = "pgstar_rollup_position_bytes";
@@ -245,6 +248,15 @@ pub fn rollup_holds(rollup: &str, rows: u64, bytes: u64, as_of: SystemTime) {
 /// A rollup had to be built again so often since the start, for this reason.
 pub fn rollup_rebuilt(rollup: &str, code: &'static str, times: u64) {
     counter!(names::ROLLUP_REBUILDS, "rollup" => rollup.to_owned(), "code" => code).absolute(times);
+}
+
+/// So many of all parts of a rollup that is being built are done, and the others may take so long. Zero of zero where
+/// nothing is built in parts.
+pub fn rollup_builds(rollup: &str, done: usize, all: usize, rest: Option<Duration>) {
+    let rest = rest.map_or(0.0, |rest| rest.as_secs_f64());
+    gauge!(names::ROLLUP_PARTS, "rollup" => rollup.to_owned()).set(all as f64);
+    gauge!(names::ROLLUP_PARTS_DONE, "rollup" => rollup.to_owned()).set(done as f64);
+    gauge!(names::ROLLUP_PARTS_SECONDS, "rollup" => rollup.to_owned()).set(rest);
 }
 
 /// Every commit acknowledged longer ago than this is in the rollup, and so is every one that ends up to a
@@ -459,6 +471,16 @@ fn describe() {
     count!(
         ROLLUP_REBUILDS,
         "Rollups built again because they could not follow a change, by reason."
+    );
+    level!(
+        ROLLUP_PARTS,
+        "Parts in which a rollup is being built; 0 while it is not built in parts."
+    );
+    level!(ROLLUP_PARTS_DONE, "Those of them that are built.");
+    level!(
+        ROLLUP_PARTS_SECONDS,
+        Unit::Seconds,
+        "How long the others will take at the pace of those that were built."
     );
     level!(
         ROLLUP_LAG_SECONDS,

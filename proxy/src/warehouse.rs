@@ -4,6 +4,7 @@
 //! rollup is built. It must not know what a session or a statement is.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -71,6 +72,57 @@ pub struct Building {
     pub step: &'static str,
     /// The rollup that is read in the place of the base tables.
     pub from: Option<String>,
+    /// How many parts are done.
+    pub parts: Option<PartsDone>,
+}
+
+impl Building {
+    fn note(&mut self, step: &BuildProgress) {
+        self.step = match step {
+            BuildProgress::Waiting { .. } => "waiting",
+            BuildProgress::Scanning { .. }
+            | BuildProgress::Part { .. }
+            | BuildProgress::Analyzing
+            | BuildProgress::Indexing { .. } => "building",
+            BuildProgress::Done { .. } => "done",
+        };
+        match step {
+            BuildProgress::Scanning { from, .. } => self.from.clone_from(from),
+            BuildProgress::Part { done, all, rest } => {
+                self.parts = Some(PartsDone {
+                    done: *done,
+                    all: *all,
+                    rest: *rest,
+                });
+            }
+            BuildProgress::Waiting { .. }
+            | BuildProgress::Analyzing
+            | BuildProgress::Indexing { .. }
+            | BuildProgress::Done { .. } => {}
+        }
+    }
+}
+
+/// How far a build in parts is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartsDone {
+    /// So many.
+    pub done: usize,
+    /// Of so many.
+    pub all: usize,
+    /// How long the others will take, if that can be told.
+    pub rest: Option<Duration>,
+}
+
+impl fmt::Display for PartsDone {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PartsDone { done, all, rest } = self;
+        write!(out, "{done} of {all} parts are built")?;
+        match rest {
+            Some(rest) => write!(out, ", the others in about {} s", rest.as_secs()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A declared rollup that cannot answer.
@@ -258,6 +310,14 @@ impl Warehouse {
                 telemetry::rollup_rebuilt(rollup, code, *times);
             }
         }
+        for rollup in self.declared() {
+            let parts = self
+                .building(rollup.name.as_str())
+                .and_then(|building| building.parts);
+            let (done, all) = parts.map_or((0, 0), |parts| (parts.done, parts.all));
+            let rest = parts.and_then(|parts| parts.rest);
+            telemetry::rollup_builds(rollup.name.as_str(), done, all, rest);
+        }
         for ReadyRollup { built, readers: _ } in &self.snapshot().ready {
             let Some(lag) = self.follower.lag(&built.table) else {
                 telemetry::rollup_lags_since_then(&built.name);
@@ -320,13 +380,16 @@ impl Warehouse {
         Some(oldest)
     }
 
-    /// What a rollup that is not ready is doing, if anything.
+    /// What the build of a rollup is doing, if there is one in this process.
     pub fn building(&self, rollup: &str) -> Option<Building> {
-        self.building
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(rollup)
-            .cloned()
+        let building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        building.get(rollup).cloned().or_else(|| {
+            let figures = self.follower.figures();
+            let step = figures.rollups.get(rollup)?.building.as_ref()?;
+            let mut building = Building::default();
+            building.note(step);
+            Some(building)
+        })
     }
 
     /// Replaces the declarations, as a reload of the configuration does; the next refresh acts on it.
@@ -495,6 +558,7 @@ impl Warehouse {
             plans: plans.filter(|plan| names.contains(&&*plan.name)).collect(),
             followed: ready.iter().filter_map(since).collect(),
             built_since: Some(built_since),
+            keeps_parts: true,
         }
     }
 
@@ -525,9 +589,9 @@ impl Warehouse {
         let result = match occasion {
             Occasion::Missing { since } => {
                 let sources = self.sources(&snapshot, since);
-                self.store.ensure_from(&plan, &sources, &tell).await
+                self.store.ensure(&plan, &sources, &tell).await
             }
-            Occasion::Asked => self.store.rebuild(&plan, &tell).await,
+            Occasion::Asked => self.store.rebuild(&plan, &Sources::none(), &tell).await,
             Occasion::Older(than) => self.store.rebuild_since(&plan, than, &tell).await,
         };
         self.building
@@ -554,17 +618,7 @@ impl Warehouse {
 
     fn note_building(&self, name: &str, step: &BuildProgress) {
         let mut building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
-        let building = building.entry(name.to_owned()).or_default();
-        building.step = match step {
-            BuildProgress::Waiting { .. } => "waiting",
-            BuildProgress::Scanning { .. }
-            | BuildProgress::Analyzing
-            | BuildProgress::Indexing { .. } => "building",
-            BuildProgress::Done { .. } => "done",
-        };
-        if let BuildProgress::Scanning { from, .. } = step {
-            building.from.clone_from(from);
-        }
+        building.entry(name.to_owned()).or_default().note(step);
     }
 
     /// Keeps the snapshot current for as long as it is polled, and builds rollups whose definition is

@@ -632,6 +632,35 @@ async fn every_connection_to_the_server_is_encrypted_as_the_url_says() {
     }
 }
 
+/// By SCRAM too, as on all of this server.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_change_stream_is_encrypted_as_the_url_says() {
+    let (lab, stand) = (Lab::new().await, stand().await);
+    let table = "CREATE TABLE t (id int PRIMARY KEY, grp int); ALTER TABLE t REPLICA IDENTITY FULL";
+    let mut plain = plain_session(stand.server.port(), "postgres", &lab.name).await;
+    ok(&mut plain, table).await;
+    stand.refuse_plain(&lab.name).await;
+    let rollup = "[[rollup]]\nname = \"counts\"\nquery = \"SELECT grp, count(*) FROM public.t GROUP BY grp\"";
+    let root = stand.authority.path("root");
+    let verified = format!("?sslmode=verify-full&sslrootcert={root}");
+    let proxy = lab
+        .proxy(&listen(&stand.authority, ""), &verified, rollup)
+        .await;
+    let follower = proxy.warehouse().follower();
+    let deadline = std::time::Instant::now() + e2e_support::PATIENCE;
+    while let Err(why) = follower.settled(e2e_support::PATIENCE).await {
+        assert!(std::time::Instant::now() < deadline, "{why:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let streams = format!(
+        "SELECT bool_and(ssl), count(*) > 0 FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+         WHERE backend_type = 'walsender' AND datname = '{}'",
+        lab.name
+    );
+    let mut admin = plain_session(stand.server.port(), "postgres", "postgres").await;
+    assert_eq!(e2e_support::rows(&admin.query(&streams).await), ["t|t"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_not_vouched_for_is_not_talked_to() {
     let (lab, stand) = (Lab::new().await, stand().await);

@@ -17,6 +17,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use pgstar_rewriter::catalog::Oid;
+use pgstar_rewriter::fold::FoldPlan;
 use tokio::time::timeout;
 use tokio_postgres::IsolationLevel;
 use tracing::warn;
@@ -81,10 +82,11 @@ pub(super) struct Applier<'a> {
     pub(super) options: &'a MaintainOptions,
 }
 
-/// What becomes of one rollup in a batch.
-struct Member<'a> {
-    at: usize,
-    plan: &'a MaintainPlan,
+/// What becomes of one rollup, or of one part of one, in a batch.
+struct Member {
+    fold: FoldPlan,
+    /// Names the session's table of deltas.
+    delta: String,
     recorded: Recorded,
     from: Contents,
 }
@@ -176,6 +178,17 @@ enum NotFolded {
     Aborted,
 }
 
+/// The tables of parts that have to be built again.
+fn parts_aside(state: &State, aside: &HashMap<String, Unfoldable>) -> Vec<String> {
+    let tables = state.parts.iter().map(|part| &part.recorded);
+    let tables = tables.filter_map(|recorded| {
+        let why = aside.get(&recorded.table)?;
+        warn!(rollup = recorded.name, %why, "A part of a rollup that is being built has to be built again.");
+        Some(recorded.table.clone())
+    });
+    tables.collect()
+}
+
 /// What PostgreSQL said of one fold.
 fn failed(error: StreamError) -> Result<NotFolded, StreamError> {
     use tokio_postgres::error::SqlState;
@@ -224,12 +237,7 @@ impl Context<'_> {
             return Ok(Outcome::Again("the stream lags behind"));
         }
         self.options.pass(Failpoint::AfterDecode)?;
-        aside.retain(|table, _| {
-            state
-                .rollups
-                .iter()
-                .any(|recorded| recorded.table == *table)
-        });
+        aside.retain(|table, _| state.tables().any(|recorded| recorded.table == *table));
         let members = self.members(&state, &clock, &look, aside);
         self.options.pass(Failpoint::BeforeFold)?;
         let instant = Instant {
@@ -246,7 +254,7 @@ impl Context<'_> {
             validated: state.end,
         };
         let is_aside = |recorded: &&Recorded| aside.contains_key(&recorded.table);
-        let left = state.rollups.iter().filter(|recorded| {
+        let left = state.tables().filter(|recorded| {
             let is_member = members
                 .iter()
                 .any(|member| member.recorded.table == recorded.table);
@@ -261,6 +269,7 @@ impl Context<'_> {
             .collect();
         state::leave_behind(&transaction, &left, &clock.contents).await?;
         state::put_in_step(&transaction, &caught_up).await?;
+        state::forget_parts(&transaction, &parts_aside(&state, aside)).await?;
         // What is needed of the base tables has been read. One round trip for all three.
         let (cleared, moved, again) = tokio::join!(
             staging.clear(&transaction),
@@ -288,11 +297,11 @@ impl Context<'_> {
         &self,
         transaction: &tokio_postgres::Transaction<'_>,
         instant: &Instant<'_>,
-        members: &[Member<'_>],
+        members: &[Member],
         staging: &mut Staging,
         aside: &mut HashMap<String, Unfoldable>,
     ) -> Result<Option<Advance>, StreamError> {
-        let mut groups: BTreeMap<String, Vec<&Member<'_>>> = BTreeMap::new();
+        let mut groups: BTreeMap<String, Vec<&Member>> = BTreeMap::new();
         for member in members {
             let from = member.from.snapshot.to_string();
             groups.entry(from).or_default().push(member);
@@ -328,11 +337,7 @@ impl Context<'_> {
     }
 
     /// What these members, which all contain the same, lack.
-    fn lacking(
-        &self,
-        instant: &Instant<'_>,
-        members: &[&Member<'_>],
-    ) -> Result<Lacking, StreamError> {
+    fn lacking(&self, instant: &Instant<'_>, members: &[&Member]) -> Result<Lacking, StreamError> {
         let from = members.first().map(|member| &member.from.snapshot);
         let from = match self.options.weakness {
             Weakness::NoSkipRule => Some(&instant.clock.floor),
@@ -355,13 +360,13 @@ impl Context<'_> {
         &self,
         transaction: &tokio_postgres::Transaction<'_>,
         lacking: &Lacking,
-        members: &[&Member<'_>],
+        members: &[&Member],
         staging: &mut Staging,
     ) -> Result<Vec<Result<Folded, NotFolded>>, StreamError> {
-        let fold = |member: &&'_ Member<'_>| Fold {
-            plan: member.plan.fold.clone(),
+        let fold = |member: &&'_ Member| Fold {
+            plan: member.fold.clone(),
             table: member.recorded.table.clone(),
-            delta: format!("pgstar_delta_{}", member.at),
+            delta: member.delta.clone(),
             never_recomputes: self.options.weakness == Weakness::NeverRecomputes,
         };
         let folds: Vec<Fold> = members.iter().map(fold).collect();
@@ -416,66 +421,90 @@ impl Context<'_> {
         timeout(patience, reached).await.unwrap_or(false)
     }
 
-    /// The rollups that can be brought forward. Others are noted in `aside`.
-    fn members<'a>(
-        &'a self,
+    /// The rollups, and the parts of rollups, that can be brought forward. Others are noted in `aside`.
+    fn members(
+        &self,
         state: &State,
         clock: &Clock,
         look: &Look,
         aside: &mut HashMap<String, Unfoldable>,
-    ) -> Vec<Member<'a>> {
+    ) -> Vec<Member> {
         let mut members = vec![];
         for (at, plan) in self.plans.iter().enumerate() {
-            let is_its = |recorded: &&Recorded| {
+            let is_its = |recorded: &Recorded| {
                 recorded.name == plan.build.name && recorded.fingerprint == plan.build.fingerprint
             };
-            let Some(recorded) = state.rollups.iter().find(is_its) else {
-                continue;
-            };
-            if aside.contains_key(&recorded.table) {
-                continue;
+            let whole = state.rollups.iter().find(|recorded| is_its(recorded));
+            let whole = whole.map(|recorded| (recorded, None));
+            let parts = state.parts.iter();
+            let parts = parts.filter(|part| is_its(&part.recorded));
+            let parts = parts.map(|part| (&part.recorded, Some(part)));
+            for (recorded, part) in whole.into_iter().chain(parts) {
+                if aside.contains_key(&recorded.table) {
+                    continue;
+                }
+                let (fold, delta) = match part {
+                    None => (Some(plan.fold.clone()), format!("pgstar_delta_{at}")),
+                    Some(part) => {
+                        let delta = format!("pgstar_delta_{at}_{}", part.number);
+                        (plan.fold.of_part(&part.part), delta)
+                    }
+                };
+                let fits = self.fits(plan, recorded, clock, look);
+                match (fits, fold) {
+                    (Ok(from), Some(fold)) => members.push(Member {
+                        fold,
+                        delta,
+                        recorded: recorded.clone(),
+                        from,
+                    }),
+                    (Err(why), _) => {
+                        aside.insert(recorded.table.clone(), why);
+                    }
+                    (Ok(_), None) => {
+                        aside.insert(recorded.table.clone(), Unfoldable::Unrecorded);
+                    }
+                }
             }
-            let own = match self.options.weakness {
-                Weakness::NewcomersAreInStep => None,
-                _ => recorded.own.as_ref(),
-            };
-            let from = own.unwrap_or(&clock.contents);
-            let bases = &plan.build.base_relations;
-            let Some(shape) = &recorded.shape else {
-                aside.insert(recorded.table.clone(), Unfoldable::Unrecorded);
-                continue;
-            };
-            if *shape != look.of(bases) {
-                aside.insert(recorded.table.clone(), Unfoldable::Reshaped);
-                continue;
-            }
-            let refusals = self.shared.refusals();
-            if let Some(refusal) = refusals
-                .iter()
-                .find(|refusal| bases.contains(&refusal.relation))
-            {
-                let reason = refusal.reason.clone();
-                aside.insert(recorded.table.clone(), Unfoldable::NotFollowed { reason });
-                continue;
-            }
-            let is_since = |base: &Oid| {
-                self.since
-                    .get(base)
-                    .is_some_and(|since| from.snapshot.includes(since))
-            };
-            let is_complete = recorded.own.is_none() || from.snapshot.includes(&clock.floor);
-            if !is_complete || !bases.iter().all(is_since) {
-                aside.insert(recorded.table.clone(), Unfoldable::Gap);
-                continue;
-            }
-            members.push(Member {
-                at,
-                plan,
-                recorded: recorded.clone(),
-                from: from.clone(),
-            });
         }
         members
+    }
+
+    /// What the table contains, if it can be brought forward from there.
+    fn fits(
+        &self,
+        plan: &MaintainPlan,
+        recorded: &Recorded,
+        clock: &Clock,
+        look: &Look,
+    ) -> Result<Contents, Unfoldable> {
+        let own = match self.options.weakness {
+            Weakness::NewcomersAreInStep => None,
+            _ => recorded.own.as_ref(),
+        };
+        let from = own.unwrap_or(&clock.contents);
+        let bases = &plan.build.base_relations;
+        match &recorded.shape {
+            None => return Err(Unfoldable::Unrecorded),
+            Some(shape) if *shape != look.of(bases) => return Err(Unfoldable::Reshaped),
+            Some(_) => {}
+        }
+        let refusals = self.shared.refusals();
+        let mut refusals = refusals.iter();
+        if let Some(refusal) = refusals.find(|refusal| bases.contains(&refusal.relation)) {
+            let reason = refusal.reason.clone();
+            return Err(Unfoldable::NotFollowed { reason });
+        }
+        let is_since = |base: &Oid| {
+            self.since
+                .get(base)
+                .is_some_and(|since| from.snapshot.includes(since))
+        };
+        let is_complete = recorded.own.is_none() || from.snapshot.includes(&clock.floor);
+        match is_complete && bases.iter().all(is_since) {
+            true => Ok(from.clone()),
+            false => Err(Unfoldable::Gap),
+        }
     }
 
     fn publish(

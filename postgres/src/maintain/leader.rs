@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgstar_rewriter::catalog::Oid;
+use pgstar_rewriter::fold::FoldColumn;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_postgres::Client;
 use tracing::{info, warn};
@@ -16,12 +17,13 @@ use super::keys::EnforcedKeys;
 use super::staging::Staging;
 use super::state::{self, Lineage, Questions};
 use super::status::{Known, Role, Standing, States, TableState};
-use super::{Failpoint, MaintainOptions, MaintainPlan, Unfoldable, Weakness};
+use super::{Failpoint, MaintainOptions, MaintainPlan, Unfoldable, Weakness, condemn_filled};
 use crate::connect::{Connection, Connector, Error};
 use crate::give_way;
 use crate::pgoutput::{Message, Xid32};
 use crate::replication::Lsn;
-use crate::rollups::lock::{LEADER_LOCK, LOCK_CLASS};
+use crate::rollups::lock::{LEADER_LOCK, LOCK_CLASS, SNAPSHOT_LOCK_CLASS};
+use crate::rollups::parts;
 use crate::rollups::shape::{self, Looking};
 use crate::rollups::{BuildPlan, RollupStore, Sources};
 use crate::stream::epoch::{GONE_AFTER, unique};
@@ -68,6 +70,8 @@ pub(super) struct Maintenance {
     pub(super) options: MaintainOptions,
     /// The lineage that this epoch continues or begins.
     lineage: std::sync::Mutex<Option<Lineage>>,
+    /// What tells apart the rows of the facts that are large enough to be read in parts.
+    part_columns: std::sync::Mutex<BTreeMap<Oid, FoldColumn>>,
 }
 
 impl Maintenance {
@@ -84,6 +88,7 @@ impl Maintenance {
             store,
             options,
             lineage: std::sync::Mutex::default(),
+            part_columns: std::sync::Mutex::default(),
         }
     }
 
@@ -99,6 +104,17 @@ impl Maintenance {
             .lineage
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner) = lineage;
+    }
+
+    fn part_columns(&self) -> std::sync::MutexGuard<'_, BTreeMap<Oid, FoldColumn>> {
+        self.part_columns
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn facts(&self) -> Vec<Oid> {
+        let facts = self.plans.iter().filter_map(|plan| plan.fold.fact());
+        facts.map(|fact| fact.relation).collect()
     }
 
     fn bases(&self) -> Vec<Oid> {
@@ -125,6 +141,8 @@ impl Purpose for Maintenance {
         if !try_lead(asking).await? {
             return Ok(SlotChoice::Temporary);
         }
+        let columns = parts::columns(asking, &self.facts(), self.options.part_bytes).await?;
+        *self.part_columns() = columns;
         let recorded = state::lineage(asking).await?;
         let present = identity(asking).await?;
         let slot = match &recorded {
@@ -169,10 +187,13 @@ impl Purpose for Maintenance {
             SlotChoice::Temporary => wanted(std::iter::empty()),
             SlotChoice::Existing { .. } | SlotChoice::Permanent { .. } => {
                 let occurrences = self.plans.iter().flat_map(|plan| &plan.fold.occurrences);
-                wanted(
-                    occurrences
-                        .map(|occurrence| (occurrence.relation, occurrence.columns.as_slice())),
-                )
+                let read = occurrences
+                    .map(|occurrence| (occurrence.relation, occurrence.columns.as_slice()));
+                let part_columns = self.part_columns();
+                let told_apart = part_columns.iter();
+                let told_apart =
+                    told_apart.map(|(fact, column)| (*fact, std::slice::from_ref(column)));
+                wanted(read.chain(told_apart))
             }
         };
         self.intake.begin(columns, from);
@@ -296,6 +317,8 @@ impl Maintenance {
         let mut client = connect(attached.connector, &self.options).await?;
         let looking = connect(attached.connector, &self.options).await?;
         let since = self.establish(&mut client, attached).await?;
+        let part_columns = self.part_columns().clone();
+        parts::mark(&client, &part_columns, self.options.part_bytes).await?;
         let questions = Questions::prepare(&client).await?;
         let clock = questions.ask(&*client).await?.clock;
         let Some(clock) = clock else {
@@ -326,7 +349,7 @@ impl Maintenance {
         };
         tokio::select! {
             outcome = self.apply(applier, &looking, attached) => outcome,
-            never = self.rebuild(attached.shared) => match never {},
+            never = self.rebuild(&looking, attached.shared) => match never {},
         }
     }
 
@@ -440,7 +463,10 @@ impl Maintenance {
         let sql = "SELECT pg_current_snapshot()::text,
                           EXISTS (SELECT FROM pgstar.rollup_state s LEFT JOIN pgstar.rollup_progress p USING (table_name)
                                    WHERE (p.snapshot IS NOT NULL OR p.shape IS NULL)
-                                     AND s.name = ANY ($1) AND s.table_name <> ALL ($2))";
+                                     AND s.name = ANY ($1) AND s.table_name <> ALL ($2))
+                       OR EXISTS (SELECT FROM pgstar.rollup_part r LEFT JOIN pgstar.rollup_progress p USING (table_name)
+                                   WHERE (p.snapshot IS NOT NULL OR p.shape IS NULL)
+                                     AND r.rollup = ANY ($1) AND r.table_name IS NOT NULL)";
         let row = looking.query_one(sql, &[&names, &aside]).await?;
         let now = state::snapshot(row.try_get(0)?)?;
         let has_newcomer: bool = row.try_get(1)?;
@@ -497,7 +523,7 @@ impl Maintenance {
     }
 
     /// Builds again what was stepped aside, finer rollups before those that may be filled from them.
-    async fn rebuild(&self, shared: &Shared) -> Infallible {
+    async fn rebuild(&self, looking: &Client, shared: &Shared) -> Infallible {
         let mut states = self.states.watch();
         let mut last: HashMap<String, LastBuild> = HashMap::new();
         loop {
@@ -523,6 +549,12 @@ impl Maintenance {
             if let Some(last) = last.get(name) {
                 sleep(last.pause()).await;
             }
+            // Only what it contained before can be why.
+            if matches!(why, Unfoldable::Impossible)
+                && let Err(error) = condemn_filled(looking, &self.states, table).await
+            {
+                warn!(rollup = name, %error, "What was filled from a wrong rollup could not be found.");
+            }
             let begun = Instant::now();
             let built = last.iter().filter(|(_, last)| last.failures == 0);
             let built: HashMap<String, Instant> = built
@@ -532,6 +564,7 @@ impl Maintenance {
                 // Whatever went wrong may have come from another rollup.
                 Unfoldable::Failed { .. }
                 | Unfoldable::Impossible
+                | Unfoldable::SourceWrong { .. }
                 | Unfoldable::Unequal { .. }
                 | Unfoldable::Unrecorded => Sources::none(),
                 Unfoldable::Truncated { .. }
@@ -594,6 +627,7 @@ impl Maintenance {
             plans: self.plans.iter().map(|plan| plan.build.clone()).collect(),
             followed: built.chain(followed).collect(),
             built_since: None,
+            keeps_parts: true,
         }
     }
 
@@ -606,8 +640,10 @@ impl Maintenance {
         let plan = self.plan(name)?;
         info!(rollup = name, %why, "Building a rollup again.");
         self.states.rebuilt(name, why);
-        let built = self.store.rebuild_from(&plan.build, sources, &|_| ());
-        match built.await {
+        let tell = |progress| self.states.builds(name, &progress);
+        let built = self.store.rebuild(&plan.build, sources, &tell).await;
+        self.states.builds_nothing(name);
+        match built {
             Ok(built) => Some(built.table),
             Err(error) => {
                 warn!(rollup = name, %error, "A rollup could not be built again; it will be tried later.");
@@ -671,16 +707,13 @@ async fn is_leaderless(client: &Client) -> Result<bool, Error> {
     Ok(row.try_get(0)?)
 }
 
-/// Whether somebody builds or drops a rollup; the leader's own lock is not one of those.
+/// Whether somebody builds a table from a snapshot.
 async fn is_building(client: &Client) -> Result<bool, Error> {
     let sql = "SELECT EXISTS (SELECT FROM pg_locks l
                  WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid = $1
-                   AND l.objid NOT IN ($2, 0)
                    AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))";
-    let class = LOCK_CLASS.cast_unsigned();
-    let row = client
-        .query_one(sql, &[&class, &LEADER_LOCK.cast_unsigned()])
-        .await?;
+    let class = SNAPSHOT_LOCK_CLASS.cast_unsigned();
+    let row = client.query_one(sql, &[&class]).await?;
     Ok(row.try_get(0)?)
 }
 

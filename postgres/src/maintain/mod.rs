@@ -58,7 +58,7 @@ use pgstar_rewriter::ColumnRange;
 use pgstar_rewriter::catalog::Oid;
 use pgstar_rewriter::fold::FoldPlan;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_postgres::Config;
+use tokio_postgres::{Client, Config};
 
 pub use audit::Audit;
 pub use reason::{NotCurrent, Unfoldable};
@@ -77,6 +77,9 @@ use status::States;
 
 /// See [`MaintainOptions::retained_bytes_max`].
 const RETAINED_BYTES_MAX: u64 = 32 * 1024 * 1024 * 1024;
+
+/// See [`MaintainOptions::part_bytes`].
+const PART_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// How often who waits for a rollup reminds who brings it up to date.
 const REMINDER_INTERVAL: Duration = Duration::from_millis(5);
@@ -99,6 +102,8 @@ pub struct MaintainOptions {
     /// rollups are built again, because a full disk would stop the server. Only a running pgstar can do
     /// that: `max_slot_wal_keep_size` protects the server from one that is gone.
     pub retained_bytes_max: u64,
+    /// How many bytes of a fact a build reads at once, about. One of twice as many is read part by part.
+    pub part_bytes: u64,
     /// For the tests of the tests.
     #[doc(hidden)]
     pub weakness: Weakness,
@@ -112,6 +117,7 @@ impl Default for MaintainOptions {
         MaintainOptions {
             stream: StreamOptions::default(),
             retained_bytes_max: RETAINED_BYTES_MAX,
+            part_bytes: PART_BYTES,
             weakness: Weakness::None,
             dies_at: None,
         }
@@ -123,6 +129,7 @@ impl fmt::Debug for MaintainOptions {
         out.debug_struct("MaintainOptions")
             .field("stream", &self.stream)
             .field("retained_bytes_max", &self.retained_bytes_max)
+            .field("part_bytes", &self.part_bytes)
             .field("weakness", &self.weakness)
             .finish_non_exhaustive()
     }
@@ -388,11 +395,8 @@ impl Maintainer {
         if let Audit::Different { table, detail } = &audit {
             let detail = detail.clone();
             self.states.condemn(table, Unfoldable::Unequal { detail });
-            let forget = "DELETE FROM pgstar.rollup_progress WHERE table_name = $1";
-            let forgotten = client.execute(forget, &[table]).await;
-            forgotten
-                .map_err(crate::connect::Error::from)
-                .map_err(StreamError::from)?;
+            let condemned = condemn_filled(&client, &self.states, table).await;
+            condemned.map_err(StreamError::from)?;
         }
         Ok(audit)
     }
@@ -474,6 +478,19 @@ impl Maintainer {
         leader::drop_slots(config.clone()).await?;
         Ok(ChangeStream::uninstall(config).await?)
     }
+}
+
+/// A table was found to be wrong: what was filled from it answers no more either, and nothing of it is on record.
+async fn condemn_filled(
+    client: &Client,
+    states: &States,
+    table: &str,
+) -> Result<(), crate::connect::Error> {
+    for filled in state::forget_with_filled(client, table).await? {
+        let table = table.to_owned();
+        states.condemn(&filled, Unfoldable::SourceWrong { table });
+    }
+    Ok(())
 }
 
 /// Why nothing is maintained.

@@ -72,6 +72,12 @@ pub enum Unfoldable {
     /// More rows would have to leave a group than it has.
     #[error("a group would have had less than no rows")]
     Impossible,
+    /// It was filled from another rollup's table that was found to be wrong.
+    #[error("it was filled from table \"{table}\", which was found to be wrong")]
+    SourceWrong {
+        /// The other table.
+        table: String,
+    },
     /// It was computed again and came out differently.
     #[error("it is not what its definition says: {detail}")]
     Unequal {
@@ -96,6 +102,7 @@ impl Unfoldable {
             Unfoldable::NotFollowed { .. } => "not-followed",
             Unfoldable::Failed { .. } => "failed",
             Unfoldable::Impossible => "impossible",
+            Unfoldable::SourceWrong { .. } => "source-wrong",
             Unfoldable::Unequal { .. } => "unequal",
         }
     }

@@ -1,10 +1,12 @@
 //! What pgstar's own tables say about how far the rollups are.
 
 use pgstar_rewriter::catalog::Oid;
+use pgstar_rewriter::fold::Part;
 use tokio_postgres::{Client, Row, Statement};
 
 use crate::connect::Error;
 use crate::replication::Lsn;
+use crate::rollups::parts::part_of;
 use crate::stream::{Contents, Snapshot, StreamError};
 
 /// The one row of `pgstar.maintenance`.
@@ -32,6 +34,14 @@ pub(super) struct Recorded {
     pub(super) own: Option<Contents>,
 }
 
+/// The table of a part of a rollup that is being built, as recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RecordedPart {
+    pub(super) recorded: Recorded,
+    pub(super) number: i32,
+    pub(super) part: Part,
+}
+
 /// Everything at one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct State {
@@ -41,6 +51,15 @@ pub(super) struct State {
     pub(super) end: Lsn,
     pub(super) clock: Option<Clock>,
     pub(super) rollups: Vec<Recorded>,
+    pub(super) parts: Vec<RecordedPart>,
+}
+
+impl State {
+    /// Every table, those of parts too.
+    pub(super) fn tables(&self) -> impl Iterator<Item = &Recorded> {
+        let parts = self.parts.iter().map(|part| &part.recorded);
+        self.rollups.iter().chain(parts)
+    }
 }
 
 const CLOCK: &str = "
@@ -49,9 +68,16 @@ const CLOCK: &str = "
     FROM (SELECT) AS one LEFT JOIN pgstar.maintenance m ON true";
 
 const ROLLUPS: &str = "
-  SELECT s.name, s.fingerprint, s.table_name, p.shape, p.validated::text, p.snapshot
-    FROM pgstar.rollup_state s LEFT JOIN pgstar.rollup_progress p ON p.table_name = s.table_name
-   ORDER BY s.name";
+  SELECT s.name, s.fingerprint, s.table_name, p.shape, p.validated::text, p.snapshot, s.number,
+         s.column_name, s.type_oid, s.typmod, s.of_null, s.first, s.below
+    FROM (SELECT name, fingerprint, table_name,
+                 NULL::int AS number, NULL::text AS column_name, NULL::oid AS type_oid, NULL::int AS typmod,
+                 NULL::boolean AS of_null, NULL::text AS first, NULL::text AS below FROM pgstar.rollup_state
+           UNION ALL
+          SELECT rollup, fingerprint, table_name, number, column_name, type_oid, typmod, of_null, first, below
+            FROM pgstar.rollup_part WHERE table_name IS NOT NULL) AS s
+    LEFT JOIN pgstar.rollup_progress p ON p.table_name = s.table_name
+   ORDER BY s.name, s.number";
 
 const ADVANCE: &str = "
   UPDATE pgstar.maintenance
@@ -94,12 +120,25 @@ impl Questions {
                 floor: snapshot(row.try_get(5)?)?,
             }),
         };
-        Ok(State {
+        let mut state = State {
             now: snapshot(row.try_get(0)?)?,
             end: position(row.try_get(1)?)?,
             clock,
-            rollups: rollups.iter().map(recorded).collect::<Result<_, _>>()?,
-        })
+            rollups: vec![],
+            parts: vec![],
+        };
+        for row in &rollups {
+            let recorded = recorded(row)?;
+            match row.try_get(6)? {
+                None => state.rollups.push(recorded),
+                Some(number) => state.parts.push(RecordedPart {
+                    recorded,
+                    number,
+                    part: part_of(row, 7)?,
+                }),
+            }
+        }
+        Ok(state)
     }
 
     /// Moves the clock and its floor; false when somebody else has moved it.
@@ -166,6 +205,19 @@ pub(super) async fn put_in_step(
     Ok(())
 }
 
+/// These parts of rollups have to be built again.
+pub(super) async fn forget_parts(
+    client: &impl tokio_postgres::GenericClient,
+    tables: &[String],
+) -> Result<(), StreamError> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let sql = "UPDATE pgstar.rollup_part SET table_name = NULL WHERE table_name = ANY ($1)";
+    client.execute(sql, &[&tables]).await?;
+    Ok(())
+}
+
 /// The table stays at what it contains while the clock moves on.
 pub(super) async fn leave_behind(
     client: &impl tokio_postgres::GenericClient,
@@ -180,6 +232,25 @@ pub(super) async fn leave_behind(
     let (seen, validated) = (at.snapshot.to_string(), at.validated.to_string());
     client.execute(sql, &[&tables, &seen, &validated]).await?;
     Ok(())
+}
+
+/// Nothing is on record any more of this table's contents, and of those of the tables that were filled from it, or from
+/// one of these; their names. Whoever fills one meanwhile looks afterwards whether its source is still on record.
+pub(super) async fn forget_with_filled(client: &Client, table: &str) -> Result<Vec<String>, Error> {
+    let mut wrong = vec![table.to_owned()];
+    let mut at = 0;
+    while let Some(table) = wrong.get(at).cloned() {
+        let forget = "DELETE FROM pgstar.rollup_progress WHERE table_name = $1";
+        client.execute(forget, &[&table]).await?;
+        // In a snapshot of its own: what is not seen was committed after the source was forgotten.
+        let filled = "SELECT table_name FROM pgstar.rollup_progress WHERE filled_from = $1";
+        for row in client.query(filled, &[&table]).await? {
+            wrong.push(row.try_get(0)?);
+        }
+        at += 1;
+    }
+    wrong.remove(0);
+    Ok(wrong)
 }
 
 /// Where the changes of the tables are to be found.

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use super::fold::Folded;
 use super::reason::Unfoldable;
+use crate::rollups::BuildProgress;
 use crate::stream::Contents;
 
 /// How a rollup's table is doing.
@@ -74,6 +75,8 @@ pub struct RollupFigures {
     pub recomputed_groups: u64,
     /// How often it was built again, by reason.
     pub rebuilds: HashMap<&'static str, u64>,
+    /// What building it again is at.
+    pub building: Option<BuildProgress>,
 }
 
 /// Figures of this process.
@@ -186,7 +189,12 @@ impl States {
     }
 
     pub(super) fn is(&self, role: Role) {
-        self.figures_mut().role = role;
+        let mut figures = self.figures_mut();
+        figures.role = role;
+        // Whoever did that does it no more.
+        for own in figures.rollups.values_mut() {
+            own.building = None;
+        }
     }
 
     pub(super) fn folded(&self, rollup: &str, folded: &Folded) {
@@ -210,6 +218,20 @@ impl States {
 
     pub(super) fn retained(&self, bytes: u64) {
         self.figures_mut().retained_bytes = bytes;
+    }
+
+    /// It is being built again.
+    pub(super) fn builds(&self, rollup: &str, progress: &BuildProgress) {
+        let mut figures = self.figures_mut();
+        let own = figures.rollups.entry(rollup.to_owned()).or_default();
+        own.building = Some(progress.clone());
+    }
+
+    /// It is not any more.
+    pub(super) fn builds_nothing(&self, rollup: &str) {
+        if let Some(own) = self.figures_mut().rollups.get_mut(rollup) {
+            own.building = None;
+        }
     }
 
     pub(super) fn rebuilt(&self, rollup: &str, why: &Unfoldable) {

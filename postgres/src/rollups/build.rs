@@ -1,4 +1,4 @@
-//! Builds one generation of a rollup, in one transaction.
+//! Builds one generation of a rollup: in one transaction, or in one for each part and another one for all of them.
 
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,7 +8,7 @@ use tokio_postgres::{Client, IsolationLevel, Transaction};
 use tracing::{debug, info, warn};
 
 use super::{BuildPlan, BuildProgress, BuiltRollup, OnProgress, RollupError, SCHEMA, Sources};
-use super::{finer, grants, naming, shape, state, sweep};
+use super::{finer, grants, in_parts, lock, naming, parts, shape, state, sweep};
 use crate::connect::{Error, Reported};
 use crate::identifier::{quote, quote_qualified};
 
@@ -20,8 +20,8 @@ const FILLFACTOR: u8 = 80;
 
 const TICK: Duration = Duration::from_secs(1);
 
-/// Builds the next generation and names it as the rollup's, from another rollup where that is possible. The caller
-/// holds the rollup's lock.
+/// Builds the next generation and names it as the rollup's: from another rollup where that is possible, else in parts where
+/// that is worth it. The caller holds the rollup's lock.
 pub(super) async fn build(
     client: &mut Client,
     plan: &BuildPlan,
@@ -29,15 +29,16 @@ pub(super) async fn build(
     progress: OnProgress<'_>,
 ) -> Result<BuiltRollup, RollupError> {
     notice_a_dead_client(client).await;
-    let mut reads = Reads::Undecided;
-    let built = match build_in_transaction(client, plan, sources, &mut reads, progress).await {
-        // The other rollup's table may have made way for its next one.
-        Err(error) if reads != Reads::Base && !client.is_closed() => {
-            debug!(%error, rollup = plan.name, "Building from the base tables instead.");
-            let none = Sources::none();
-            build_in_transaction(client, plan, &none, &mut reads, progress).await?
-        }
-        built => built?,
+    let from_another = match sources.plans.is_empty() {
+        true => None,
+        false => build_from_another(client, plan, sources, progress).await?,
+    };
+    let (built, from) = match from_another {
+        Some((built, from)) => (built, Some(from)),
+        None => match in_parts::build(client, plan, sources.keeps_parts, progress).await? {
+            Some(built) => (built, None),
+            None => (build_at_once(client, plan, progress).await?, None),
+        },
     };
     set_hint_bits(client, &built.table).await;
     info!(
@@ -45,116 +46,247 @@ pub(super) async fn build(
         table = built.table,
         rows = built.rows,
         bytes = built.bytes,
-        from = reads.rollup(),
+        from,
         "Built a rollup."
     );
     Ok(built)
 }
 
-/// What a table is filled from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Reads {
-    Undecided,
-    Base,
-    /// This rollup's table.
-    Rollup(String),
-}
-
-impl Reads {
-    fn rollup(&self) -> Option<&str> {
-        match self {
-            Reads::Rollup(rollup) => Some(rollup),
-            Reads::Undecided | Reads::Base => None,
-        }
-    }
-}
-
-async fn build_in_transaction(
+/// From one of these other rollups, which is named; none if that is not possible.
+async fn build_from_another(
     client: &mut Client,
     plan: &BuildPlan,
     sources: &Sources,
-    reads: &mut Reads,
     progress: OnProgress<'_>,
-) -> Result<BuiltRollup, RollupError> {
-    let started = Instant::now();
-    let validated = shape::log_end(client).await?;
-    let shape = shape::look(client, &plan.base_relations)
-        .await?
-        .of(&plan.base_relations);
-    // One snapshot for everything, taken after the instant noted here, so that it can be said what the
-    // rollup contains.
-    let isolation = IsolationLevel::RepeatableRead;
-    let mut transaction = client
-        .build_transaction()
-        .isolation_level(isolation)
-        .start()
-        .await?;
-    let instant = transaction
-        .query_one("SELECT now(), pg_current_snapshot()::text", &[])
-        .await?;
-    let now: SystemTime = instant.try_get(0)?;
-    let base = state::Progress {
-        shape,
-        validated,
-        snapshot: instant.try_get(1)?,
-    };
-    let filling = finer::filling(&transaction, plan, sources, now).await?;
-    let (select, contents, built_at);
-    (*reads, select, contents, built_at) = match filling {
-        Some(filling) => {
-            let reads = Reads::Rollup(filling.rollup);
-            (reads, filling.select, filling.contents, filling.built_at)
+) -> Result<Option<(BuiltRollup, String)>, RollupError> {
+    lock::hold_changes(client).await?;
+    let filled = fill_from_another(client, plan, sources, progress).await;
+    let filled = match filled {
+        // The other rollup's table may have made way for its next one.
+        Err(error) if !client.is_closed() => {
+            debug!(%error, rollup = plan.name, "Building from the base tables instead.");
+            Ok(None)
         }
-        None => (Reads::Base, plan.select.clone(), base, now),
+        filled => filled,
     };
-    let generation = state::next_generation(&transaction).await?;
-    let table = naming::table_name(&plan.name, generation);
-    let scanning = |elapsed| {
-        let from = reads.rollup().map(str::to_owned);
-        progress(BuildProgress::Scanning { elapsed, from });
-    };
-    let rows = materialize(&transaction, plan, &table, &select, &scanning).await?;
-    finish_table(&mut transaction, plan, &table, rows, progress).await?;
-    let built = BuiltRollup {
-        name: plan.name.clone(),
-        fingerprint: plan.fingerprint.clone(),
-        schema: SCHEMA.to_owned(),
-        bytes: total_bytes(&transaction, &table).await?,
-        table,
-        rows,
-        built_at,
-        build_time: started.elapsed(),
-    };
-    state::record(&transaction, plan, generation, &built).await?;
-    state::record_progress(&transaction, &built.table, &contents).await?;
-    transaction.commit().await?;
-    Ok(built)
+    lock::release_changes(client, filled).await
 }
 
-/// Runs the SELECT. CREATE TABLE AS and not INSERT, which PostgreSQL never runs in parallel.
-async fn materialize(
-    transaction: &Transaction<'_>,
+async fn fill_from_another(
+    client: &mut Client,
     plan: &BuildPlan,
-    table: &str,
-    select: &str,
-    scanning: &(dyn Fn(Duration) + Sync),
-) -> Result<u64, RollupError> {
-    let sql = format!(
-        "CREATE TABLE {} WITH (fillfactor = {FILLFACTOR}) AS\n{select}",
-        quote_qualified(SCHEMA, table)
-    );
-    let started = Instant::now();
-    let mut ticks = interval(TICK);
-    let mut running = pin!(transaction.execute(&sql, &[]));
-    loop {
-        tokio::select! {
-            rows = &mut running => return rows.map_err(|source| RollupError::Build {
-                rollup: plan.name.clone(),
-                source: Error::Query(source),
-            }),
-            _ = ticks.tick() => scanning(started.elapsed()),
+    sources: &Sources,
+    progress: OnProgress<'_>,
+) -> Result<Option<(BuiltRollup, String)>, RollupError> {
+    let mut build = Build::begin(client, plan).await?;
+    let (transaction, now) = (&build.transaction, build.built_at);
+    let Some(filling) = finer::filling(transaction, plan, sources, now).await? else {
+        return Ok(None);
+    };
+    (build.contents, build.built_at) = (filling.contents, filling.built_at);
+    build.filled_from = Some(filling.table.clone());
+    let from = Some(filling.rollup.as_str());
+    let table = build.materialize(&filling.select, from, progress).await?;
+    let built = build.finish(table, progress).await?;
+    state::forget_unless_recorded(client, &built.table, &filling.table).await?;
+    Ok(Some((built, filling.rollup)))
+}
+
+async fn build_at_once(
+    client: &mut Client,
+    plan: &BuildPlan,
+    progress: OnProgress<'_>,
+) -> Result<BuiltRollup, RollupError> {
+    lock::hold_changes(client).await?;
+    let built = fill_at_once(client, plan, progress).await;
+    lock::release_changes(client, built).await
+}
+
+async fn fill_at_once(
+    client: &mut Client,
+    plan: &BuildPlan,
+    progress: OnProgress<'_>,
+) -> Result<BuiltRollup, RollupError> {
+    let build = Build::begin(client, plan).await?;
+    let table = build.materialize(&plan.select, None, progress).await?;
+    build.finish(table, progress).await
+}
+
+/// A transaction in which a table is built.
+pub(super) struct Build<'a> {
+    plan: &'a BuildPlan,
+    pub(super) transaction: Transaction<'a>,
+    started: Instant,
+    /// Every commit that was acknowledged before is in the table, by the server's clock.
+    pub(super) built_at: SystemTime,
+    /// What the table contains.
+    pub(super) contents: state::Progress,
+    /// The table of another rollup that it is filled from.
+    filled_from: Option<String>,
+}
+
+/// A table of the next generation, with its rows.
+pub(super) struct Table {
+    pub(super) name: String,
+    generation: i64,
+    rows: u64,
+}
+
+impl<'a> Build<'a> {
+    /// One snapshot for everything, taken after the instant that is noted, so that it can be said what is in a table
+    /// that is computed from the base tables.
+    pub(super) async fn begin(
+        client: &'a mut Client,
+        plan: &'a BuildPlan,
+    ) -> Result<Self, RollupError> {
+        let started = Instant::now();
+        let validated = shape::log_end(client).await?;
+        let shape = shape::look(client, &plan.base_relations)
+            .await?
+            .of(&plan.base_relations);
+        let isolation = IsolationLevel::RepeatableRead;
+        let transaction = client.build_transaction().isolation_level(isolation);
+        let transaction = transaction.start().await?;
+        let instant = transaction
+            .query_one("SELECT now(), pg_current_snapshot()::text", &[])
+            .await?;
+        Ok(Build {
+            plan,
+            started,
+            built_at: instant.try_get(0)?,
+            contents: state::Progress {
+                shape,
+                validated,
+                snapshot: instant.try_get(1)?,
+            },
+            filled_from: None,
+            transaction,
+        })
+    }
+
+    /// Runs the SELECT. CREATE TABLE AS and not INSERT, which PostgreSQL never runs in parallel.
+    pub(super) async fn materialize(
+        &self,
+        select: &str,
+        from: Option<&str>,
+        progress: OnProgress<'_>,
+    ) -> Result<Table, RollupError> {
+        let mut table = self.next_table().await?;
+        let sql = format!("{}\n{select}", created(&table.name));
+        table.rows = self.execute(&sql, from, progress).await?;
+        Ok(table)
+    }
+
+    /// A table for what the plan's SELECT gives, filled by the statement that is printed for its name.
+    pub(super) async fn insert(
+        &self,
+        statement: impl FnOnce(&str) -> String,
+        progress: OnProgress<'_>,
+    ) -> Result<Table, RollupError> {
+        let mut table = self.next_table().await?;
+        let create = format!(
+            "{}\n{}\nWITH NO DATA",
+            created(&table.name),
+            self.plan.select
+        );
+        self.transaction.batch_execute(&create).await?;
+        let insert = statement(&table.name);
+        table.rows = self.execute(&insert, None, progress).await?;
+        Ok(table)
+    }
+
+    async fn next_table(&self) -> Result<Table, RollupError> {
+        let generation = state::next_generation(&self.transaction).await?;
+        Ok(Table {
+            name: naming::table_name(&self.plan.name, generation),
+            generation,
+            rows: 0,
+        })
+    }
+
+    async fn execute(
+        &self,
+        sql: &str,
+        from: Option<&str>,
+        progress: OnProgress<'_>,
+    ) -> Result<u64, RollupError> {
+        let started = Instant::now();
+        let mut ticks = interval(TICK);
+        let mut running = pin!(self.transaction.execute(sql, &[]));
+        loop {
+            tokio::select! {
+                rows = &mut running => return rows.map_err(|source| RollupError::Build {
+                    rollup: self.plan.name.clone(),
+                    source: Error::Query(source),
+                }),
+                _ = ticks.tick() => progress(BuildProgress::Scanning {
+                    elapsed: started.elapsed(),
+                    from: from.map(str::to_owned),
+                }),
+            }
         }
     }
+
+    /// Names the table as the rollup's.
+    pub(super) async fn finish(
+        mut self,
+        table: Table,
+        progress: OnProgress<'_>,
+    ) -> Result<BuiltRollup, RollupError> {
+        let (plan, transaction) = (self.plan, &mut self.transaction);
+        finish_table(transaction, plan, &table.name, table.rows, progress).await?;
+        let built = BuiltRollup {
+            name: plan.name.clone(),
+            fingerprint: plan.fingerprint.clone(),
+            schema: SCHEMA.to_owned(),
+            bytes: total_bytes(transaction, &table.name).await?,
+            table: table.name,
+            rows: table.rows,
+            built_at: self.built_at,
+            build_time: self.started.elapsed(),
+        };
+        state::record(transaction, plan, table.generation, &built).await?;
+        let from = self.filled_from.as_deref();
+        state::record_progress(transaction, &built.table, &self.contents, from).await?;
+        parts::forget(transaction, &plan.name).await?;
+        self.transaction.commit().await?;
+        Ok(built)
+    }
+
+    /// Names the table as that of a part, which nobody reads but upkeep.
+    pub(super) async fn finish_part(
+        mut self,
+        table: &Table,
+        part: &parts::Recorded,
+    ) -> Result<(), RollupError> {
+        let (plan, transaction) = (self.plan, &mut self.transaction);
+        prepare_for_upkeep(transaction, plan, &table.name).await?;
+        grants::grant_on_new_table(transaction, plan, &table.name).await?;
+        parts::record_built(transaction, plan, part, &table.name, self.built_at).await?;
+        state::record_progress(transaction, &table.name, &self.contents, None).await?;
+        Ok(self.transaction.commit().await?)
+    }
+}
+
+fn created(table: &str) -> String {
+    let table = quote_qualified(SCHEMA, table);
+    format!("CREATE TABLE {table} WITH (fillfactor = {FILLFACTOR}) AS")
+}
+
+/// What a batch needs to find groups.
+async fn prepare_for_upkeep(
+    transaction: &mut Transaction<'_>,
+    plan: &BuildPlan,
+    table: &str,
+) -> Result<(), RollupError> {
+    sweep::mark_as_generation(transaction, table, &plan.name).await?;
+    // Before ANALYZE, which counts the hash's values too: without that count PostgreSQL takes each for one of
+    // 200, and reads the whole rollup for every batch.
+    if !plan.key_columns.is_empty() {
+        index_groups(transaction, plan, table).await?;
+    }
+    let analyze = format!("ANALYZE {}", quote_qualified(SCHEMA, table));
+    Ok(transaction.batch_execute(&analyze).await?)
 }
 
 /// Everything that the table needs before somebody may see it.
@@ -165,16 +297,8 @@ async fn finish_table(
     rows: u64,
     progress: OnProgress<'_>,
 ) -> Result<(), RollupError> {
-    sweep::mark_as_generation(transaction, table, &plan.name).await?;
-    // Before ANALYZE, which counts the hash's values too: without that count PostgreSQL takes each for one of
-    // 200, and reads the whole rollup for every batch.
-    if !plan.key_columns.is_empty() {
-        index_groups(transaction, plan, table).await?;
-    }
     progress(BuildProgress::Analyzing);
-    transaction
-        .batch_execute(&format!("ANALYZE {}", quote_qualified(SCHEMA, table)))
-        .await?;
+    prepare_for_upkeep(transaction, plan, table).await?;
     if rows > INDEXED_ROWS_MIN {
         for column in columns_worth_an_index(transaction, plan, table).await? {
             progress(BuildProgress::Indexing {

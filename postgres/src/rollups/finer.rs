@@ -23,15 +23,18 @@ pub struct Sources {
     pub followed: HashMap<String, Instant>,
     /// Others are good enough if they were built after this, by the server's clock.
     pub built_since: Option<SystemTime>,
+    /// Whether parts that were built in an earlier attempt are good enough.
+    pub keeps_parts: bool,
 }
 
 impl Sources {
-    /// Only the base tables will do.
+    /// Only the base tables will do, as they are now: nothing that was computed before.
     pub fn none() -> Self {
         Sources {
             plans: vec![],
             followed: HashMap::new(),
             built_since: None,
+            keeps_parts: false,
         }
     }
 }
@@ -40,6 +43,8 @@ impl Sources {
 pub(super) struct Filling {
     /// The other rollup.
     pub(super) rollup: String,
+    /// Its table.
+    pub(super) table: String,
     pub(super) select: String,
     /// What the table will contain.
     pub(super) contents: state::Progress,
@@ -87,6 +92,7 @@ pub(super) async fn filling(
         if is_sound {
             return Ok(Some(Filling {
                 rollup: source.rollup.definition.name.clone(),
+                table: source.rollup.table.clone(),
                 select,
                 contents: state::Progress {
                     shape,
@@ -140,7 +146,7 @@ fn visit(
 }
 
 /// The rollup as this catalog has it, if it is still the one that was planned.
-fn definition(plan: &BuildPlan, catalog: &Catalog) -> Option<RollupDefinition> {
+pub(super) fn definition(plan: &BuildPlan, catalog: &Catalog) -> Option<RollupDefinition> {
     let path = ["pg_catalog".to_owned()];
     let definition = RollupDefinition::parse(&plan.name, &plan.select, catalog, &path).ok()?;
     (definition.fingerprint == plan.fingerprint).then_some(definition)

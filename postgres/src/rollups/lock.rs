@@ -17,6 +17,10 @@ const SCHEMA_LOCK: i32 = 0;
 /// The second key of the lock of the one process that brings rollups up to date.
 pub(crate) const LEADER_LOCK: i32 = -1;
 
+/// The first key of the lock that whoever takes a snapshot for a rollup's table holds until the table is there: what that
+/// snapshot does not see will be needed. "pgsn" in ASCII.
+pub(crate) const SNAPSHOT_LOCK_CLASS: i32 = 0x7067_736e;
+
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Waits until this session alone may build or drop the rollup.
@@ -39,6 +43,37 @@ pub(super) async fn acquire(
         sleep(RETRY_INTERVAL).await;
     }
     Ok(())
+}
+
+/// From now on, until it is let go, the slot keeps what a snapshot that is taken later does not see.
+pub(super) async fn hold_changes(client: &Client) -> Result<(), RollupError> {
+    let sql = "SELECT pg_advisory_lock_shared($1, 0)";
+    client.execute(sql, &[&SNAPSHOT_LOCK_CLASS]).await?;
+    Ok(())
+}
+
+/// Lets go of it after something was built, or was not.
+pub(super) async fn release_changes<T>(
+    client: &Client,
+    built: Result<T, RollupError>,
+) -> Result<T, RollupError> {
+    let sql = "SELECT pg_advisory_unlock_shared($1, 0)";
+    let released = client.execute(sql, &[&SNAPSHOT_LOCK_CLASS]).await;
+    let built = built?;
+    released?;
+    Ok(built)
+}
+
+/// Whether somebody brings rollups up to date.
+pub(super) async fn has_leader(client: &Client) -> Result<bool, RollupError> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_locks l
+                 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid = $1 AND l.objid = $2
+                   AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))";
+    let (class, leader) = (LOCK_CLASS.cast_unsigned(), LEADER_LOCK.cast_unsigned());
+    Ok(client
+        .query_one(sql, &[&class, &leader])
+        .await?
+        .try_get(0)?)
 }
 
 /// The statement that takes the lock on schema-wide changes until the transaction ends.

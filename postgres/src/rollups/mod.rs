@@ -6,13 +6,15 @@
 //! Life of a build, in `build`: wait for the rollup's lock (`lock`), then in one transaction create
 //! the next generation's table, analyse, index and grant it (`grants`) and name it in the state table
 //! (`state`). Until that commit nobody sees any of it, so a build that is killed leaves nothing
-//! behind. Afterwards the generation that the state table no longer names is dropped (`sweep`).
+//! behind but the parts of a large one (`parts`, `in_parts`), with which the next attempt goes on. Afterwards the generation that the state table no longer names is dropped (`sweep`).
 
 mod build;
 mod finer;
 mod grants;
+mod in_parts;
 pub(crate) mod lock;
 mod naming;
+pub(crate) mod parts;
 mod schema;
 pub(crate) mod shape;
 mod state;
@@ -85,6 +87,15 @@ pub enum BuildProgress {
         elapsed: Duration,
         /// The rollup that is read in the place of the base tables.
         from: Option<String>,
+    },
+    /// The base tables are read in parts, of which so many are done.
+    Part {
+        /// How many are done, some of them perhaps by an earlier attempt.
+        done: usize,
+        /// How many there are.
+        all: usize,
+        /// How long the others will take, if that can be told.
+        rest: Option<Duration>,
     },
     /// Statistics are being gathered.
     Analyzing,
@@ -182,17 +193,9 @@ impl RollupStore {
         state::find(&connection, name).await
     }
 
-    /// The rollup that `plan` describes: as it is when its fingerprint is unchanged, else built anew.
+    /// The rollup that `plan` describes: as it is when its fingerprint is unchanged, else built anew, from what else is there
+    /// if that is proven to come to the same.
     pub async fn ensure(
-        &self,
-        plan: &BuildPlan,
-        progress: OnProgress<'_>,
-    ) -> Result<BuiltRollup, RollupError> {
-        self.ensure_from(plan, &Sources::none(), progress).await
-    }
-
-    /// The same, from one of these other rollups if that is proven to come to the same.
-    pub async fn ensure_from(
         &self,
         plan: &BuildPlan,
         sources: &Sources,
@@ -211,17 +214,8 @@ impl RollupStore {
             .await
     }
 
-    /// Builds the rollup from the base tables as they are now, whatever is there already.
+    /// The same, whatever is there already.
     pub async fn rebuild(
-        &self,
-        plan: &BuildPlan,
-        progress: OnProgress<'_>,
-    ) -> Result<BuiltRollup, RollupError> {
-        self.rebuild_from(plan, &Sources::none(), progress).await
-    }
-
-    /// The same, from one of these other rollups if that is proven to come to the same.
-    pub async fn rebuild_from(
         &self,
         plan: &BuildPlan,
         sources: &Sources,
@@ -243,7 +237,7 @@ impl RollupStore {
         Ok(finer::finer_first(plans, &load_catalog(&connection).await?))
     }
 
-    /// The same, unless somebody has built it after this instant.
+    /// From the base tables as they are now, unless somebody has built it after this instant.
     pub async fn rebuild_since(
         &self,
         plan: &BuildPlan,
@@ -268,7 +262,9 @@ impl RollupStore {
     pub async fn drop(&self, name: &str) -> Result<bool, RollupError> {
         let mut connection = self.maintenance_connection().await?;
         lock::acquire(&connection, name, &|_| ()).await?;
-        let was_there = state::forget(&connection, name).await?;
+        schema::ensure(&mut connection).await?;
+        let had_parts = parts::forget(&*connection, name).await?;
+        let was_there = state::forget(&connection, name).await? || had_parts;
         sweep::sweep(&mut connection).await?;
         Ok(was_there)
     }

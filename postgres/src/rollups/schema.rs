@@ -16,9 +16,9 @@ struct Found {
 
 const FOUND: &str = "
   SELECT current_user::text, current_database()::text, n.oid IS NOT NULL,
-         (SELECT count(*) = 4 FROM pg_class c
+         (SELECT count(*) = 5 FROM pg_class c
            WHERE c.relnamespace = n.oid
-             AND c.relname IN ('rollup_state', 'rollup_progress', 'maintenance', 'followed_table')),
+             AND c.relname IN ('rollup_state', 'rollup_progress', 'maintenance', 'followed_table', 'rollup_part')),
          has_database_privilege(current_database(), 'CREATE'),
          coalesce(has_schema_privilege(n.oid, 'CREATE'), false)
     FROM (VALUES ('pgstar')) AS wanted(name) LEFT JOIN pg_namespace n ON n.nspname = wanted.name";
@@ -43,6 +43,8 @@ const CREATE_STATE: &str = "
       shape text NOT NULL,
       validated pg_lsn NOT NULL,
       snapshot text);
+  ALTER TABLE pgstar.rollup_progress ADD COLUMN IF NOT EXISTS filled_from text;
+  COMMENT ON COLUMN pgstar.rollup_progress.filled_from IS 'the table of another rollup that it was filled from';
   COMMENT ON TABLE pgstar.rollup_progress IS
       'what each rollup table of pgstar contains: what this snapshot saw, or without one that of pgstar.maintenance';
   CREATE TABLE IF NOT EXISTS pgstar.maintenance (
@@ -60,7 +62,23 @@ const CREATE_STATE: &str = "
       member oid NOT NULL,
       since text NOT NULL);
   COMMENT ON TABLE pgstar.followed_table IS
-      'what this snapshot did not see of the table is in the stream of the slot in pgstar.maintenance'";
+      'what this snapshot did not see of the table is in the stream of the slot in pgstar.maintenance';
+  ALTER TABLE pgstar.followed_table ADD COLUMN IF NOT EXISTS part_column text, ADD COLUMN IF NOT EXISTS part_bytes bigint;
+  CREATE TABLE IF NOT EXISTS pgstar.rollup_part (
+      rollup text NOT NULL,
+      fingerprint text NOT NULL,
+      number integer NOT NULL,
+      column_name text NOT NULL,
+      type_oid oid NOT NULL,
+      typmod integer NOT NULL,
+      of_null boolean NOT NULL,
+      first text,
+      below text,
+      table_name text,
+      built_at timestamptz,
+      PRIMARY KEY (rollup, number));
+  COMMENT ON TABLE pgstar.rollup_part IS
+      'parts of rollups that are being built: which of their fact''s rows each has, and its table if it is built'";
 
 /// Creates what is missing. Existing objects need no privilege to create them.
 pub(super) async fn ensure(client: &mut Client) -> Result<(), RollupError> {

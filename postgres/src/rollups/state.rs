@@ -113,6 +113,7 @@ pub(super) async fn forget(client: &Client, name: &str) -> Result<bool, RollupEr
 }
 
 /// What a rollup's table contains.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Progress {
     /// Of the base tables, looked at after `validated` was read and before the snapshot was taken.
     pub(super) shape: String,
@@ -125,16 +126,31 @@ pub(super) async fn record_progress(
     transaction: &Transaction<'_>,
     table: &str,
     progress: &Progress,
+    filled_from: Option<&str>,
 ) -> Result<(), RollupError> {
-    let sql = "INSERT INTO pgstar.rollup_progress (table_name, shape, validated, snapshot)
-               VALUES ($1, $2, $3::text::pg_lsn, $4)";
+    let sql =
+        "INSERT INTO pgstar.rollup_progress (table_name, shape, validated, snapshot, filled_from)
+               VALUES ($1, $2, $3::text::pg_lsn, $4, $5)";
     let Progress {
         shape,
         validated,
         snapshot,
     } = progress;
     transaction
-        .execute(sql, &[&table, shape, validated, snapshot])
+        .execute(sql, &[&table, shape, validated, snapshot, &filled_from])
         .await?;
+    Ok(())
+}
+
+/// What this table contains is not known if its source was found to be wrong while it was filled, or made way for another.
+pub(super) async fn forget_unless_recorded(
+    client: &Client,
+    table: &str,
+    source: &str,
+) -> Result<(), RollupError> {
+    let sql = "DELETE FROM pgstar.rollup_progress WHERE table_name = $1
+                  AND NOT EXISTS (SELECT FROM pgstar.rollup_state s JOIN pgstar.rollup_progress p USING (table_name)
+                                   WHERE s.table_name = $2)";
+    client.execute(sql, &[&table, &source]).await?;
     Ok(())
 }

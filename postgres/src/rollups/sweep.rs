@@ -1,4 +1,4 @@
-//! Drops generation tables that the state table does not name.
+//! Drops generation tables that neither the state table nor that of parts names.
 //!
 //! A new generation becomes visible together with its name in the state table, so a table that one
 //! snapshot shows without its name is out of use for good.
@@ -30,7 +30,7 @@ pub(super) async fn mark_as_generation(
     Ok(())
 }
 
-/// One statement, and so one snapshot of both tables.
+/// One statement, and so one snapshot of all tables.
 const UNUSED: &str = "
   SELECT c.relname::text
     FROM pg_class c
@@ -40,6 +40,7 @@ const UNUSED: &str = "
    WHERE n.nspname = 'pgstar' AND c.relkind = 'r' AND starts_with(d.description, $1)
      AND pg_has_role(c.relowner, 'USAGE')
      AND NOT EXISTS (SELECT FROM pgstar.rollup_state s WHERE s.table_name = c.relname)
+     AND NOT EXISTS (SELECT FROM pgstar.rollup_part r WHERE r.table_name = c.relname)
    ORDER BY c.relname";
 
 /// Drops what it can and returns those names; a table in use stays for the next time.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use pgstar_postgres::catalog::load_catalog;
 use pgstar_postgres::connect::{Connection, Connector};
 use pgstar_postgres::maintain::{MaintainOptions, MaintainPlan, Maintainer};
-use pgstar_postgres::rollups::{BuildPlan, RollupStore};
+use pgstar_postgres::rollups::{BuildPlan, RollupStore, Sources};
 use pgstar_postgres::server::{InstallPolicy, Server, ServerOptions};
 use pgstar_rewriter::fold::FoldPlan;
 use pgstar_rewriter::{Floats, RollupDefinition};
@@ -206,7 +206,10 @@ impl Maintained {
     pub async fn build(&self) {
         self.maintainer.established(DEADLINE).await.unwrap();
         for plan in &self.plans {
-            self.store.ensure(&plan.build, &|_| ()).await.unwrap();
+            self.store
+                .ensure(&plan.build, &Sources::none(), &|_| ())
+                .await
+                .unwrap();
         }
     }
 

@@ -59,6 +59,9 @@ impl Steps {
             BuildProgress::Scanning { from: None, .. } | BuildProgress::Done { .. } => {
                 format!("rollup {rollup}: reading the base tables")
             }
+            BuildProgress::Part { done, all, .. } => {
+                format!("rollup {rollup}: {done} of {all} parts")
+            }
             BuildProgress::Analyzing => format!("rollup {rollup}: gathering statistics"),
             BuildProgress::Indexing { column } => format!("rollup {rollup}: indexing {column}"),
         });

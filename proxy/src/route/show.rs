@@ -74,10 +74,11 @@ impl Router {
         let snapshot = self.warehouse.snapshot();
         let ready = snapshot.ready.iter().map(|ready| {
             let built = &ready.built;
-            let state = self
-                .warehouse
-                .building(&built.name)
-                .map_or("ready", |_| "ready, rebuilding");
+            let building = self.warehouse.building(&built.name);
+            let state = match building {
+                Some(_) => "ready, rebuilding",
+                None => "ready",
+            };
             let numbers = [
                 built.rows.to_string(),
                 built.bytes.to_string(),
@@ -94,16 +95,20 @@ impl Router {
                 .chain(numbers)
                 .map(Some)
                 .chain(self.upkeep(built))
-                .chain([None])
+                .chain([building
+                    .and_then(|building| building.parts)
+                    .map(|parts| parts.to_string())])
                 .collect()
         });
         let absent = snapshot.absent.iter().map(|absent| {
             let building = self.warehouse.building(&absent.name);
             let state = building.as_ref().map_or("absent", |building| building.step);
-            let from = building.and_then(|building| building.from);
-            let because = match from {
-                Some(from) => format!("{}; it is filled from rollup {from}", absent.because),
-                None => absent.because.clone(),
+            let because = match building.map(|building| (building.from, building.parts)) {
+                Some((Some(from), _)) => {
+                    format!("{}; it is filled from rollup {from}", absent.because)
+                }
+                Some((None, Some(parts))) => format!("{}; {parts}", absent.because),
+                Some((None, None)) | None => absent.because.clone(),
             };
             let start = [Some(absent.name.clone()), Some(state.to_owned())];
             start

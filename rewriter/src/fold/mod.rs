@@ -13,6 +13,7 @@
 //!
 //! It knows no connection: the names of tables that hold the changed rows are the caller's.
 
+mod part;
 mod sql;
 
 use std::collections::BTreeSet;
@@ -26,6 +27,7 @@ use crate::print::{ColumnPrinter, conjunction, expression, quote_identifier, quo
 use crate::rollup::{RollupDefinition, Stored, print_base_column, table_aliases};
 use crate::types;
 
+pub use part::{Part, PartValues};
 pub use sql::Changed;
 
 /// The column of a table of changed rows that says +1 for a new row and −1 for an old one.

@@ -273,25 +273,34 @@ impl FoldPlan {
                 groups.join(", ")
             ),
         };
-        let now = |_: usize| Source::Now;
         let wanted = self.is_wanted_group();
         let predicates = self.predicates.as_deref().into_iter();
         let conditions: Vec<&str> = predicates.chain(wanted.as_deref()).collect();
-        let positions: Vec<String> = (1..=self.keys.len()).map(|at| at.to_string()).collect();
-        let group_by = match positions.is_empty() {
-            true => String::new(),
-            false => format!(" GROUP BY {}", positions.join(", ")),
-        };
         format!(
-            "INSERT INTO {rollup} ({}) SELECT {} FROM {groups}{}{}{group_by}",
+            "INSERT INTO {rollup} ({}) SELECT {} FROM {groups}{}{}{}",
             self.column_names().join(", "),
             items.join(", "),
-            self.from(&now),
-            condition(&conditions)
+            self.tables_now(),
+            condition(&conditions),
+            self.group_by()
         )
     }
 
-    fn column_names(&self) -> Vec<&str> {
+    /// The tables as they are joined.
+    pub(super) fn tables_now(&self) -> String {
+        self.from(&|_: usize| Source::Now)
+    }
+
+    /// Groups what is selected, keys first.
+    pub(super) fn group_by(&self) -> String {
+        let positions: Vec<String> = (1..=self.keys.len()).map(|at| at.to_string()).collect();
+        match positions.is_empty() {
+            true => String::new(),
+            false => format!(" GROUP BY {}", positions.join(", ")),
+        }
+    }
+
+    pub(super) fn column_names(&self) -> Vec<&str> {
         let keys = self.keys.iter().map(|key| key.name.as_str());
         let partials = self.partials.iter().map(|partial| partial.name.as_str());
         keys.chain(partials).collect()
@@ -510,7 +519,7 @@ impl FoldPlan {
     }
 }
 
-fn condition(conjuncts: &[&str]) -> String {
+pub(super) fn condition(conjuncts: &[&str]) -> String {
     match conjuncts.is_empty() {
         true => String::new(),
         false => format!(" WHERE ({})", conjuncts.join(") AND (")),
