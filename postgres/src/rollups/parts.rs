@@ -26,7 +26,8 @@ const PARTS_MAX: i64 = 64;
 /// A part that begins at a value of an index finds its rows together if they were written about in that order.
 const CORRELATION_MIN: f32 = 0.9;
 
-/// The column that parts of each of these tables are told apart by, for those that are large enough for two of this size.
+/// The column that parts of each of these tables are told apart by, for those that are large enough for two of this size. While
+/// something is built in parts it stays the same, whatever becomes of the table.
 pub(crate) async fn columns(
     client: &Client,
     tables: &[Oid],
@@ -36,7 +37,11 @@ pub(crate) async fn columns(
         "SELECT DISTINCT ON (c.oid) c.oid, a.attname::text, a.atttypid, a.atttypmod
            FROM pg_class c
           CROSS JOIN LATERAL (
-                SELECT p.partattrs[0] AS attnum, 0 AS rank FROM pg_partitioned_table p
+                SELECT o.attnum, -1 AS rank FROM pgstar.followed_table f
+                  JOIN pg_attribute o ON o.attrelid = f.relation AND o.attname = f.part_column
+                 WHERE f.relation = c.oid AND EXISTS (SELECT FROM pgstar.rollup_part)
+                 UNION ALL
+                SELECT p.partattrs[0], 0 FROM pg_partitioned_table p
                  WHERE p.partrelid = c.oid AND p.partstrat = 'r'
                  UNION ALL
                 SELECT i.indkey[0], 1 + (NOT i.indisprimary)::int
@@ -46,8 +51,8 @@ pub(crate) async fn columns(
            JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = begin.attnum
            LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
            LEFT JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname AND NOT s.inherited
-          WHERE c.oid = ANY ($1) AND a.atttypid = ANY ($2) AND (begin.rank = 0 OR abs(s.correlation) >= $3)
-            AND ({SIZE}) >= $4
+          WHERE c.oid = ANY ($1) AND a.atttypid = ANY ($2) AND (begin.rank <= 0 OR abs(s.correlation) >= $3)
+            AND (begin.rank < 0 OR ({SIZE}) >= $4)
           ORDER BY c.oid, begin.rank, a.attnum"
     );
     let oids: Vec<u32> = tables.iter().map(|table| table.0).collect();
