@@ -333,9 +333,11 @@ pass_alone() {
 
 # Lists what is not as in the run to compare with: verdicts and outputs. Whether there is nothing.
 compare() {
+    left_out=
     case "$2" in
         direct) return 0 ;;
-        off | rollups) base=beside ;;
+        # Those of pgstar's advisory locks that are held for a moment are seen in one run and not in the other.
+        off | rollups) base=beside left_out=--exclude=advisory_lock.out ;;
         *) base=direct ;;
     esac
     like=$results/$1-$base
@@ -350,7 +352,7 @@ compare() {
     fi
     alike=yes
     diff "$like/verdicts" "$output/verdicts" || alike=
-    if [ -d "$like/results" ]; then diff -r "$like/results" "$output/results" || alike=; fi
+    if [ -d "$like/results" ]; then diff -r $left_out "$like/results" "$output/results" || alike=; fi
     if [ -z "$alike" ]; then
         say "$1 ($2) differs from $base: see $results/$1-$2"
         if [ "$1" = isolation ]; then
