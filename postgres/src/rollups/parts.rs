@@ -3,7 +3,7 @@
 //! A part is the rollup over some of its fact's rows, in a table of its own that is built in a transaction of its own and then
 //! brought up to date as rollups are. What is done stays done when pgstar or the server ends, and the log that the slot keeps
 //! meanwhile is that of one part. When all parts contain the same, their rows are put into the rollup's table, which then
-//! contains that ([009](../../../docs/decisions/011-large-facts-are-read-part-by-part.md)).
+//! contains that ([011](../../../docs/decisions/011-large-facts-are-read-part-by-part.md)).
 //!
 //! Who brings rollups up to date says by which column the parts of a table are told apart ([`mark`]): the rows that it takes
 //! from the stream have to have it. It forgets the parts that cannot be brought up to date, which are built again then.
