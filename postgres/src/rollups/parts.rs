@@ -336,18 +336,11 @@ async fn divide(client: &mut Client, in_parts: &InParts) -> Result<Vec<PartValue
         .batch_execute("SET LOCAL DateStyle = 'ISO'; SET LOCAL lock_timeout = '2s'")
         .await?;
     let ty = Part::type_name(column).unwrap_or("text");
-    let sql = format!(
-        "SELECT c.relkind = 'p', {SIZE}, a.attnotnull FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
-          WHERE c.oid = $1 AND a.attname = $2"
-    );
-    let Some(row) = transaction
-        .query_opt(&sql, &[&fact.0, &column.name])
-        .await?
-    else {
+    let sql = format!("SELECT c.relkind = 'p', {SIZE} FROM pg_class c WHERE c.oid = $1");
+    let Some(row) = transaction.query_opt(&sql, &[&fact.0]).await? else {
         return Ok(vec![]);
     };
-    let (is_partitioned, size, is_not_null): (bool, i64, bool) =
-        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let (is_partitioned, size): (bool, i64) = (row.try_get(0)?, row.try_get(1)?);
     let bytes = (*bytes).max(size / PARTS_MAX).max(1);
     let cuts = match is_partitioned {
         true => between_partitions(&transaction, *fact, ty, bytes).await?,
@@ -358,7 +351,8 @@ async fn divide(client: &mut Client, in_parts: &InParts) -> Result<Vec<PartValue
     let belows = cuts.iter().cloned().map(Some).chain([None]);
     let ranges = firsts.zip(belows);
     let ranges = ranges.map(|(first, below)| PartValues::Range { first, below });
-    let null = (!is_not_null && !cuts.is_empty()).then_some(PartValues::Null);
+    // Also where the column has none: NOT NULL may be dropped meanwhile, and an index or a partition finds none at once.
+    let null = (!cuts.is_empty()).then_some(PartValues::Null);
     Ok(ranges.chain(null).collect())
 }
 

@@ -19,7 +19,7 @@ pub struct Part {
 }
 
 /// Which values of the column a part has. Parts are disjoint, and all rows are in one, if each begins where the one before
-/// it ends, and the column has no NULL or they have a part of their own.
+/// it ends, and NULL has a part of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PartValues {
     /// NULL.
