@@ -1,10 +1,15 @@
 //! Several processes of the real binary on one database, with clients that ask all the time: one is killed, or stopped and
-//! let go on later; no answer lacks a commit, and another goes on with the rollups.
+//! let go on later, or all clocks jump; no answer lacks a commit, and another goes on with the rollups.
 
 #![allow(clippy::unwrap_used)]
 
 mod e2e_support;
 
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -183,6 +188,13 @@ impl Ensemble {
         ensemble
     }
 
+    /// The server's time of day, in days.
+    async fn days(&self) -> f64 {
+        let sql = "SELECT extract(epoch FROM clock_timestamp()) / 86400";
+        let mut direct = self.traffic.database.direct().await;
+        rows(&ok(&mut direct, sql).await)[0].parse().unwrap()
+    }
+
     fn led(&self, number: usize) -> usize {
         self.instances[number].log().matches(LEADS).count()
     }
@@ -309,5 +321,75 @@ async fn whoever_was_stopped_and_goes_on_neither_writes_nor_answers_what_is_past
     ensemble.instances[leader].signal("CONT");
     ensemble.until_rollup(leader, FENCED).await;
     assert_eq!(ensemble.led(other), before[other] + 1, "the other leads on");
+    ensemble.end().await;
+}
+
+const CLOCK: &str = "FAKETIME_TIMESTAMP_FILE";
+
+/// The library that shows its process another time of day.
+fn libfaketime() -> Option<PathBuf> {
+    let directories = ["/usr/lib", "/usr/lib64"]
+        .into_iter()
+        .flat_map(|directory| {
+            let below = std::fs::read_dir(directory).into_iter().flatten();
+            let below = below.filter_map(|entry| Some(entry.ok()?.path()));
+            below.chain([PathBuf::from(directory)])
+        });
+    let mut libraries = directories.map(|directory| directory.join("faketime/libfaketimeMT.so.1"));
+    libraries.find(|library| library.exists())
+}
+
+#[test]
+fn clocks_that_jump_change_no_answer() {
+    let Some(library) = libfaketime() else {
+        let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+        assert!(!in_ci, "no libfaketime: run scripts/test-setup.sh");
+        // Not by eprintln, which the test harness keeps to itself when a test passes.
+        let notice = "\n##### SKIPPED: no libfaketime; run scripts/test-setup.sh, or the tests by `make test` #####\n\n";
+        std::io::stderr().write_all(notice.as_bytes()).unwrap();
+        return;
+    };
+    let clock = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&clock, "+0").unwrap();
+    // For the account that the server runs as.
+    std::fs::set_permissions(&clock, Permissions::from_mode(0o644)).unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--ignored", "--exact", "among_processes_whose_clock_jumps"])
+        .arg("--nocapture")
+        .env("LD_PRELOAD", library)
+        .env(CLOCK, clock.path())
+        .env("FAKETIME_CACHE_DURATION", "1")
+        .env("FAKETIME_DISABLE_SHM", "1")
+        .env("DONT_FAKE_MONOTONIC", "1")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .env("NO_FAKE_STAT", "1");
+    assert!(command.status().unwrap().success());
+}
+
+/// The server, pgstar and this test have one clock, which is set to another day and back.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "another test runs it in a process of its own"]
+async fn among_processes_whose_clock_jumps() {
+    let clock = std::env::var(CLOCK).unwrap();
+    let mut ensemble = Ensemble::start(2).await;
+    let began = Instant::now();
+    let first = ensemble.days().await;
+    for days in [1, -1, 400, -400, 0] {
+        std::fs::write(&clock, format!("{days:+}d")).unwrap();
+        while (ensemble.days().await - first - f64::from(days)).abs() > 0.5 {
+            assert!(began.elapsed() < FENCED, "the clock is not set");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let before = ensemble.traffic.answers.load(Ordering::Relaxed);
+        for number in 0..2 {
+            ensemble.until_rollup(number, TAKE_OVER).await;
+        }
+        let answers = || ensemble.traffic.answers.load(Ordering::Relaxed) - before;
+        while answers() < 100 {
+            assert!(began.elapsed() < FENCED * 2, "{} answers", answers());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
     ensemble.end().await;
 }
