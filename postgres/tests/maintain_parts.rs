@@ -30,6 +30,11 @@ const SALES: &str = "
     FROM generate_series(1, 4000) i;
   ANALYZE sale;";
 
+/// The server's own ANALYZE beside writers might find that rows do not lie in the order of the key any more.
+fn unpartitioned() -> String {
+    format!("{STAR} ALTER TABLE sale SET (autovacuum_enabled = false);")
+}
+
 /// Its facts are in partitions instead of one table.
 fn partitioned() -> String {
     let star = STAR.replace(
@@ -87,7 +92,7 @@ async fn build(store: &RollupStore, plan: &MaintainPlan) -> Result<Told, RollupE
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rollups_that_are_built_in_parts_beside_writers_are_exact() {
-    for (at, star) in [STAR.to_owned(), partitioned()].iter().enumerate() {
+    for (at, star) in [unpartitioned(), partitioned()].iter().enumerate() {
         let database = Database::with(&format!("{star}{SALES}")).await;
         let config = database.config().await;
         let wanted: Vec<(&str, &str)> = ROLLUPS.iter().copied().skip(at).step_by(3).collect();
@@ -96,6 +101,10 @@ async fn rollups_that_are_built_in_parts_beside_writers_are_exact() {
         let writers = Writers::start(&config, 1);
         for plan in &rollups.plans {
             let told = build(&rollups.store, plan).await.unwrap();
+            if plan.build.name == "floating" {
+                assert_eq!(told, [], "sums of floats do not come to the whole's");
+                continue;
+            }
             let (done, all) = *told.last().unwrap();
             assert!(done == all && all >= 3, "{told:?}");
         }
@@ -214,7 +223,7 @@ async fn the_process_that_is_killed_between_parts() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_goes_on_after_a_killed_process_reads_no_part_again() {
-    let database = Database::with(&format!("{STAR}{SALES}")).await;
+    let database = Database::with(&(unpartitioned() + SALES)).await;
     let config = database.config().await;
     let url = server().await.url(&database.name);
     let writers = Writers::start(&config, 2);
@@ -261,7 +270,7 @@ async fn whoever_goes_on_after_a_killed_server_reads_no_part_again() {
     let config = server.config("postgres");
     let client = connect(&config).await;
     client
-        .batch_execute(&format!("{STAR}{SALES}"))
+        .batch_execute(&(unpartitioned() + SALES))
         .await
         .unwrap();
     let rollups = follow(&config).await;
