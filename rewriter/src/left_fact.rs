@@ -10,7 +10,7 @@
 use std::cell::RefCell;
 
 use crate::aggregate::{AggregateDeriver, number};
-use crate::block::{Attachment, Block, Occurrence, Tables};
+use crate::block::{Attachment, Block, Tables};
 use crate::derive::{Deriver, ROLLUP_OCCURRENCE};
 use crate::expr::{Aggregate, AggregateFunction, ColumnRef, OccurrenceId, Scalar, TypeName};
 use crate::mapping::Mapping;
@@ -38,17 +38,8 @@ impl Matcher<'_> {
         rollup: &RollupDefinition,
         mapping: &Mapping,
     ) -> Result<Derived, Reason> {
-        let replace = |column: ColumnRef| ColumnRef {
-            occurrence: mapping
-                .targets
-                .get(column.occurrence.0)
-                .copied()
-                .unwrap_or(column.occurrence),
-            ..column
-        };
-        let query = query.map_columns(&replace);
-        let base = rollup.block.occurrences.iter();
-        let occurrences: Vec<Occurrence> = base.chain(mapping.kept(&query)).cloned().collect();
+        let query = query.map_columns(&|column| mapping.target(column));
+        let occurrences = mapping.occurrences(&rollup.block, &query);
         let tables = Tables {
             occurrences: &occurrences,
             catalog: self.catalog,

@@ -37,6 +37,21 @@ impl Mapping {
         occurrences.filter_map(|(position, occurrence)| self.keeps(position).then_some(occurrence))
     }
 
+    /// The query's column as one of the rollup's tables, or of what stays beside them.
+    pub(crate) fn target(&self, column: ColumnRef) -> ColumnRef {
+        let target = self.targets.get(column.occurrence.0).copied();
+        ColumnRef {
+            occurrence: target.unwrap_or(column.occurrence),
+            ..column
+        }
+    }
+
+    /// What targets are positions in: the rollup's occurrences, and behind them those of the query that stay beside it.
+    pub(crate) fn occurrences(&self, rollup: &Block, query: &Block) -> Vec<Occurrence> {
+        let rollup = rollup.occurrences.iter();
+        rollup.chain(self.kept(query)).cloned().collect()
+    }
+
     fn with(&self, target: Option<OccurrenceId>) -> Mapping {
         let kept = self.targets.iter().filter(|target| target.0 >= self.base);
         let beside = OccurrenceId(self.base + kept.count());

@@ -92,17 +92,9 @@ impl Matcher<'_> {
         rollup: &RollupDefinition,
         mapping: &Mapping,
     ) -> Result<Derived, Reason> {
-        let replace = |column: ColumnRef| ColumnRef {
-            occurrence: mapping
-                .targets
-                .get(column.occurrence.0)
-                .copied()
-                .unwrap_or(column.occurrence),
-            ..column
-        };
+        let replace = |column| mapping.target(column);
         let query = query.map_columns(&replace);
-        let base = rollup.block.occurrences.iter();
-        let occurrences: Vec<Occurrence> = base.chain(mapping.kept(&query)).cloned().collect();
+        let occurrences = mapping.occurrences(&rollup.block, &query);
         let tables = Tables {
             occurrences: &occurrences,
             catalog: self.catalog,
