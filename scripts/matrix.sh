@@ -12,16 +12,6 @@ cd "$(dirname "$0")/.."
 
 VERSIONS=${MATRIX_VERSIONS:-14 15 16 17 18}
 TESTS=${MATRIX_TESTS:-}
-# Of changes that are followed, and of what is proven by following them: changes are folded by MERGE, which PostgreSQL 14
-# does not have, and there rollups answer sessions that ask for less than strict. Files, and tests of other files.
-NEED_15='e2e_strict e2e_cache e2e_restart e2e_upkeep e2e_instances e2e_failover e2e_edges e2e_parameters e2e_superset e2e_tpch
-    maintain maintain_faults maintain_kill maintain_memory maintain_trouble rollups_finer
-    stream stream_faults stream_linear stream_ranges'
-TESTS_NEED_15='check_says_what_strict_freshness_lacks uninstall_leaves_nothing_behind settings_come_and_go_around_answers
-    temporary_objects_of_other_names_hide_nothing temporary_tables_hide_base_tables
-    transactions_see_their_own_rows_and_snapshots cursors_and_copies_in_the_extended_protocol
-    several_blocks_are_answered_together'
-
 kept=$(target_directory)/matrix
 
 package() {
@@ -65,15 +55,8 @@ PYTHON
 # Runs one version's tests; whether all passed.
 run_version() {
     passed=yes
-    if [ "$version" = 14 ]; then
-        say "PostgreSQL 14: SKIPPED tests that need 15:" $NEED_15 $TESTS_NEED_15
-        for name in $TESTS_NEED_15; do set -- "$@" --skip "$name"; done
-    fi
     while read -r directory name program; do
         case " ${TESTS:-$name} " in *" $name "*) ;; *) continue ;; esac
-        case "$version: $(echo $NEED_15) " in
-            14:*" $name "*) continue ;;
-        esac
         echo "==> $name"
         (cd "$directory" && "$program" "$@" </dev/null) || passed=
     done <"$kept/tests" >"$kept/$version.log" 2>&1

@@ -111,7 +111,7 @@ impl Fold {
             statements.push(self.plan.insert_recomputed(delta, rollup));
         }
         if groups > recomputed {
-            statements.push(self.plan.merge(delta, rollup));
+            statements.extend(self.plan.merge(delta, rollup));
         }
         statements.push(tables.empty(delta, groups));
         statements

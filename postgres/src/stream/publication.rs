@@ -15,13 +15,22 @@ const LOCK_TIMEOUT: &str = "5s";
 const OPTIONS: &str =
     "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
 
-const FOUND: &str = "
-  SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND p.pubviaroot
+/// Whether the catalog is that of PostgreSQL 15 or later, where a publication may have more than tables and operations.
+const MAY_HAVE_MORE: &str = "SELECT to_regclass('pg_catalog.pg_publication_namespace') IS NOT NULL";
+
+const HAS_NO_MORE: &str = "
          AND NOT EXISTS (SELECT 1 FROM pg_publication_namespace s WHERE s.pnpubid = p.oid)
          AND NOT EXISTS (SELECT 1 FROM pg_publication_rel r
-                          WHERE r.prpubid = p.oid AND (r.prqual IS NOT NULL OR r.prattrs IS NOT NULL)),
-         ARRAY(SELECT r.prrelid FROM pg_publication_rel r WHERE r.prpubid = p.oid ORDER BY 1)
-    FROM pg_publication p WHERE p.pubname = $1";
+                          WHERE r.prpubid = p.oid AND (r.prqual IS NOT NULL OR r.prattrs IS NOT NULL))";
+
+/// Whether the publication is as we make it but for its tables, and which these are.
+fn found(and_has_no_more: &str) -> String {
+    format!(
+        "SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND p.pubviaroot {and_has_no_more},
+                ARRAY(SELECT r.prrelid FROM pg_publication_rel r WHERE r.prpubid = p.oid ORDER BY 1)
+           FROM pg_publication p WHERE p.pubname = $1"
+    )
+}
 
 /// Makes the publication what it has to be. Has to be done before the slot is created: a slot decodes
 /// with the catalog of its own time.
@@ -30,7 +39,9 @@ pub(super) async fn ensure(
     publication: &str,
     followed: &Followed,
 ) -> Result<(), Error> {
-    let found = client.query_opt(FOUND, &[&publication]).await?;
+    let may_have_more: bool = client.query_one(MAY_HAVE_MORE, &[]).await?.try_get(0)?;
+    let found = found(if may_have_more { HAS_NO_MORE } else { "" });
+    let found = client.query_opt(&found, &[&publication]).await?;
     let wanted: Vec<u32> = followed.published.keys().map(|table| table.0).collect();
     let mut present = None;
     if let Some(found) = found {
@@ -82,12 +93,8 @@ pub(super) async fn sweep(client: &Client) -> Result<(), Error> {
 /// `present` says of the publication that is there whether its options are the right ones: whoever sets
 /// them again makes it look as if something else had been published until then.
 fn statements(publication: &str, followed: &Followed, present: Option<bool>) -> Vec<String> {
-    let names: Vec<String> = followed
-        .published
-        .values()
-        .map(|name| format!("TABLE {name}"))
-        .collect();
-    let list = names.join(", ");
+    let names: Vec<&str> = followed.published.values().map(String::as_str).collect();
+    let list = format!("TABLE {}", names.join(", "));
     match (present, names.is_empty()) {
         (Some(true), false) => vec![format!("ALTER PUBLICATION {publication} SET {list}")],
         (Some(false), false) => vec![

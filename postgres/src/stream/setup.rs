@@ -10,12 +10,6 @@ use crate::identifier::quote;
 /// A setting or a privilege that is missing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SetupProblem {
-    /// Changes are folded by MERGE, which is as old as PostgreSQL 15.
-    #[error("the server is PostgreSQL {version}; changes can be followed from PostgreSQL 15 on")]
-    TooOld {
-        /// Its version.
-        version: String,
-    },
     /// The server logs too little.
     #[error(
         "wal_level is \"{found}\", and changes can only be followed with \"logical\"; as a superuser run: \
@@ -104,7 +98,6 @@ const QUESTION: &str = "
          r.rolreplication OR r.rolsuper, r.rolname::text, current_database()::text,
          has_database_privilege(current_database(), 'CREATE'),
          p.oid IS NOT NULL, p.puballtables, pg_has_role(p.pubowner, 'USAGE'), pg_get_userbyid(p.pubowner)::text,
-         current_setting('server_version_num')::int, current_setting('server_version'),
          current_setting('synchronous_standby_names')
     FROM pg_roles r LEFT JOIN pg_publication p ON p.pubname = $1
    WHERE r.rolname = current_user";
@@ -124,11 +117,9 @@ pub(super) async fn problems(
     let is_of_all_tables: Option<bool> = row.try_get(11)?;
     let is_owned: Option<bool> = row.try_get(12)?;
     let owner: Option<String> = row.try_get(13)?;
-    let (version_number, version): (i32, String) = (row.try_get(14)?, row.try_get(15)?);
-    let counts_as_standby = names_pgstar(row.try_get(16)?);
+    let counts_as_standby = names_pgstar(row.try_get(14)?);
     let checks = [
         (counts_as_standby, SetupProblem::CountsAsStandby),
-        (version_number < 150_000, SetupProblem::TooOld { version }),
         (
             wal_level != "logical",
             SetupProblem::WalLevel { found: wal_level },

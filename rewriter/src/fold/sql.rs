@@ -215,38 +215,40 @@ impl FoldPlan {
         )
     }
 
-    /// Brings groups up to date that need not be recomputed.
-    pub fn merge(&self, delta: &str, rollup: &str) -> String {
+    /// Brings groups up to date that need not be recomputed, in this order: takes out those that have no rows any more,
+    /// adds to those that are there, and puts in those that are new. (MERGE would be one statement; PostgreSQL 14 has none.)
+    pub fn merge(&self, delta: &str, rollup: &str) -> Vec<String> {
+        let same = self.is_same_group();
+        let rows = format!("d.d{}", self.rows);
+        let delta = format!("(SELECT * FROM {delta} WHERE NOT is_recomputed) AS d");
         let set: Vec<String> = self
             .partials
             .iter()
             .enumerate()
             .map(|(at, partial)| format!("{} = {}", partial.name, self.merged(at, partial)))
             .collect();
-        let names = self.column_names();
         let keys = (0..self.keys.len()).map(|at| format!("d.k{at}"));
         let partials = self.partials.iter().enumerate();
         let partials = partials.map(|(at, partial)| self.first(at, partial));
         let values: Vec<String> = keys.chain(partials).collect();
         // The one group over everything stays, also when it is empty.
-        let delete = match self.keys.is_empty() {
-            true => String::new(),
-            false => format!(
-                "WHEN MATCHED AND r.{} + d.d{} = 0 THEN DELETE ",
+        let delete = (!self.keys.is_empty()).then(|| {
+            format!(
+                "DELETE FROM {rollup} AS r USING {delta} WHERE {rows} < 0 AND r.{} + {rows} = 0 AND {same}",
                 self.rows_name(),
-                self.rows
-            ),
-        };
-        format!(
-            "MERGE INTO {rollup} AS r USING (SELECT * FROM {delta} WHERE NOT is_recomputed) AS d ON {} \
-             {delete}WHEN MATCHED THEN UPDATE SET {} \
-             WHEN NOT MATCHED AND d.d{} > 0 THEN INSERT ({}) VALUES ({})",
-            self.is_same_group(),
-            set.join(", "),
-            self.rows,
-            names.join(", "),
+            )
+        });
+        let update = format!(
+            "UPDATE {rollup} AS r SET {} FROM {delta} WHERE {same}",
+            set.join(", ")
+        );
+        let insert = format!(
+            "INSERT INTO {rollup} ({}) SELECT {} FROM {delta} \
+             WHERE {rows} > 0 AND NOT EXISTS (SELECT FROM {rollup} AS r WHERE {same})",
+            self.column_names().join(", "),
             values.join(", ")
-        )
+        );
+        delete.into_iter().chain([update, insert]).collect()
     }
 
     /// Takes out the groups that are recomputed.
