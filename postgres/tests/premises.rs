@@ -97,7 +97,7 @@ impl World {
         }
         let original = ask(&self.client, sql).await;
         let rewritten = ask(&self.client, &found.sql).await;
-        if let Some(what) = difference(&original, &rewritten, Rows::AsSet) {
+        if let Some(what) = difference(&original, &rewritten, Rows::default()) {
             panic!("{zone} {sql}\n{}\n{what}", found.sql);
         }
         true

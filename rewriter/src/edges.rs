@@ -204,8 +204,9 @@ fn part(query: &Block, tables: Tables<'_>) -> Result<Block, Reason> {
         distinct: Distinct::No,
         order_by: vec![],
         limit: Limit::default(),
-        mentioned: query.mentioned.clone(),
-        views: query.views.clone(),
+        // The statement over the parts names them.
+        mentioned: vec![],
+        views: vec![],
     })
 }
 
@@ -342,11 +343,14 @@ fn over_parts(
         },
         false => column,
     });
+    let parts = Occurrence {
+        source: Source::Select(Arc::new(select)),
+        attachment: Attachment::Inner,
+    };
+    // In the place of the rollup; tables that are joined back to it are joined back to the parts.
+    let joined_back = numbered.occurrences.iter().skip(1).cloned();
     Block {
-        occurrences: vec![Occurrence {
-            source: Source::Select(Arc::new(select)),
-            attachment: Attachment::Inner,
-        }],
+        occurrences: std::iter::once(parts).chain(joined_back).collect(),
         ..numbered
     }
 }

@@ -115,13 +115,12 @@ impl<'a> Emitter<'a> {
                 self.note_all(derived);
                 self.select(derived, Some(rollup), guard(block, self.catalog))
             }
-            // Each part names what it reads.
             Some(Replacement {
                 rollup: None,
                 block: over_parts,
             }) => {
                 self.note_all(over_parts);
-                self.select(over_parts, None, None)
+                self.select(over_parts, None, guard(block, self.catalog))
             }
             None => {
                 self.note((self.rows)(block));

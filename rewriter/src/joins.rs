@@ -245,11 +245,12 @@ fn remove(block: Block, removal: &Removal) -> Block {
         equal_columns,
         proof: _,
     } = removal;
+    let equal = |column: ColumnRef| {
+        let pair = equal_columns.iter().find(|(mine, _)| *mine == column);
+        pair.map_or(column, |(_, theirs)| *theirs)
+    };
     let replace = |column: ColumnRef| {
-        let column = equal_columns
-            .iter()
-            .find(|(mine, _)| *mine == column)
-            .map_or(column, |(_, theirs)| *theirs);
+        let column = equal(column);
         let position = column.occurrence.0;
         ColumnRef {
             occurrence: OccurrenceId(if position > gone.0 {
@@ -268,9 +269,13 @@ fn remove(block: Block, removal: &Removal) -> Block {
         .enumerate()
         .filter(|(position, _)| !join_predicates.contains(position));
     let predicates = kept.map(|(_, predicate)| predicate.clone()).collect();
+    // What the role needs privileges on is said by the block as it was.
+    let mentioned = block.mentioned.iter().copied();
+    let mentioned = mentioned.filter(|column| equal(*column).occurrence != *gone);
     Block {
         occurrences,
         predicates,
+        mentioned: mentioned.collect(),
         ..block
     }
     .map_columns(&replace)

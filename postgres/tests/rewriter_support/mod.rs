@@ -168,15 +168,13 @@ fn row(message: &SimpleQueryMessage) -> Option<Vec<Option<String>>> {
     }
 }
 
-/// What is compared beside the columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rows {
-    /// The same rows in any order.
-    AsSet,
-    /// The same rows in any order, with floating-point numbers that are nearly the same.
-    Nearly,
-    /// As many rows: which ones is PostgreSQL's choice.
-    Count,
+/// What is compared beside the columns: rows in any order.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rows {
+    /// Which ones is PostgreSQL's choice: as many.
+    pub have_choice: bool,
+    /// Floating-point numbers are nearly the same.
+    pub are_approximate: bool,
 }
 
 /// What differs, or nothing.
@@ -192,7 +190,7 @@ pub fn difference(original: &Outcome, rewritten: &Outcome, rows: Rows) -> Option
         }
         // PostgreSQL keeps the squares of numbers that it averages, too, and some overflow where their sum does not.
         (Outcome::Failed(original), Outcome::Answer(_))
-            if rows == Rows::Nearly
+            if rows.are_approximate
                 && code_of(original) == SqlState::NUMERIC_VALUE_OUT_OF_RANGE =>
         {
             return None;
@@ -207,30 +205,24 @@ pub fn difference(original: &Outcome, rewritten: &Outcome, rows: Rows) -> Option
             rewritten.columns, original.columns
         ));
     }
-    match rows {
-        Rows::Count if original.rows.len() == rewritten.rows.len() => None,
-        Rows::Count => Some(format!(
-            "{} rows, not {}",
-            rewritten.rows.len(),
-            original.rows.len()
-        )),
-        Rows::AsSet => different_sets(&original.rows, &rewritten.rows),
-        Rows::Nearly => {
-            let columns = original.columns.iter();
-            let digits: Vec<Option<f64>> = columns.map(|(_, ty, _)| tolerance(*ty)).collect();
-            let settled = nearest(&original.rows, &rewritten.rows, &digits);
-            different_sets(&original.rows, &settled)
-        }
+    let (expected, found) = (original.rows.len(), rewritten.rows.len());
+    if rows.have_choice {
+        return (expected != found).then(|| format!("{found} rows, not {expected}"));
     }
+    if !rows.are_approximate {
+        return different_sets(&original.rows, &rewritten.rows);
+    }
+    let columns = original.columns.iter();
+    let digits: Vec<Option<f64>> = columns.map(|(_, ty, _)| tolerance(*ty)).collect();
+    let settled = nearest(&original.rows, &rewritten.rows, &digits);
+    different_sets(&original.rows, &settled)
 }
 
-/// How far two sums of one set of floating-point numbers may be apart, as a part of them.
+/// How far two sums of one set of floating-point numbers may be apart, as a part of them: numbers of single precision
+/// that were computed with further are of any type.
 fn tolerance(type_oid: u32) -> Option<f64> {
-    match type_oid {
-        700 => Some(1e-4),
-        701 => Some(1e-9),
-        _ => None,
-    }
+    let may_be_of_them = matches!(type_oid, 700 | 701 | 25 | 1043);
+    may_be_of_them.then_some(1e-4)
 }
 
 /// The rewritten rows, each replaced by an original row that it is nearly the same as, if there is one left.
@@ -267,10 +259,9 @@ pub fn is_approximate(found: &Match) -> bool {
 
 /// What is compared of a rewritten statement's rows, which are exact unless its proof says otherwise.
 pub fn rows_of(found: &Match, has_limit: bool) -> Rows {
-    match (has_limit, is_approximate(found)) {
-        (true, _) => Rows::Count,
-        (false, true) => Rows::Nearly,
-        (false, false) => Rows::AsSet,
+    Rows {
+        have_choice: has_limit,
+        are_approximate: is_approximate(found),
     }
 }
 

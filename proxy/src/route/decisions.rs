@@ -25,6 +25,7 @@ const DECISION_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What PostgreSQL says of a table that is not there.
 pub(super) const UNDEFINED_TABLE: &str = "42P01";
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// What PostgreSQL says of one match: where the original's columns come from, or why the rewritten
 /// statement may not stand for it.
@@ -194,8 +195,9 @@ impl Decisions {
         sql: &str,
         sqlstate: &str,
     ) {
-        // The rollup's table made way for its next generation; the next statement reads that.
-        if sqlstate == UNDEFINED_TABLE {
+        // The rollup's table made way for its next generation; the next statement reads that. And what one role may
+        // not read, others may.
+        if [UNDEFINED_TABLE, INSUFFICIENT_PRIVILEGE].contains(&sqlstate) {
             return;
         }
         let reason = Reason::new(Code::RewriteFailed, format!("SQLSTATE {sqlstate}"));
