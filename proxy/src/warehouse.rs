@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -189,6 +190,8 @@ pub struct Warehouse {
     store: RollupStore,
     declared: RwLock<Vec<RollupConfig>>,
     snapshot: RwLock<Arc<Snapshot>>,
+    /// That of the snapshot, published after it.
+    version: AtomicU64,
     /// When the question was put whose answer last showed that the snapshot holds.
     confirmed_at: Mutex<Option<Instant>>,
     /// Refreshes follow one another: an older reading must not replace a newer one.
@@ -237,6 +240,7 @@ impl Warehouse {
             store: RollupStore::new(upstream.clone())?,
             declared: RwLock::new(declared),
             snapshot: RwLock::default(),
+            version: AtomicU64::default(),
             confirmed_at: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
             changed: Notify::new(),
@@ -254,10 +258,15 @@ impl Warehouse {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// That of the snapshot.
+    /// Looks at what is known now, without a share in it: for a look that is short.
+    pub(crate) fn glance<T>(&self, look: impl FnOnce(&Snapshot) -> T) -> T {
+        look(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// That of the snapshot, or of one before that has just made way: who looks at the snapshot afterwards sees this one or
+    /// a later one.
     pub fn version(&self) -> u64 {
-        let snapshot = self.snapshot.read();
-        snapshot.unwrap_or_else(PoisonError::into_inner).version
+        self.version.load(Ordering::Acquire)
     }
 
     /// Whether the snapshot was seen to hold a short while ago.
@@ -471,10 +480,12 @@ impl Warehouse {
         let ready = snapshot.ready.iter().map(|ready| &ready.built);
         let seen = ready.map(|built| (built.table.as_str(), built.built_at));
         self.ages.see(seen, (Instant::now(), SystemTime::now()));
+        let version = snapshot.version;
         *self
             .snapshot
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        self.version.store(version, Ordering::Release);
         self.confirm(asked_at);
         Ok(misfits)
     }

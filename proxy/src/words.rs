@@ -2,7 +2,7 @@
 //!
 //! It must not know what the words are for.
 
-use aho_corasick::{AhoCorasick, Match};
+use aho_corasick::{AhoCorasick, Input, Match};
 
 /// Words to look for.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Words {
     }
 
     /// Whether the text has any of the first so many words with no letter or digit right before or after it, or any of the
-    /// others anywhere.
+    /// others anywhere. None of them may be part of another.
     pub fn are_in_with_whole(&self, text: &[u8], whole: usize) -> bool {
         let is_edge = |byte: Option<&u8>| {
             byte.is_none_or(|byte| byte.is_ascii() && !byte.is_ascii_alphanumeric())
@@ -39,9 +39,18 @@ impl Words {
             let before = found.start().checked_sub(1).and_then(|at| text.get(at));
             found.pattern().as_usize() >= whole || is_edge(before) && is_edge(text.get(found.end()))
         };
-        self.finder
-            .as_ref()
-            .is_none_or(|finder| finder.find_overlapping_iter(text).any(counts))
+        let Some(finder) = &self.finder else {
+            return true;
+        };
+        let mut from = 0;
+        while let Some(found) = finder.find(Input::new(text).range(from..)) {
+            if counts(found) {
+                return true;
+            }
+            // Another one may begin within this one.
+            from = found.start() + 1;
+        }
+        false
     }
 }
 

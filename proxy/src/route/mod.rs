@@ -141,7 +141,8 @@ impl Router {
                 .as_ref()
                 .is_some_and(|sights| sights.has_seen(sql))
         };
-        match candidate::look(sql, &self.warehouse.snapshot()) {
+        let look = |snapshot: &Snapshot| candidate::look(sql, snapshot);
+        match self.warehouse.glance(look) {
             Look::Answerable => Candidate::Yes,
             Look::Keepable if has_seen() => Candidate::Yes,
             Look::Keepable if self.sights.is_some() => Candidate::NotYet,

@@ -85,21 +85,21 @@ impl PreparedStatements {
 
     /// Whether the statement of this name may be served; the text of one that may not is looked at once for each version
     /// of the router.
-    pub(super) fn is_candidate(
+    pub(super) fn candidate(
         &mut self,
         name: &[u8],
         version: u64,
         look: impl FnOnce(&[u8]) -> Candidate,
-    ) -> bool {
+    ) -> Candidate {
         let Some(prepared) = self.known.get_mut(name) else {
-            return false;
+            return Candidate::No;
         };
         if prepared.passes_in == Some(version) {
-            return false;
+            return Candidate::No;
         }
         let candidate = look(prepared.sql.as_bytes());
         prepared.passes_in = (candidate == Candidate::No).then_some(version);
-        candidate == Candidate::Yes
+        candidate
     }
 
     /// A Parse goes to PostgreSQL; `ready` is the number of the ReadyForQuery that comes after its answer.
@@ -110,13 +110,29 @@ impl PreparedStatements {
             Some(parse) => self.forget(parse.name),
             None => self.forget_all(),
         }
+        if self.follows(ready) {
+            let statement = parse.and_then(remember);
+            self.pending.push_back(Pending { ready, statement });
+        }
+    }
+
+    /// The same for a Parse of the unnamed statement whose text is not worth remembering.
+    pub(super) fn useless_parse_sent(&mut self, ready: u64) {
+        self.forget(b"");
+        if self.follows(ready) {
+            let statement = None;
+            self.pending.push_back(Pending { ready, statement });
+        }
+    }
+
+    /// Whether the answer to another Parse will be known for what it is.
+    fn follows(&mut self, ready: u64) -> bool {
         if self.is_lost() || self.pending.len() >= PENDING_MAX {
             self.pending = VecDeque::new();
             self.lost_until = ready;
-            return;
+            return false;
         }
-        let statement = parse.and_then(remember);
-        self.pending.push_back(Pending { ready, statement });
+        true
     }
 
     /// PostgreSQL has accepted the oldest Parse.
@@ -246,6 +262,17 @@ mod tests {
     }
 
     #[test]
+    fn a_useless_text_takes_the_unnamed_statements_place_and_is_answered_in_its_turn() {
+        let mut statements = known("", "SELECT 1");
+        statements.useless_parse_sent(1);
+        send(&mut statements, "s", "SELECT 2", 1);
+        statements.parse_completed();
+        assert!(statements.is_empty());
+        statements.parse_completed();
+        assert_eq!(&*statements.get(b"s").unwrap().sql, "SELECT 2");
+    }
+
+    #[test]
     fn what_was_closed_or_sent_again_before_it_was_accepted_is_not_known() {
         let mut statements = PreparedStatements::default();
         send(&mut statements, "s", "SELECT 1", 1);
@@ -290,21 +317,22 @@ mod tests {
             (2, Candidate::No),
         ] {
             let mut was_looked_at = false;
-            let is_one = statements.is_candidate(b"s", version, |_| {
+            let told = statements.candidate(b"s", version, |_| {
                 was_looked_at = true;
                 candidate
             });
-            looks.push((was_looked_at, is_one));
+            looks.push((was_looked_at, told));
         }
         let expected = [
-            (true, false),
-            (true, false),
-            (false, false),
-            (true, true),
-            (true, false),
+            (true, Candidate::NotYet),
+            (true, Candidate::No),
+            (false, Candidate::No),
+            (true, Candidate::Yes),
+            (true, Candidate::No),
         ];
         assert_eq!(looks, expected);
-        assert!(!statements.is_candidate(b"other", 1, |_| Candidate::Yes));
+        let other = statements.candidate(b"other", 1, |_| Candidate::Yes);
+        assert_eq!(other, Candidate::No);
     }
 
     #[test]

@@ -34,6 +34,16 @@ const MOVES_MAX: u32 = 4;
 /// There may be more to move.
 struct TurnIsOver;
 
+/// What becomes of what a quiet session's client has sent.
+enum Beginning {
+    /// It stays here for now.
+    Stays,
+    /// It is a statement, and on its way.
+    Passed,
+    /// It goes on frame by frame.
+    Unjudged,
+}
+
 /// Why the relay stopped.
 #[derive(Debug)]
 pub(super) enum Pause {
@@ -130,27 +140,56 @@ impl<R: Routing> Session<R> {
     /// Hands a statement at the front of the client's bytes to the server as it came. A clean one
     /// cannot have changed what is known of the session.
     pub(super) fn pass_through(&mut self, statement: &Statement, is_clean: bool) {
-        let held = self.note_held();
         let passing = self
             .sql(statement)
             .map_or(Passing::Writes, |sql| Passing::of(sql.as_bytes()));
+        self.release_statement(statement, passing, Session::note_names);
+        if !is_clean {
+            self.facts.forget();
+        }
+    }
+
+    /// The same for a statement whose text is of no use to the router.
+    fn pass_useless(&mut self, statement: &Statement) {
+        let passing = match &statement.text {
+            Text::Sent(text) => Passing::of(&self.client.inbound.filled()[text.clone()]),
+            // What it is was noted when it was prepared.
+            Text::Prepared { .. } => self.facts.get().passed.of_prepared(),
+        };
+        self.release_statement(statement, passing, |session, header| match header.tag {
+            client_tag::PARSE => {
+                let ready = session.model.next_ready();
+                session.prepared.useless_parse_sent(ready);
+            }
+            _ => session.note_names(header),
+        });
+        self.facts.forget();
+    }
+
+    /// Releases the frames of a statement at the front of the client's bytes.
+    fn release_statement(
+        &mut self,
+        statement: &Statement,
+        passing: Passing,
+        note_names: impl Fn(&mut Self, Header),
+    ) {
+        let held = self.note_held();
         self.facts.note_passing(passing);
         while self.client.released < statement.len {
             let Ok(Some(header)) = header(self.client.unreleased()) else {
                 break;
             };
-            self.note_names(header);
+            note_names(self, header);
             self.note_traces(header);
             self.model.client_sent(header.tag);
             self.client.released += header.total;
         }
-        if !is_clean {
-            self.facts.forget();
-        }
         // A Query drops the unnamed statement and its portal, a batch replaces them; for one that refers to a
         // statement by name, the unnamed statement has been made up for.
         self.withheld = None;
-        self.client.release_before(0, &held);
+        if !held.is_empty() {
+            self.client.release_before(0, &held);
+        }
     }
 
     /// Decides how many of the client's bytes may go to the server.
@@ -165,8 +204,12 @@ impl<R: Routing> Session<R> {
                 return Ok(());
             }
             let begins_something = self.client.released == 0 && self.may_begin();
-            if begins_something && self.must_hold(nothing_more)? {
-                return Ok(());
+            if begins_something {
+                match self.judge_beginning(nothing_more)? {
+                    Beginning::Stays => return Ok(()),
+                    Beginning::Passed => continue,
+                    Beginning::Unjudged => {}
+                }
             }
             match header(self.client.unreleased()) {
                 Ok(Some(header)) if self.must_be_whole(header) => return Ok(()),
@@ -259,11 +302,11 @@ impl<R: Routing> Session<R> {
         }
     }
 
-    /// Looks at what a quiet session's client has sent; whether it stays here for now.
-    fn must_hold(&mut self, nothing_more: bool) -> Result<bool, Pause> {
+    /// Looks at what a quiet session's client has sent.
+    fn judge_beginning(&mut self, nothing_more: bool) -> Result<Beginning, Pause> {
         let may_serve = self.may_serve();
         if !may_serve && self.lease.is_none() {
-            return self.check_withheld();
+            return self.judge_unserved();
         }
         match examine(
             self.client.inbound.filled(),
@@ -273,18 +316,33 @@ impl<R: Routing> Session<R> {
                 if let Some(prompt) = self.prompt(&statement) {
                     return Err(Pause::Prompt(Box::new((statement, prompt))));
                 }
-                match may_serve && self.is_candidate(&statement) {
-                    true => Err(Pause::Statement(statement)),
-                    false => self.check_withheld(),
+                if !may_serve {
+                    return self.judge_unserved();
+                }
+                match self.candidate(&statement) {
+                    Candidate::Yes => Err(Pause::Statement(statement)),
+                    Candidate::NotYet => self.judge_unserved(),
+                    Candidate::No if self.check_withheld()? => Ok(Beginning::Stays),
+                    Candidate::No => {
+                        self.pass_useless(&statement);
+                        Ok(Beginning::Passed)
+                    }
                 }
             }
             Verdict::Wait { total } if !self.client.ended => {
                 self.client.inbound.ensure(total);
-                Ok(true)
+                Ok(Beginning::Stays)
             }
-            Verdict::WaitIfMore if !nothing_more => Ok(true),
-            _ => self.check_withheld(),
+            Verdict::WaitIfMore if !nothing_more => Ok(Beginning::Stays),
+            _ => self.judge_unserved(),
         }
+    }
+
+    fn judge_unserved(&mut self) -> Result<Beginning, Pause> {
+        Ok(match self.check_withheld()? {
+            true => Beginning::Stays,
+            false => Beginning::Unjudged,
+        })
     }
 
     fn may_serve(&self) -> bool {
@@ -293,18 +351,21 @@ impl<R: Routing> Session<R> {
         self.told_status() != TransactionStatus::Failed && !refers_to_unknown
     }
 
-    fn is_candidate(&mut self, statement: &Statement) -> bool {
+    fn candidate(&mut self, statement: &Statement) -> Candidate {
         let bytes = self.client.inbound.filled();
         let router = &self.shared.router;
         match &statement.text {
             Text::Sent(text) => {
                 let sql = &bytes[text.clone()];
-                router.candidate(sql) == Candidate::Yes && std::str::from_utf8(sql).is_ok()
+                match router.candidate(sql) {
+                    Candidate::Yes if std::str::from_utf8(sql).is_err() => Candidate::No,
+                    candidate => candidate,
+                }
             }
             Text::Prepared { name } => {
                 let look = |sql: &[u8]| router.candidate(sql);
                 let name = &bytes[name.clone()];
-                self.prepared.is_candidate(name, router.version(), look)
+                self.prepared.candidate(name, router.version(), look)
             }
         }
     }
