@@ -421,6 +421,7 @@ async fn the_fingerprint_changes_with_everything_the_snapshot_rests_on() {
     let mut before = catalog_fingerprint(&connection).await.unwrap();
     for sql in [
         "CREATE TABLE u (a int)".to_owned(),
+        "ALTER TYPE mood RENAME VALUE 'good' TO 'bad'".to_owned(),
         "ALTER TABLE u ADD COLUMN b int".to_owned(),
         "ALTER TABLE u RENAME COLUMN b TO c".to_owned(),
         "ALTER TABLE u ALTER COLUMN c SET NOT NULL".to_owned(),

@@ -26,7 +26,8 @@ fn duration() -> Duration {
     )
 }
 
-/// Times of three days in each of the types that are counted; two tables, of which one has whole old rows.
+/// Times of three days in each of the types that are counted; tables of which one has whole old rows, another has them in
+/// some partitions and says that it has them in all.
 const SCHEMA: &str = "
     SET search_path = public;
     CREATE TABLE whole (id int PRIMARY KEY, day date, at timestamp, instant timestamptz, number int, x int,
@@ -38,7 +39,14 @@ const SCHEMA: &str = "
                              timestamptz '2024-01-01 00:00+00' + n * interval '1 hour', n % 30, n,
                              'word ' || n % 30
                         FROM generate_series(1, 700) n;
-    INSERT INTO keyed SELECT * FROM whole;";
+    INSERT INTO keyed SELECT * FROM whole;
+    CREATE TABLE parted (LIKE keyed INCLUDING ALL) PARTITION BY RANGE (day);
+    CREATE TABLE parted_keyed PARTITION OF parted FOR VALUES FROM (MINVALUE) TO ('2024-01-15');
+    CREATE TABLE parted_whole PARTITION OF parted DEFAULT;
+    ALTER TABLE parted REPLICA IDENTITY FULL; ALTER TABLE parted_whole REPLICA IDENTITY FULL;
+    INSERT INTO parted SELECT * FROM whole;";
+
+const TABLES: [&str; 3] = ["whole", "keyed", "parted"];
 
 struct Random(u64);
 
@@ -103,7 +111,7 @@ fn question(table: &str, oid: Oid, column: (&str, u32), from: i64, to: i64) -> Q
 
 /// One random change: of rows of one day, mostly, by statements of every kind.
 fn change(random: &mut Random) -> String {
-    let table = ["whole", "keyed"][random.below(2) as usize];
+    let table = TABLES[random.below(3) as usize];
     let (id, day) = (random.below(1000), random.below(30));
     let row = format!(
         "(SELECT {id} + 1000, date '2024-01-01' + {day}, timestamp '2024-01-01' + {day} * interval '1 day',
@@ -164,14 +172,14 @@ struct Outcome {
 }
 
 /// Keeps an answer to each question, and compares it whenever it is said to hold.
-async fn read(database: &Database, stream: &ChangeStream, tables: [Oid; 2]) -> Outcome {
+async fn read(database: &Database, stream: &ChangeStream, tables: [Oid; 3]) -> Outcome {
     let connection = database.connect().await;
     connection
         .batch_execute("SET TimeZone = 'UTC'; SET search_path = public")
         .await
         .unwrap();
     let mut questions = vec![];
-    for (table, oid) in ["whole", "keyed"].into_iter().zip(tables) {
+    for (table, oid) in TABLES.into_iter().zip(tables) {
         for column in COLUMNS {
             for from in [0, 9, 20] {
                 questions.push(question(table, oid, column, from, from + 2));
@@ -225,7 +233,7 @@ async fn run(weakness: Weakness, writers: u64) -> Outcome {
         let sql = format!("SELECT 'public.{table}'::regclass::oid::text");
         Oid(database.value(&sql).await.parse().unwrap())
     };
-    let tables = [oid("whole").await, oid("keyed").await];
+    let tables = [oid("whole").await, oid("keyed").await, oid("parted").await];
     let options = StreamOptions {
         weakness,
         ..StreamOptions::default()

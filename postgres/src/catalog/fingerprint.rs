@@ -57,6 +57,9 @@ const FINGERPRINT: &str = "
          SELECT 'type', pg_catalog.hash_record_extended(ROW(t.oid, t.xmin), 0)
            FROM pg_catalog.pg_type t WHERE t.typtype IN ('e', 'd', 'b') AND t.typelem = 0
    UNION ALL
+         SELECT 'enum', pg_catalog.hash_record_extended(ROW(e.oid, e.xmin), 0)
+           FROM pg_catalog.pg_enum e
+   UNION ALL
          SELECT 'proc', pg_catalog.hash_record_extended(ROW(p.oid, p.xmin), 0)
            FROM pg_catalog.pg_proc p
    UNION ALL

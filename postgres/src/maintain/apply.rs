@@ -87,6 +87,7 @@ struct Member {
     fold: FoldPlan,
     /// Names the session's table of deltas.
     delta: String,
+    bases: Vec<Oid>,
     recorded: Recorded,
     from: Contents,
 }
@@ -269,6 +270,12 @@ impl Context<'_> {
             .collect();
         state::leave_behind(&transaction, &left, &clock.contents).await?;
         state::put_in_step(&transaction, &caught_up).await?;
+        for member in &members {
+            let shape = look.of(&member.bases);
+            if member.recorded.shape.as_ref() != Some(&shape) {
+                state::reshape(&transaction, &member.recorded.table, &shape).await?;
+            }
+        }
         state::forget_parts(&transaction, &parts_aside(&state, aside)).await?;
         // What is needed of the base tables has been read. One round trip for all three.
         let (cleared, moved, again) = tokio::join!(
@@ -281,8 +288,15 @@ impl Context<'_> {
         if !moved? {
             return Ok(Outcome::Again("another process was first"));
         }
-        if !again?.is_same(&look) {
+        let again = again?;
+        if !again.is_same(&look) {
             return Ok(Outcome::Again("tables were altered meanwhile"));
+        }
+        // What was read keeps its name until the commit; so if a name means another table now, that one may have been
+        // read instead. And no NULL came unless it may be there by now. The plans will be others in a moment.
+        let mut occurrences = members.iter().flat_map(|member| &member.fold.occurrences);
+        if !occurrences.all(|table| again.is_as_planned(table)) {
+            return Ok(Outcome::Again("the plans are of other tables"));
         }
         self.options.pass(Failpoint::BeforeCommit)?;
         transaction.commit().await?;
@@ -313,7 +327,7 @@ impl Context<'_> {
             staging.clear(transaction).await?;
             let lacking = self.lacking(instant, members)?;
             advance.rows += lacking.rows;
-            let run = self.run_folds(transaction, &lacking, members, staging);
+            let run = self.run_folds(transaction, instant, &lacking, members, staging);
             for (member, outcome) in members.iter().zip(run.await?) {
                 let table = member.recorded.table.clone();
                 match outcome {
@@ -359,6 +373,7 @@ impl Context<'_> {
     async fn run_folds(
         &self,
         transaction: &tokio_postgres::Transaction<'_>,
+        instant: &Instant<'_>,
         lacking: &Lacking,
         members: &[&Member],
         staging: &mut Staging,
@@ -373,7 +388,7 @@ impl Context<'_> {
         let mut staged = vec![];
         for fold in &folds {
             let knows_keys = |at: usize| lacking.knows_keys && self.keys.enforce(&fold.plan, at);
-            staged.push(match fold.check(&lacking.tables) {
+            staged.push(match fold.check(&lacking.tables, instant.look) {
                 Err(why) => Err(NotFolded::LeftOut(why)),
                 Ok(()) => Ok(staging
                     .stage(
@@ -455,6 +470,7 @@ impl Context<'_> {
                     (Ok(from), Some(fold)) => members.push(Member {
                         fold,
                         delta,
+                        bases: plan.build.base_relations.clone(),
                         recorded: recorded.clone(),
                         from,
                     }),
@@ -486,7 +502,7 @@ impl Context<'_> {
         let bases = &plan.build.base_relations;
         match &recorded.shape {
             None => return Err(Unfoldable::Unrecorded),
-            Some(shape) if *shape != look.of(bases) => return Err(Unfoldable::Reshaped),
+            Some(shape) if !look.continues(shape, bases) => return Err(Unfoldable::Reshaped),
             Some(_) => {}
         }
         let refusals = self.shared.refusals();

@@ -13,6 +13,7 @@ use super::waiting::Changes;
 
 use crate::identifier::quote_qualified;
 use crate::rollups::SCHEMA;
+use crate::rollups::shape::Look;
 use crate::stream::StreamError;
 
 /// What a fold did.
@@ -50,13 +51,25 @@ pub(super) struct Fold {
 
 impl Fold {
     /// Why these changes cannot be folded, as far as that is known before anything is tried.
-    pub(super) fn check(&self, changes: &HashMap<Oid, Changes>) -> Result<(), Unfoldable> {
+    pub(super) fn check(
+        &self,
+        changes: &HashMap<Oid, Changes>,
+        look: &Look,
+    ) -> Result<(), Unfoldable> {
         for occurrence in &self.plan.occurrences {
             let Some(rows) = changes.get(&occurrence.relation) else {
                 continue;
             };
             if let Some(why) = &rows.spoiled {
                 return Err(why.clone());
+            }
+            // It was like this since the table was read: the shapes are the same.
+            if rows.has_old_rows
+                && let Some(partition) = look.misreported(occurrence.relation)
+            {
+                return Err(Unfoldable::NoOldRow {
+                    table: partition.to_owned(),
+                });
             }
         }
         Ok(())

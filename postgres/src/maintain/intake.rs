@@ -14,8 +14,8 @@ use pgstar_rewriter::fold::FoldColumn;
 use tokio::sync::{Notify, watch};
 
 use super::reason::Unfoldable;
-use super::spool::{Log, MEMORY_BYTES_MAX, Spool};
-use super::waiting::{Between, Rows, Waiting};
+use super::spool::{MEMORY_BYTES_MAX, Spool};
+use super::waiting::{Between, Rows, TableRows, Waiting};
 use crate::pgoutput::{Change, Message, Relation, Row, Value, Xid32};
 use crate::replication::Lsn;
 use crate::stream::receiving::Within;
@@ -61,7 +61,7 @@ struct Layout {
 
 /// Where lines go, and whose they are.
 struct Lines<'a> {
-    log: &'a mut Log,
+    rows: &'a mut TableRows,
     part: Xid32,
 }
 
@@ -267,8 +267,9 @@ impl Held {
                 bytes_max: ROWS_BYTES_MAX,
             }),
             Ok(columns) => {
-                let (log, part) = (&mut rows.log, within.part);
-                let mut lines = Lines { log, part };
+                let part = within.part;
+                let rows = &mut *rows;
+                let mut lines = Lines { rows, part };
                 write(layout, columns, change.rows.read()?, &mut lines)
             }
         };
@@ -319,6 +320,7 @@ impl Layout {
 
     fn delete(&self, columns: &[usize], row: Row, lines: &mut Lines<'_>) -> Result<(), Unfoldable> {
         let Row { key, old, new: _ } = row;
+        lines.rows.has_old_rows = true;
         let has_all = columns.iter().all(|column| self.is_key(*column));
         let old = old.or(key.filter(|_| has_all));
         let old = old.ok_or_else(|| self.no_old_row())?;
@@ -327,6 +329,7 @@ impl Layout {
 
     fn update(&self, columns: &[usize], row: Row, lines: &mut Lines<'_>) -> Result<(), Unfoldable> {
         let Row { key, old, new } = row;
+        lines.rows.has_old_rows = true;
         let mut new = new.ok_or_else(|| self.no_old_row())?;
         let has_all = columns.iter().all(|column| self.is_key(*column));
         let is_whole = old.is_some();
@@ -358,7 +361,7 @@ impl Lines<'_> {
         row: &[Value],
         layout: &Layout,
     ) -> Result<(), Unfoldable> {
-        self.log.append(self.part, |out| {
+        self.rows.log.append(self.part, |out| {
             out.extend_from_slice(sign);
             for column in columns {
                 out.put_u8(b'\t');

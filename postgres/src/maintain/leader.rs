@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pgstar_rewriter::catalog::Oid;
@@ -37,6 +38,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How often what was dealt with is acknowledged.
 const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long the server may take to end the session of an epoch that is over.
+const OWN_END_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// How often a follower looks whether the leader is gone.
 const TAKE_OVER_INTERVAL: Duration = Duration::from_secs(1);
@@ -138,7 +142,7 @@ impl Purpose for Maintenance {
         self.states.is(Role::None);
         self.states.forget();
         self.remember(None);
-        if !try_lead(asking).await? {
+        if !self.try_lead(asking).await? {
             return Ok(SlotChoice::Temporary);
         }
         let columns = parts::columns(asking, &self.facts(), self.options.part_bytes).await?;
@@ -241,6 +245,24 @@ impl Purpose for Maintenance {
 }
 
 impl Maintenance {
+    /// Whether this session is now the leader's. It waits for the session that led before and was this process's own: a
+    /// follower would have to create a slot, and wait for whatever is being built.
+    async fn try_lead(&self, asking: &Client) -> Result<bool, Error> {
+        let begun = Instant::now();
+        loop {
+            if try_lead(asking).await? {
+                let process = give_way::process(asking).await?;
+                self.states.led_by.store(process, Ordering::Relaxed);
+                return Ok(true);
+            }
+            let before = self.states.led_by.load(Ordering::Relaxed);
+            if begun.elapsed() > OWN_END_WAIT_MAX || !is_led_by(asking, before).await? {
+                return Ok(false);
+            }
+            sleep(OWN_END_WAIT_MAX / 100).await;
+        }
+    }
+
     /// Where the slot begins, if it has everything from there on and does not keep too much.
     async fn slot_position(&self, client: &Client, slot: &str) -> Result<Option<Lsn>, StreamError> {
         let bytes_max = self.options.retained_bytes_max;
@@ -697,6 +719,17 @@ async fn connect(
 async fn try_lead(client: &Client) -> Result<bool, Error> {
     let sql = "SELECT pg_try_advisory_lock($1, $2)";
     let row = client.query_one(sql, &[&LOCK_CLASS, &LEADER_LOCK]).await?;
+    Ok(row.try_get(0)?)
+}
+
+/// Whether the session of this process of the server's leads.
+async fn is_led_by(client: &Client, process: i32) -> Result<bool, Error> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_locks l
+                 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.pid = $3
+                   AND l.classid = $1 AND l.objid = $2
+                   AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))";
+    let (class, lock) = (LOCK_CLASS.cast_unsigned(), LEADER_LOCK.cast_unsigned());
+    let row = client.query_one(sql, &[&class, &lock, &process]).await?;
     Ok(row.try_get(0)?)
 }
 

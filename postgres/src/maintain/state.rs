@@ -205,6 +205,17 @@ pub(super) async fn put_in_step(
     Ok(())
 }
 
+/// The shape of the table's base tables is another one, and what is known of the table is as good as before.
+pub(super) async fn reshape(
+    client: &impl tokio_postgres::GenericClient,
+    table: &str,
+    shape: &str,
+) -> Result<(), StreamError> {
+    let sql = "UPDATE pgstar.rollup_progress SET shape = $2 WHERE table_name = $1";
+    client.execute(sql, &[&table, &shape]).await?;
+    Ok(())
+}
+
 /// These parts of rollups have to be built again.
 pub(super) async fn forget_parts(
     client: &impl tokio_postgres::GenericClient,

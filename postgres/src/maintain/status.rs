@@ -1,6 +1,7 @@
 //! What is known of every rollup at this moment, for whoever asks. No connection is used here.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicI32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -104,6 +105,8 @@ pub(super) struct States {
     figures: Mutex<Figures>,
     /// Tables that were found to be wrong. No later one has the name of any.
     condemned: Mutex<HashMap<String, Unfoldable>>,
+    /// The server's process of the session in which this process led last.
+    pub(super) led_by: AtomicI32,
     /// Somebody waits for newer states than there are.
     pub(super) wanted: Notify,
 }
@@ -114,6 +117,7 @@ impl States {
             known: watch::Sender::new(Arc::default()),
             figures: Mutex::default(),
             condemned: Mutex::default(),
+            led_by: AtomicI32::default(),
             wanted: Notify::new(),
         }
     }

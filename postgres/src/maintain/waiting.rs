@@ -34,6 +34,8 @@ const SPOILED_PARTS_MAX: usize = 64;
 #[derive(Default)]
 pub(super) struct TableRows {
     pub(super) log: Log,
+    /// Some rows were changed or went, in whatever part.
+    pub(super) has_old_rows: bool,
     /// Whose lines do not say everything, and why.
     spoils: Vec<(Xid32, Unfoldable)>,
 }
@@ -55,6 +57,8 @@ pub(super) struct Changes {
     pub(super) lines: u64,
     /// At most.
     pub(super) bytes: u64,
+    /// Some of them may be of rows that changed or went.
+    pub(super) has_old_rows: bool,
     /// Why the lines do not say everything.
     pub(super) spoiled: Option<Unfoldable>,
 }
@@ -217,7 +221,12 @@ impl Group {
         let tag = member.xid;
         for (table, rows_of_table) in rows.tables {
             let own = self.tables.entry(table).or_default();
-            let TableRows { log, spoils } = rows_of_table;
+            let TableRows {
+                log,
+                has_old_rows,
+                spoils,
+            } = rows_of_table;
+            own.has_old_rows |= has_old_rows;
             own.log.absorb(log, &rows.aborted, tag);
             let mut kept = spoils.into_iter();
             let spoil = kept.find(|(part, _)| !rows.aborted.contains(part));
@@ -289,6 +298,7 @@ impl Group {
         for (table, rows) in &mut self.tables {
             let all = between.tables.entry(*table).or_default();
             rows.log.seal(spool)?;
+            all.has_old_rows |= rows.has_old_rows;
             if rows.log.lines > 0 {
                 all.readings.push(rows.log.reading(Arc::clone(skip)));
                 all.lines += rows.log.lines;

@@ -174,7 +174,26 @@ impl<'a> Build<'a> {
         let mut table = self.next_table().await?;
         let sql = format!("{}\n{select}", created(&table.name));
         table.rows = self.execute(&sql, from, progress).await?;
+        if from.is_none() {
+            self.check_that_it_read_its_tables().await?;
+        }
         Ok(table)
+    }
+
+    /// A name may have passed to another table. What was read is locked until the end.
+    async fn check_that_it_read_its_tables(&self) -> Result<(), RollupError> {
+        let sql = "SELECT EXISTS (SELECT FROM unnest($1::oid[]) AS base(oid)
+                     WHERE NOT EXISTS (SELECT FROM pg_locks l
+                            WHERE l.locktype = 'relation' AND l.pid = pg_backend_pid() AND l.relation = base.oid
+                              AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())))";
+        let bases: Vec<u32> = self.plan.base_relations.iter().map(|base| base.0).collect();
+        let row = self.transaction.query_one(sql, &[&bases]).await?;
+        match row.try_get(0)? {
+            true => Err(RollupError::Renamed {
+                rollup: self.plan.name.clone(),
+            }),
+            false => Ok(()),
+        }
     }
 
     /// A table for what the plan's SELECT gives, filled by the statement that is printed for its name.

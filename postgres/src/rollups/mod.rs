@@ -147,6 +147,12 @@ pub enum RollupError {
         /// What went wrong.
         source: Error,
     },
+    /// Its SELECT reads another table than it did when it was looked at.
+    #[error("could not build rollup \"{rollup}\": a table of it was given another name")]
+    Renamed {
+        /// The rollup's name.
+        rollup: String,
+    },
     /// The connection, or a statement of upkeep.
     #[error(transparent)]
     Postgres(#[from] Error),

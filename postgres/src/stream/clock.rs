@@ -33,13 +33,16 @@ pub(super) struct Fingerprint {
 /// For each table that the stream reports, what changes whenever its catalog rows do.
 pub(super) type Shapes = HashMap<Oid, i64>;
 
-/// Asked for every proof: index look-ups only.
+/// Asked for every proof: index look-ups, and the few values of enums.
 fn question(log_end: &str) -> String {
     format!(
         "
   SELECT {log_end}()::text,
-         (SELECT bit_xor(hash_record_extended(ROW(c.oid, c.xmin), 0))
-            FROM pg_class c WHERE c.oid = ANY ($2::oid[])),
+         (SELECT bit_xor(hash) FROM (
+            SELECT hash_record_extended(ROW(c.oid, c.xmin), 0) AS hash
+              FROM pg_class c WHERE c.oid = ANY ($2::oid[])
+             UNION ALL
+            SELECT hash_record_extended(ROW(e.oid, e.xmin), 2) FROM pg_enum e) tables),
          (SELECT bit_xor(hash_record_extended(ROW(i.inhrelid, i.xmin), 0))
             FROM pg_inherits i WHERE i.inhparent = ANY ($3::oid[])),
          (SELECT bit_xor(hash) FROM (
@@ -65,7 +68,13 @@ const SHAPES: &str = "
       FROM member m JOIN pg_class c ON c.oid = m.member
      UNION ALL
     SELECT m.root, hash_record_extended(ROW(i.inhrelid, i.xmin), 1)
-      FROM member m JOIN pg_inherits i ON i.inhparent = m.member) shape
+      FROM member m JOIN pg_inherits i ON i.inhparent = m.member
+     UNION ALL
+    SELECT m.root, hash_record_extended(ROW(e.oid, e.xmin), 2)
+      FROM member m JOIN pg_attribute a ON a.attrelid = m.root AND a.attnum > 0 AND a.atttypid >= 16384
+      JOIN pg_type t ON t.oid = a.atttypid
+      JOIN pg_enum e ON e.enumtypid = CASE t.typtype WHEN 'e' THEN t.oid WHEN 'd' THEN t.typbasetype ELSE t.typelem END
+     WHERE m.root = m.member) shape
    GROUP BY root";
 
 /// Prepared once for each connection and each set of partitions.

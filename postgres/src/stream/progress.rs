@@ -11,7 +11,7 @@ use super::Lag;
 use super::buckets::Buckets;
 use super::recent::{Contents, Recent};
 use super::snapshot::{Snapshot, Xid};
-use super::touching::{Column, Touches, Tracked};
+use super::touching::{Column, Touches};
 use crate::pgoutput::Xid32;
 use crate::replication::Lsn;
 
@@ -126,7 +126,7 @@ impl Progress {
         true
     }
 
-    pub(super) fn tracked(&self) -> Tracked {
+    pub(super) fn tracked(&self) -> HashMap<Oid, Vec<Column>> {
         let columns = self.columns.iter();
         let columns = columns.map(|(relation, columns)| {
             let columns = columns.iter().map(|history| history.column.clone());

@@ -104,7 +104,7 @@ impl Shared {
             blocker: None,
         };
         *self.stage() = Stage::Up(Box::new(live));
-        self.set_tracked(Tracked::new());
+        self.set_tracked(Tracked::default());
         self.change(|_| ());
         self.visibility.notify_one();
     }
@@ -141,7 +141,10 @@ impl Shared {
             if let Some(reported) = reported.copied()
                 && live.progress.track(reported, column)
             {
-                self.set_tracked(live.progress.tracked());
+                self.set_tracked(Tracked {
+                    columns: live.progress.tracked(),
+                    partitioned: live.followed.parents.clone(),
+                });
             }
         });
     }

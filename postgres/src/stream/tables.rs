@@ -62,6 +62,15 @@ pub enum RefusalReason {
         /// Its name.
         table: String,
     },
+    /// What the stream says of its old rows would be taken for something else.
+    #[error(
+        "{table} is identified by other columns than the partitioned table that it belongs to; \
+         run: ALTER TABLE {table} REPLICA IDENTITY FULL"
+    )]
+    OwnIdentity {
+        /// Its name.
+        table: String,
+    },
     /// Its children are other tables to PostgreSQL.
     #[error("{table} has child tables that are not partitions")]
     HasChildren {
@@ -92,10 +101,18 @@ const QUESTION: &str = "
                             WHERE i.indrelid = c.oid AND i.indimmediate AND i.indisvalid
                               AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END) END,
          EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary),
-         EXISTS (SELECT 1 FROM pg_inherits i WHERE i.inhparent = c.oid)
+         EXISTS (SELECT 1 FROM pg_inherits i WHERE i.inhparent = c.oid),
+         c.relkind = 'r' AND c.oid <> t.root AND CASE c.relreplident
+              WHEN 'd' THEN o.relreplident = 'i'
+              WHEN 'i' THEN o.relreplident = 'd' OR o.relreplident = 'i' AND NOT EXISTS (
+                   SELECT FROM pg_index own CROSS JOIN pg_partition_ancestors(own.indexrelid) AS above
+                     JOIN pg_index i ON i.indexrelid = above.relid
+                    WHERE own.indrelid = c.oid AND own.indisreplident AND i.indrelid = t.root AND i.indisreplident)
+              ELSE false END
     FROM (SELECT r.root, r.root AS member FROM unnest($1::oid[]) AS r(root)
            UNION SELECT r.root, p.relid FROM unnest($1::oid[]) AS r(root), pg_partition_tree(r.root) p) t
-    JOIN pg_class c ON c.oid = t.member JOIN pg_namespace n ON n.oid = c.relnamespace";
+    JOIN pg_class c ON c.oid = t.member JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_class o ON o.oid = t.root";
 
 /// A row of the answer.
 struct Member {
@@ -111,6 +128,9 @@ struct Member {
     has_identity: bool,
     has_primary_key: bool,
     has_children: bool,
+    /// Its old rows are reported with columns that are not those of its root's identity. (Under a root that is identified
+    /// by whole rows they lack columns, which is seen when rows are changed.)
+    has_own_identity: bool,
 }
 
 /// Reads what is asked for, and says which tables cannot be followed.
@@ -155,6 +175,7 @@ fn member(row: &Row) -> Result<Member, tokio_postgres::Error> {
         has_identity: row.try_get(9)?,
         has_primary_key: row.try_get(10)?,
         has_children: row.try_get(11)?,
+        has_own_identity: row.try_get(12)?,
     })
 }
 
@@ -190,6 +211,7 @@ fn check_member(member: &Member) -> Result<(), RefusalReason> {
         "p" => Ok(()),
         "r" if member.persistence != "p" => Err(RefusalReason::NotLogged { table: table() }),
         "r" if !member.has_identity => Err(RefusalReason::NoReplicaIdentity { table: table() }),
+        "r" if member.has_own_identity => Err(RefusalReason::OwnIdentity { table: table() }),
         "r" => Ok(()),
         _ => Err(RefusalReason::NotPublishable { table: table() }),
     }

@@ -4,7 +4,7 @@
 //! Pure. An old row that is not known may have had any value. What a part of a transaction touched that was
 //! rolled back counts too, which does no harm.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use pgstar_rewriter::ColumnRange;
@@ -32,8 +32,14 @@ impl Column {
     }
 }
 
-/// The columns that are looked at, by table as the stream reports it.
-pub(super) type Tracked = HashMap<Oid, Vec<Column>>;
+/// What is looked at.
+#[derive(Debug, Default)]
+pub(super) struct Tracked {
+    /// The columns, by table as the stream reports it.
+    pub(super) columns: HashMap<Oid, Vec<Column>>,
+    /// The tables that have partitions.
+    pub(super) partitioned: BTreeSet<Oid>,
+}
 
 /// The values that a transaction touched. Of a column that is not in it, it may have touched any.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -99,7 +105,7 @@ impl Touching {
         };
         let open = self.open.entry(xid).or_insert_with(|| Open::new(tracked()));
         let table = change.relation;
-        if !open.tracked.contains_key(&table) {
+        if !open.tracked.columns.contains_key(&table) {
             return Ok(());
         }
         match self.layouts.get(&(streamed, table)) {
@@ -130,7 +136,7 @@ impl Open {
     fn columns(&mut self, table: Oid) -> &mut Vec<(Column, Option<Buckets>)> {
         let tracked = &self.tracked;
         let none = || {
-            let columns = tracked.get(&table).into_iter().flatten();
+            let columns = tracked.columns.get(&table).into_iter().flatten();
             let columns = columns.map(|column| (column.clone(), Some(column.buckets())));
             columns.collect()
         };
@@ -151,11 +157,16 @@ impl Open {
         layout: &Relation,
         weakness: Weakness,
     ) -> Result<(), StreamError> {
+        let is_partitioned = self.tracked.partitioned.contains(&change.relation);
         let columns = self.columns(change.relation);
         if columns.iter().all(|(_, touched)| touched.is_none()) {
             return Ok(());
         }
-        let row = change.rows.read()?;
+        let mut row = change.rows.read()?;
+        if is_partitioned {
+            forget_nulls(&mut row.key);
+            forget_nulls(&mut row.old);
+        }
         for (column, touched) in columns {
             let Some(buckets) = touched else {
                 continue;
@@ -170,6 +181,15 @@ impl Open {
             }
         }
         Ok(())
+    }
+}
+
+/// The partition may have left less of its old row than its partitioned table says: what is missing is NULL in it.
+fn forget_nulls(row: &mut Option<Vec<Value>>) {
+    for value in row.iter_mut().flatten() {
+        if *value == Value::Null {
+            *value = Value::Unchanged;
+        }
     }
 }
 

@@ -57,6 +57,8 @@ pub struct FoldOccurrence {
     pub relation: Oid,
     /// Its columns that the rollup reads, in order of their numbers.
     pub columns: Vec<FoldColumn>,
+    /// The names of those that are taken to have no NULL.
+    pub not_null: Vec<String>,
     /// Names of the columns that an enforced foreign key of a later occurrence refers to.
     pub referenced: Option<ReferencedKey>,
     /// Whether it is left-joined. Groups that a change of it touches are computed anew.
@@ -312,6 +314,10 @@ fn occurrence(
             typmod: column.ty.typmod,
         })
     });
+    let not_null = used.iter().filter_map(|attnum| {
+        let column = relation?.column_at(*attnum)?;
+        column.not_null.then(|| column.name.clone())
+    });
     let left_condition = match block.occurrences.get(id.0).map(|found| &found.attachment) {
         Some(Attachment::Left(condition)) => Some(conjunction(condition, &print)),
         Some(Attachment::Inner) | None => None,
@@ -319,6 +325,7 @@ fn occurrence(
     FoldOccurrence {
         relation: relation.map_or(Oid(0), |relation| relation.oid),
         columns: columns.collect(),
+        not_null: not_null.collect(),
         referenced: referenced_key(id, order, block, tables),
         is_left_joined: left_condition.is_some(),
         alias: aliases.get(id.0).cloned().unwrap_or_default(),

@@ -478,6 +478,11 @@ impl FoldPlan {
             .iter()
             .enumerate()
             .map(|(at, partial)| match partial.kind {
+                // 1.5 and 1.50 are equal, and their sums print differently.
+                PartialKind::Sum {
+                    is_subtractable: false,
+                    ..
+                } => "d.negative > 0".to_owned(),
                 PartialKind::Rows | PartialKind::Count | PartialKind::Sum { .. } => {
                     format!("d.d{at} <> 0")
                 }
@@ -621,7 +626,8 @@ impl FoldPartial {
         let change = match self.kind {
             PartialKind::Rows => "coalesce(sum(s), 0)".to_owned(),
             PartialKind::Count => {
-                format!("coalesce(sum(s) FILTER (WHERE a{at} IS NOT NULL), 0)")
+                // Of a composite value IS NOT NULL asks whether its fields are.
+                format!("coalesce(sum(s) FILTER (WHERE a{at} IS DISTINCT FROM NULL), 0)")
             }
             PartialKind::Sum { .. } => format!(
                 "coalesce(sum(a{at}) FILTER (WHERE s > 0), 0) - coalesce(sum(a{at}) FILTER (WHERE s < 0), 0)"
