@@ -294,7 +294,8 @@ async fn a_rollup_is_not_built_from_a_table_that_took_the_name() {
     .await;
     let store = RollupStore::new(config).unwrap();
     store.ensure_schema().await.unwrap();
-    let build = || store.rebuild(&plans[0].build, &Sources::none(), &|_| ());
+    let plan = &plans[0].build;
+    let build = async || store.rebuild(plan, &Sources::none(), &|_| ()).await;
     build().await.unwrap();
     let swap = "ALTER TABLE t RENAME TO v; ALTER TABLE u RENAME TO t; ALTER TABLE v RENAME TO u";
     database.run(swap).await;

@@ -82,12 +82,36 @@ type Told = Vec<(usize, usize)>;
 async fn build(store: &RollupStore, plan: &MaintainPlan) -> Result<Told, RollupError> {
     let told = Mutex::new(vec![]);
     let note = |progress| {
-        if let BuildProgress::Part { done, all, .. } = progress {
-            told.lock().unwrap().push((done, all));
+        if let BuildProgress::Part { done, all, rest } = progress {
+            told.lock().unwrap().push((Instant::now(), done, all, rest));
         }
     };
-    store.rebuild(&plan.build, &going_on(), &note).await?;
-    Ok(told.into_inner().unwrap())
+    let built = store.rebuild(&plan.build, &going_on(), &note).await?;
+    let told = told.into_inner().unwrap();
+    let (first, last) = (told.first(), told.last());
+    if let (Some((began, ..)), Some((ended, ..))) = (first, last) {
+        assert!(
+            built.build_time >= *ended - *began,
+            "all parts are counted: {built:?}"
+        );
+    }
+    // In one round nothing is known of the rest before the first part, and something after it.
+    let mut rounds = told.split(|(_, done, all, _)| done == all);
+    let is_told = |round: &[(Instant, usize, usize, Option<Duration>)]| {
+        let mut rests = round.iter().map(|(.., rest)| rest.is_some());
+        rests.next() != Some(true) && rests.all(|is_known| is_known)
+    };
+    assert!(rounds.all(is_told), "{told:?}");
+    let mut parts = told.windows(2);
+    let goes_on = |two: &[(Instant, usize, usize, Option<Duration>)]| {
+        let ((_, before, all, _), (_, after, still, _)) = (&two[0], &two[1]);
+        all == still && (*after == before + 1 || before == all)
+    };
+    assert!(parts.all(goes_on), "{told:?}");
+    Ok(told
+        .into_iter()
+        .map(|(_, done, all, _)| (done, all))
+        .collect())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -440,6 +440,8 @@ impl Shop {
         let store = store(&database).await;
         let mut plan = plan(&database, "by_city").await;
         plan.base_relations.push(oid_of(&database, "s.city").await);
+        let both = "FROM public.sales LEFT JOIN s.city AS other USING (city)";
+        plan.select = SELECT.replace("FROM public.sales", both);
         let shop = Shop {
             database,
             store,

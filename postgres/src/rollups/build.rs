@@ -59,17 +59,17 @@ async fn build_from_another(
     sources: &Sources,
     progress: OnProgress<'_>,
 ) -> Result<Option<(BuiltRollup, String)>, RollupError> {
-    lock::hold_changes(client).await?;
-    let filled = fill_from_another(client, plan, sources, progress).await;
-    let filled = match filled {
-        // The other rollup's table may have made way for its next one.
-        Err(error) if !client.is_closed() => {
-            debug!(%error, rollup = plan.name, "Building from the base tables instead.");
-            Ok(None)
+    lock::holding_changes(client, async |client| {
+        match fill_from_another(client, plan, sources, progress).await {
+            // The other rollup's table may have made way for its next one.
+            Err(error) if !client.is_closed() => {
+                debug!(%error, rollup = plan.name, "Building from the base tables instead.");
+                Ok(None)
+            }
+            filled => filled,
         }
-        filled => filled,
-    };
-    lock::release_changes(client, filled).await
+    })
+    .await
 }
 
 async fn fill_from_another(
@@ -97,26 +97,20 @@ async fn build_at_once(
     plan: &BuildPlan,
     progress: OnProgress<'_>,
 ) -> Result<BuiltRollup, RollupError> {
-    lock::hold_changes(client).await?;
-    let built = fill_at_once(client, plan, progress).await;
-    lock::release_changes(client, built).await
-}
-
-async fn fill_at_once(
-    client: &mut Client,
-    plan: &BuildPlan,
-    progress: OnProgress<'_>,
-) -> Result<BuiltRollup, RollupError> {
-    let build = Build::begin(client, plan).await?;
-    let table = build.materialize(&plan.select, None, progress).await?;
-    build.finish(table, progress).await
+    lock::holding_changes(client, async |client| {
+        let build = Build::begin(client, plan).await?;
+        let table = build.materialize(&plan.select, None, progress).await?;
+        build.finish(table, progress).await
+    })
+    .await
 }
 
 /// A transaction in which a table is built.
 pub(super) struct Build<'a> {
     plan: &'a BuildPlan,
     pub(super) transaction: Transaction<'a>,
-    started: Instant,
+    /// When its first step was begun.
+    pub(super) started: Instant,
     /// Every commit that was acknowledged before is in the table, by the server's clock.
     pub(super) built_at: SystemTime,
     /// What the table contains.

@@ -35,6 +35,7 @@ pub(super) async fn build(
     let Some(in_parts) = parts::plan(client, plan, keeps_parts).await? else {
         return Ok(None);
     };
+    let started = Instant::now();
     let rounds = match until_led(client).await? {
         true => ROUNDS_MAX,
         false => 0,
@@ -46,7 +47,7 @@ pub(super) async fn build(
         match until_in_step(client, plan).await? {
             Some(true) => {
                 // Between the two questions one may have been forgotten.
-                if let Some(built) = combine(client, plan, &in_parts, progress).await? {
+                if let Some(built) = combine(client, plan, &in_parts, started, progress).await? {
                     return Ok(Some(built));
                 }
             }
@@ -96,9 +97,10 @@ async fn build_missing(
             "Building a part of a rollup."
         );
         let this = Instant::now();
-        lock::hold_changes(client).await?;
-        let outcome = build_part(client, plan, in_parts, part, progress).await;
-        lock::release_changes(client, outcome).await?;
+        lock::holding_changes(client, async |client| {
+            build_part(client, plan, in_parts, part, progress).await
+        })
+        .await?;
         have_a_rest(client, plan, this.elapsed() / REST_SHARE).await?;
     }
     progress(BuildProgress::Part {
@@ -168,29 +170,23 @@ async fn combine(
     client: &mut Client,
     plan: &BuildPlan,
     in_parts: &InParts,
+    started: Instant,
     progress: OnProgress<'_>,
 ) -> Result<Option<BuiltRollup>, RollupError> {
-    lock::hold_changes(client).await?;
-    let built = fill_from_parts(client, plan, in_parts, progress).await;
-    lock::release_changes(client, built).await
-}
-
-async fn fill_from_parts(
-    client: &mut Client,
-    plan: &BuildPlan,
-    in_parts: &InParts,
-    progress: OnProgress<'_>,
-) -> Result<Option<BuiltRollup>, RollupError> {
-    let mut build = Build::begin(client, plan).await?;
-    // What is recorded and what the tables have is seen by one snapshot.
-    let parts = parts::read(&build.transaction, plan).await?;
-    let Some((contents, built_at)) = parts.in_step() else {
-        return Ok(None);
-    };
-    (build.contents, build.built_at) = (contents.clone(), built_at);
-    let combine = |table: &str| in_parts.combine(&parts, table);
-    let table = build.insert(combine, progress).await?;
-    Ok(Some(build.finish(table, progress).await?))
+    lock::holding_changes(client, async |client| {
+        let mut build = Build::begin(client, plan).await?;
+        build.started = started;
+        // What is recorded and what the tables have is seen by one snapshot.
+        let parts = parts::read(&build.transaction, plan).await?;
+        let Some((contents, built_at)) = parts.in_step() else {
+            return Ok(None);
+        };
+        (build.contents, build.built_at) = (contents.clone(), built_at);
+        let combine = |table: &str| in_parts.combine(&parts, table);
+        let table = build.insert(combine, progress).await?;
+        Ok(Some(build.finish(table, progress).await?))
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -45,18 +45,14 @@ pub(super) async fn acquire(
     Ok(())
 }
 
-/// From now on, until it is let go, the slot keeps what a snapshot that is taken later does not see.
-pub(super) async fn hold_changes(client: &Client) -> Result<(), RollupError> {
+/// Builds something while the slot keeps what a snapshot that is taken meanwhile does not see.
+pub(super) async fn holding_changes<T>(
+    client: &mut Client,
+    build: impl AsyncFnOnce(&mut Client) -> Result<T, RollupError>,
+) -> Result<T, RollupError> {
     let sql = "SELECT pg_advisory_lock_shared($1, 0)";
     client.execute(sql, &[&SNAPSHOT_LOCK_CLASS]).await?;
-    Ok(())
-}
-
-/// Lets go of it after something was built, or was not.
-pub(super) async fn release_changes<T>(
-    client: &Client,
-    built: Result<T, RollupError>,
-) -> Result<T, RollupError> {
+    let built = build(client).await;
     let sql = "SELECT pg_advisory_unlock_shared($1, 0)";
     let released = client.execute(sql, &[&SNAPSHOT_LOCK_CLASS]).await;
     let built = built?;

@@ -1,0 +1,75 @@
+//! Whoever alters a table has it within seconds, whatever pgstar is doing with it. (Of builds: `rollups.rs`.)
+
+#![allow(clippy::unwrap_used)] // A test that cannot go on should stop.
+
+mod common;
+mod maintain_support;
+
+use std::time::Duration;
+
+use common::Database;
+use maintain_support::{DEADLINE, Maintained, connect};
+use pgstar_postgres::connect::Connection;
+use pgstar_postgres::maintain::{Audit, MaintainOptions};
+
+const TABLE: &str =
+    "CREATE TABLE t (id int PRIMARY KEY, g int, note text); ALTER TABLE t REPLICA IDENTITY FULL;
+                     INSERT INTO t VALUES (1, 1, 'x')";
+
+/// What takes longer than anybody waits for in `truncate`.
+const LONG: Duration = Duration::from_secs(300);
+
+/// Truncates the table as soon as a statement that contains this text has been running for a moment.
+async fn truncate(client: &Connection, text: &str) {
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%' || $1 || '%'
+                      AND datname = current_database() AND pid <> pg_backend_pid() AND query_start < now() - interval '100 ms'
+                      AND wait_event_type IS DISTINCT FROM 'Lock'";
+    let is_running = async || -> bool {
+        let row = client.query_one(running, &[&text]).await.unwrap();
+        row.get::<_, i64>(0) > 0
+    };
+    while !is_running().await {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let truncate = "SET lock_timeout = '60s'; TRUNCATE t";
+    client.batch_execute(truncate).await.unwrap();
+}
+
+/// Each of these rows takes the server long to look at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_gives_way_to_who_alters_its_tables() {
+    let database = Database::with(TABLE).await;
+    let config = database.config().await;
+    let rollup = "SELECT g, count(*), count(*) FILTER (WHERE note ~ '^(.*)(.*)(.*)(.*)\\1\\2\\3\\4z$') AS n FROM t GROUP BY 1";
+    let rollups =
+        Maintained::start(config.clone(), &[("r", rollup)], MaintainOptions::default()).await;
+    rollups.prove_all().await;
+    let client = connect(&config).await;
+    let slow = "INSERT INTO t SELECT i, 1, md5(i::text) || md5('a' || i) || md5('b' || i) || md5('c' || i) || 'z'
+                  FROM generate_series(2, 1000) i";
+    client.batch_execute(slow).await.unwrap();
+    truncate(&client, "pgstar_delta_0").await;
+    rollups.check(&client).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_gives_way_to_who_alters_its_tables() {
+    let database = Database::with(TABLE).await;
+    let config = database.config().await;
+    let rollup = ("r", "SELECT g, count(*) FROM t GROUP BY 1");
+    let mut rollups =
+        Maintained::start(config.clone(), &[rollup], MaintainOptions::default()).await;
+    rollups.prove_all().await;
+    let plan = &mut rollups.plans[0];
+    let quick = plan.build.select.clone();
+    plan.build.select = quick.replace(" FROM ", &format!(" FROM pg_sleep({}), ", LONG.as_secs()));
+    assert_ne!(plan.build.select, quick);
+    let plans = rollups.plans.clone();
+    rollups.maintainer.follow(plans, vec![]).await.unwrap();
+    rollups.maintainer.established(DEADLINE).await.unwrap();
+    rollups.prove_all().await;
+    let client = connect(&config).await;
+    let auditing = rollups.maintainer.audit("r", 0, LONG);
+    let (audit, ()) = tokio::join!(auditing, truncate(&client, "pg_sleep"));
+    assert!(matches!(audit, Ok(Audit::Inconclusive(_))), "{audit:?}");
+}
