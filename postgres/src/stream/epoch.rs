@@ -195,9 +195,9 @@ impl Drop for Task {
 }
 
 /// A barrier has to be flushed, and must not wait for a standby. What is asked all the time is planned
-/// once, and always for a catalog with many tables.
+/// once, and always for a catalog with many tables; what has no index seems expensive then, and is not worth compiling.
 const SESSION_SETTINGS: &str = "
-    SET synchronous_commit = local; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off";
+    SET synchronous_commit = local; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off";
 
 pub(super) async fn connect(
     connector: &Connector,
