@@ -213,8 +213,9 @@ fn values(
     let values = match message {
         Message::Insert(_) => vec![new?],
         Message::Update(_) => {
-            // Without an old key the key is what it was.
-            let kept = || new.clone().filter(|_| is_key && row.key.is_none());
+            // Without an old key the key is what it was; whole rows are sent, but for those of a partition with a key.
+            let has_key = is_key && layout.replica_identity != b'f';
+            let kept = || new.clone().filter(|_| has_key && row.key.is_none());
             let old = old.or_else(kept);
             let new = match new? {
                 Value::Unchanged => old.clone()?,
