@@ -7,6 +7,7 @@ mod e2e_support;
 
 use e2e_support::{
     ANY, Client, Database, Lab, Served, batch, decision, error, ok, rows, sqlstate, table,
+    until_in_step,
 };
 
 const SCHEMA: &str = "
@@ -27,6 +28,8 @@ const QUERY: &str =
 async fn lab() -> (Database, Lab) {
     let database = Database::with(SCHEMA).await;
     let lab = Lab::start(&database, ANY, &[BY_CITY]).await;
+    // Each statement is then decided once.
+    until_in_step(&mut lab.session().await).await;
     (database, lab)
 }
 

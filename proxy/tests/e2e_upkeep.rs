@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use e2e_support::{
-    Client, Database, Lab, Served, explain, ok, rows, served, table, until_decision,
+    Client, Database, Lab, Served, explain, ok, rows, served, table, until_decision, until_in_step,
 };
 use pgstar::serve::Proxy;
 use pgstar_postgres::maintain::Audit;
@@ -203,16 +203,7 @@ async fn when_the_leader_ends_another_goes_on_and_its_answers_stay_right() {
     for lab in [&leader, &other] {
         until_served(lab, &mut lab.session().await).await;
     }
-    let began = Instant::now();
-    // Nothing is known for a moment where a stream was begun again.
-    let shown = loop {
-        let shown = table(&ok(&mut session, "SHOW pgstar.rollups").await);
-        if shown[0][7].as_deref() == Some("in step") {
-            break shown;
-        }
-        assert!(began.elapsed() < PATIENCE, "{shown:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+    let shown = until_in_step(&mut session).await;
     let [_, staleness, position, lag, ..] = &shown[0][7..] else {
         panic!("{shown:?}");
     };

@@ -506,6 +506,20 @@ pub async fn until_decision(
     }
 }
 
+/// Waits until every rollup is in step with the change stream; what `SHOW pgstar.rollups` says then. Before that one may be
+/// built once more, and nothing is known for a moment where a stream is begun again.
+pub async fn until_in_step(session: &mut Client) -> Vec<Vec<Option<String>>> {
+    let began = Instant::now();
+    loop {
+        let shown = table(&ok(session, "SHOW pgstar.rollups").await);
+        if shown.iter().all(|row| row[7].as_deref() == Some("in step")) {
+            return shown;
+        }
+        assert!(began.elapsed() < NOTICED, "{shown:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Until when a change of the catalog has to be noticed, on a machine however busy.
 pub const NOTICED: Duration = Duration::from_secs(30);
 
