@@ -68,6 +68,40 @@ async fn rows_of(database: &Database, built: &BuiltRollup) -> u64 {
     database.value(&sql).await.parse().unwrap()
 }
 
+/// As loaders do, between the plan and the build.
+#[tokio::test]
+async fn what_is_read_under_a_name_that_passed_on_is_no_rollup() {
+    let database = Database::with(FACTS).await;
+    let (store, plan) = (store(&database).await, plan(&database, "by_city").await);
+    for (passed_on, back) in [
+        (
+            "CREATE TABLE sales AS SELECT * FROM kept LIMIT 10",
+            "DROP TABLE sales",
+        ),
+        (
+            "CREATE VIEW sales AS SELECT * FROM kept LIMIT 10",
+            "DROP VIEW sales",
+        ),
+        (
+            "CREATE TABLE sales (LIKE kept) PARTITION BY LIST (city); ALTER TABLE sales ATTACH PARTITION kept DEFAULT",
+            "ALTER TABLE sales DETACH PARTITION kept; DROP TABLE sales",
+        ),
+    ] {
+        let rename = "ALTER TABLE sales RENAME TO kept";
+        database.run(&format!("{rename}; {passed_on}")).await;
+        let built = store.ensure(&plan, &Sources::none(), &quiet).await;
+        assert!(
+            matches!(built, Err(RollupError::Renamed { .. })),
+            "{passed_on}: {built:?}"
+        );
+        assert_eq!(tables(&database).await, [""; 0], "{passed_on}");
+        let rename = "ALTER TABLE kept RENAME TO sales";
+        database.run(&format!("{back}; {rename}")).await;
+    }
+    let built = store.ensure(&plan, &Sources::none(), &quiet).await.unwrap();
+    assert_eq!(built.rows, 84);
+}
+
 #[tokio::test]
 async fn a_rollup_is_built_once_and_rebuilt_when_its_plan_changes() {
     let database = Database::with(FACTS).await;

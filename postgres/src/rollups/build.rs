@@ -18,6 +18,20 @@ const INDEXED_ROWS_MIN: u64 = 10_000;
 /// Room for a group's next state beside the present one, so that no index has to be told.
 const FILLFACTOR: u8 = 80;
 
+/// Whether this transaction has read other tables than these and what is below them, or not all of these.
+const READ_OTHERS: &str = "
+  WITH RECURSIVE read AS (
+         SELECT c.oid, c.relkind, c.relnamespace FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+          WHERE l.locktype = 'relation' AND l.pid = pg_backend_pid()
+            AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())),
+       planned AS (
+         SELECT unnest($1::oid[]) AS oid UNION
+         SELECT i.inhrelid FROM pg_inherits i JOIN planned p ON p.oid = i.inhparent)
+  SELECT EXISTS (SELECT unnest($1::oid[]) EXCEPT SELECT oid FROM read)
+      OR EXISTS (SELECT r.oid FROM read r JOIN pg_namespace n ON n.oid = r.relnamespace
+                  WHERE r.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'pg_toast', $2)
+                 EXCEPT SELECT oid FROM planned)";
+
 const TICK: Duration = Duration::from_secs(1);
 
 /// Builds the next generation and names it as the rollup's: from another rollup where that is possible, else in parts where
@@ -174,14 +188,14 @@ impl<'a> Build<'a> {
         Ok(table)
     }
 
-    /// A name may have passed to another table. What was read is locked until the end.
+    /// A name may have passed to another table, to a view of it, or to one that it has become a partition of. What was read
+    /// is locked until the end.
     async fn check_that_it_read_its_tables(&self) -> Result<(), RollupError> {
-        let sql = "SELECT EXISTS (SELECT FROM unnest($1::oid[]) AS base(oid)
-                     WHERE NOT EXISTS (SELECT FROM pg_locks l
-                            WHERE l.locktype = 'relation' AND l.pid = pg_backend_pid() AND l.relation = base.oid
-                              AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())))";
         let bases: Vec<u32> = self.plan.base_relations.iter().map(|base| base.0).collect();
-        let row = self.transaction.query_one(sql, &[&bases]).await?;
+        let row = self
+            .transaction
+            .query_one(READ_OTHERS, &[&bases, &SCHEMA])
+            .await?;
         match row.try_get(0)? {
             true => Err(RollupError::Renamed {
                 rollup: self.plan.name.clone(),
