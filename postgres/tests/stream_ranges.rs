@@ -279,3 +279,33 @@ async fn each_weakness_is_noticed() {
         }
     }
 }
+
+/// What such a partition sends of its old rows has the columns of its key, and looks like whole rows; or nothing is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_row_that_a_partition_does_not_have_may_have_been_any() {
+    let database = Database::with(SCHEMA).await;
+    let oid = database
+        .value("'public.parted'::regclass::oid::text")
+        .await
+        .parse();
+    let table = Oid(oid.unwrap());
+    let options = StreamOptions::default();
+    let stream = ChangeStream::start_with(database.config().await, vec![table], options)
+        .await
+        .unwrap();
+    stream.established(DEADLINE).await.unwrap();
+    let range = question("parted", table, ("at", 1114), 0, 2).range;
+    stream.track(&range);
+    for change in [
+        "UPDATE parted SET at = NULL WHERE id = 5 AND day < '2024-01-15'",
+        "UPDATE parted SET id = id + 1000, at = NULL WHERE id = 6 AND day < '2024-01-15'",
+        "DELETE FROM parted WHERE id = 7 AND day < '2024-01-15'",
+    ] {
+        let before = stream.prove_current(DEADLINE).await.unwrap().position();
+        database.run(change).await;
+        stream.prove_current(DEADLINE).await.unwrap();
+        let ranges = std::slice::from_ref(&range);
+        let unchanged = stream.unchanged_in(before, table, ranges);
+        assert!(unchanged.is_err(), "{change}");
+    }
+}
