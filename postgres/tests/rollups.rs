@@ -83,6 +83,10 @@ async fn what_is_read_under_a_name_that_passed_on_is_no_rollup() {
             "DROP VIEW sales",
         ),
         (
+            "CREATE TABLE sales (LIKE kept); ALTER TABLE kept INHERIT sales",
+            "ALTER TABLE kept NO INHERIT sales; DROP TABLE sales",
+        ),
+        (
             "CREATE TABLE sales (LIKE kept) PARTITION BY LIST (city); ALTER TABLE sales ATTACH PARTITION kept DEFAULT",
             "ALTER TABLE sales DETACH PARTITION kept; DROP TABLE sales",
         ),

@@ -1,8 +1,10 @@
 //! Builds one generation of a rollup: in one transaction, or in one for each part and another one for all of them.
 
+use std::collections::HashSet;
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
+use pgstar_rewriter::catalog::Oid;
 use tokio::time::interval;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 use tracing::{debug, info, warn};
@@ -18,19 +20,18 @@ const INDEXED_ROWS_MIN: u64 = 10_000;
 /// Room for a group's next state beside the present one, so that no index has to be told.
 const FILLFACTOR: u8 = 80;
 
-/// Whether this transaction has read other tables than these and what is below them, or not all of these.
-const READ_OTHERS: &str = "
-  WITH RECURSIVE read AS (
-         SELECT c.oid, c.relkind, c.relnamespace FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
-          WHERE l.locktype = 'relation' AND l.pid = pg_backend_pid()
-            AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())),
-       planned AS (
+/// What this transaction has read: each table, view or the like, whether it is a part of one of these tables, and its name.
+/// As it is by now, of which its own snapshot would say nothing: SELECT finds tables by the names that they have by now.
+const WHAT_WAS_READ: &str = "
+  WITH RECURSIVE planned AS (
          SELECT unnest($1::oid[]) AS oid UNION
          SELECT i.inhrelid FROM pg_inherits i JOIN planned p ON p.oid = i.inhparent)
-  SELECT EXISTS (SELECT unnest($1::oid[]) EXCEPT SELECT oid FROM read)
-      OR EXISTS (SELECT r.oid FROM read r JOIN pg_namespace n ON n.oid = r.relnamespace
-                  WHERE r.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'pg_toast', $2)
-                 EXCEPT SELECT oid FROM planned)";
+  SELECT l.relation, EXISTS (SELECT FROM planned p WHERE p.oid = l.relation), o.schema, o.name
+    FROM pg_locks l, pg_identify_object('pg_class'::regclass, l.relation, 0) o
+   WHERE l.locktype = 'relation' AND l.pid = pg_backend_pid()
+     AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+     AND o.type IN ('table', 'view', 'materialized view', 'foreign table')
+     AND o.schema NOT IN ('pg_catalog', 'pg_toast', $2)";
 
 const TICK: Duration = Duration::from_secs(1);
 
@@ -131,6 +132,8 @@ pub(super) struct Build<'a> {
     pub(super) contents: state::Progress,
     /// The table of another rollup that it is filled from.
     filled_from: Option<String>,
+    /// The tables that it is computed from as they were just before.
+    look: shape::Look,
 }
 
 /// A table of the next generation, with its rows.
@@ -149,9 +152,7 @@ impl<'a> Build<'a> {
     ) -> Result<Self, RollupError> {
         let started = Instant::now();
         let validated = shape::log_end(client).await?;
-        let shape = shape::look(client, &plan.base_relations)
-            .await?
-            .of(&plan.base_relations);
+        let look = shape::look(client, &plan.base_relations).await?;
         let isolation = IsolationLevel::RepeatableRead;
         let transaction = client.build_transaction().isolation_level(isolation);
         let transaction = transaction.start().await?;
@@ -163,11 +164,12 @@ impl<'a> Build<'a> {
             started,
             built_at: instant.try_get(0)?,
             contents: state::Progress {
-                shape,
+                shape: look.of(&plan.base_relations),
                 validated,
                 snapshot: instant.try_get(1)?,
             },
             filled_from: None,
+            look,
             transaction,
         })
     }
@@ -189,18 +191,28 @@ impl<'a> Build<'a> {
     }
 
     /// A name may have passed to another table, to a view of it, or to one that it has become a partition of. What was read
-    /// is locked until the end.
+    /// is locked until the end, and keeps its name.
     async fn check_that_it_read_its_tables(&self) -> Result<(), RollupError> {
         let bases: Vec<u32> = self.plan.base_relations.iter().map(|base| base.0).collect();
-        let row = self
+        let rows = self
             .transaction
-            .query_one(READ_OTHERS, &[&bases, &SCHEMA])
+            .query(WHAT_WAS_READ, &[&bases, &SCHEMA])
             .await?;
-        match row.try_get(0)? {
-            true => Err(RollupError::Renamed {
+        let mut read_as_planned = HashSet::new();
+        let mut is_planned = true;
+        for row in rows {
+            let table = Oid(row.try_get(0)?);
+            is_planned &= row.try_get::<_, bool>(1)?;
+            if self.look.is_named(table, row.try_get(2)?, row.try_get(3)?) {
+                read_as_planned.insert(table);
+            }
+        }
+        let mut bases = self.plan.base_relations.iter();
+        match is_planned && bases.all(|base| read_as_planned.contains(base)) {
+            true => Ok(()),
+            false => Err(RollupError::Renamed {
                 rollup: self.plan.name.clone(),
             }),
-            false => Ok(()),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Whatever changes a table's rows without a word in the change stream (TRUNCATE of one partition,
 //! ATTACH, DETACH and DROP of one, a rewrite by ALTER TABLE), or what the stream's words mean (the label of an enum's
-//! value, the replica identity of a partition), changes its shape. Unlike the catalog
+//! value, the replica identity of a partition) or which table is read under its name, changes its shape. Unlike the catalog
 //! rows' versions it stays the same when a privilege or an option is changed, which happens more often
 //! than anybody wants to build a rollup again.
 //!
@@ -32,6 +32,7 @@ const QUESTION: &str = "
        shape AS (
          SELECT m.root, bit_xor(m.link # hash_record_extended(
                   ROW(c.oid, c.relfilenode, c.relkind, c.relpersistence,
+                      CASE WHEN c.oid = m.root THEN format('%I.%I', n.nspname, c.relname) END,
                       CASE WHEN c.relkind = 'p' OR c.oid <> m.root THEN c.relreplident END,
                       CASE WHEN c.relreplident = 'i' AND c.oid <> m.root THEN
                            (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident) END), 0)) AS hash,
@@ -108,6 +109,12 @@ impl Look {
             look.foreign_keys = row.try_get::<_, Option<i64>>(8)?.unwrap_or_default();
         }
         Ok(look)
+    }
+
+    /// Whether this was the table's name.
+    pub(crate) fn is_named(&self, table: Oid, schema: &str, name: &str) -> bool {
+        let shape = self.shapes.get(&table);
+        shape.is_some_and(|shape| shape.name == quote_qualified(schema, name))
     }
 
     /// Whether the table still has its name, and NULL in no column that is taken to have none. One that is gone may be
