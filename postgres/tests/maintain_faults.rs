@@ -444,16 +444,15 @@ async fn a_build_outlasts_an_interruption_of_the_stream() {
     rollups.prove_all().await;
     let client = connect(&config).await;
     let plan = rollups.plans[0].build.clone();
-    // The build waits for a table that it reads after its snapshot was taken.
+    // The build waits for somebody after its snapshot was taken.
     let blocker = connect(&config).await;
-    client.batch_execute("CREATE TABLE gate ()").await.unwrap();
     blocker
-        .batch_execute("BEGIN; LOCK TABLE gate")
+        .batch_execute("SELECT pg_advisory_lock(7)")
         .await
         .unwrap();
     let mut slow = plan.clone();
     slow.select = format!(
-        "{} HAVING (SELECT count(*) FROM public.gate) = 0",
+        "{} HAVING (SELECT pg_advisory_xact_lock(7)::text) IS NOT NULL",
         slow.select
     );
     let store = pgstar_postgres::rollups::RollupStore::new(config.clone()).unwrap();
@@ -463,8 +462,9 @@ async fn a_build_outlasts_an_interruption_of_the_stream() {
             .await
             .unwrap()
     });
-    let waits =
-        "SELECT count(*) FROM pg_locks WHERE relation = 'public.gate'::regclass AND NOT granted";
+    let waits = "SELECT count(*) FROM pg_locks
+                  WHERE locktype = 'advisory' AND objid = 7 AND NOT granted
+                    AND database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())";
     while database.value(waits).await == "0" {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -479,7 +479,10 @@ async fn a_build_outlasts_an_interruption_of_the_stream() {
         tokio::time::sleep(Duration::from_millis(500)).await;
         client.execute(walsender, &[]).await.unwrap();
     }
-    blocker.batch_execute("COMMIT").await.unwrap();
+    blocker
+        .batch_execute("SELECT pg_advisory_unlock(7)")
+        .await
+        .unwrap();
     let built = builds.await.unwrap();
     rollups.check(&client).await;
     let now = rollups.table("counts").await;
