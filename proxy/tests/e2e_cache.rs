@@ -121,6 +121,35 @@ async fn tables_of_rollups_and_others_are_read_together() {
     }
 }
 
+/// From PostgreSQL 18 on, changes of rows fail that are identified as a whole and have columns that are not published.
+async fn computed_columns(lab: &Lab, session: &mut Client) {
+    let version = "SELECT current_setting('server_version_num')::int >= 180000";
+    if rows(&ok(session, version).await) != ["t"] {
+        return;
+    }
+    for kind in ["STORED", "VIRTUAL"] {
+        let create = format!(
+            "CREATE TABLE {kind} (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) {kind});
+             ALTER TABLE {kind} REPLICA IDENTITY FULL;
+             INSERT INTO {kind} SELECT n FROM generate_series(1, 300) n"
+        );
+        lab.database.run(&create).await;
+        let sql = format!("SELECT count(*) FROM {kind} a JOIN {kind} b ON a.id <> b.id");
+        if kind == "STORED" {
+            until_cached(lab, session, &sql).await;
+        }
+        for id in 1..20 {
+            ok(session, &sql).await;
+            let change = format!("UPDATE {kind} SET id = -id WHERE id = {id}");
+            lab.database.run(&change).await;
+        }
+        let right = rows(&ok(&mut lab.database.direct().await, &sql).await);
+        assert_eq!(rows(&ok(session, &sql).await), right);
+    }
+    until_cached(lab, session, ITEMS).await;
+    assert_eq!(publications(lab).await, ["item", "stored"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_whose_changes_would_fail_is_not_published() {
     let lab = lab("").await;
@@ -134,6 +163,7 @@ async fn a_table_whose_changes_would_fail_is_not_published() {
     }
     until_cached(&lab, &mut session, ITEMS).await;
     assert_eq!(publications(&lab).await, ["item"]);
+    computed_columns(&lab, &mut session).await;
     // A table that loses its key leaves the publication by itself.
     lab.database
         .run("ALTER TABLE item DROP CONSTRAINT item_pkey")

@@ -15,18 +15,41 @@ const LOCK_TIMEOUT: &str = "5s";
 const OPTIONS: &str =
     "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
 
-/// Whether the catalog is that of PostgreSQL 15 or later, where a publication may have more than tables and operations.
-const MAY_HAVE_MORE: &str = "SELECT to_regclass('pg_catalog.pg_publication_namespace') IS NOT NULL";
+/// Since PostgreSQL 18. Where a table is identified by whole rows, UPDATE and DELETE fail while a stored column is not published.
+const OPTION_FROM_18: &str = ", publish_generated_columns = stored";
 
-const HAS_NO_MORE: &str = "
+const HAS_OPTION_FROM_18: &str = " AND p.pubgencols = 's'";
+
+/// From PostgreSQL 15 on a publication may have more than tables and operations.
+const HAS_NO_MORE_FROM_15: &str = "
          AND NOT EXISTS (SELECT 1 FROM pg_publication_namespace s WHERE s.pnpubid = p.oid)
          AND NOT EXISTS (SELECT 1 FROM pg_publication_rel r
                           WHERE r.prpubid = p.oid AND (r.prqual IS NOT NULL OR r.prattrs IS NOT NULL))";
 
+/// What a server of this version can be told, and asked.
+fn options(version: i32) -> String {
+    let more = if version >= 180_000 {
+        OPTION_FROM_18
+    } else {
+        ""
+    };
+    format!("{OPTIONS}{more}")
+}
+
 /// Whether the publication is as we make it but for its tables, and which these are.
-fn found(and_has_no_more: &str) -> String {
+fn found(version: i32) -> String {
+    let from_15 = if version >= 150_000 {
+        HAS_NO_MORE_FROM_15
+    } else {
+        ""
+    };
+    let from_18 = if version >= 180_000 {
+        HAS_OPTION_FROM_18
+    } else {
+        ""
+    };
     format!(
-        "SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND p.pubviaroot {and_has_no_more},
+        "SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND p.pubviaroot {from_15} {from_18},
                 ARRAY(SELECT r.prrelid FROM pg_publication_rel r WHERE r.prpubid = p.oid ORDER BY 1)
            FROM pg_publication p WHERE p.pubname = $1"
     )
@@ -39,9 +62,9 @@ pub(super) async fn ensure(
     publication: &str,
     followed: &Followed,
 ) -> Result<(), Error> {
-    let may_have_more: bool = client.query_one(MAY_HAVE_MORE, &[]).await?.try_get(0)?;
-    let found = found(if may_have_more { HAS_NO_MORE } else { "" });
-    let found = client.query_opt(&found, &[&publication]).await?;
+    let version = "SELECT current_setting('server_version_num')::int";
+    let version: i32 = client.query_one(version, &[]).await?.try_get(0)?;
+    let found = client.query_opt(&found(version), &[&publication]).await?;
     let wanted: Vec<u32> = followed.published.keys().map(|table| table.0).collect();
     let mut present = None;
     if let Some(found) = found {
@@ -52,7 +75,8 @@ pub(super) async fn ensure(
         }
     }
     let transaction = client.transaction().await?;
-    let statements = statements(&quote(publication), followed, present).join("; ");
+    let options = options(version);
+    let statements = statements(&quote(publication), followed, present, &options).join("; ");
     transaction
         .batch_execute(&format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         .await?;
@@ -92,25 +116,30 @@ pub(super) async fn sweep(client: &Client) -> Result<(), Error> {
 
 /// `present` says of the publication that is there whether its options are the right ones: whoever sets
 /// them again makes it look as if something else had been published until then.
-fn statements(publication: &str, followed: &Followed, present: Option<bool>) -> Vec<String> {
+fn statements(
+    publication: &str,
+    followed: &Followed,
+    present: Option<bool>,
+    options: &str,
+) -> Vec<String> {
     let names: Vec<&str> = followed.published.values().map(String::as_str).collect();
     let list = format!("TABLE {}", names.join(", "));
     match (present, names.is_empty()) {
         (Some(true), false) => vec![format!("ALTER PUBLICATION {publication} SET {list}")],
         (Some(false), false) => vec![
-            format!("ALTER PUBLICATION {publication} SET ({OPTIONS})"),
+            format!("ALTER PUBLICATION {publication} SET ({options})"),
             format!("ALTER PUBLICATION {publication} SET {list}"),
         ],
         // SET needs at least one table.
         (Some(_), true) => vec![
             format!("DROP PUBLICATION {publication}"),
-            format!("CREATE PUBLICATION {publication} WITH ({OPTIONS})"),
+            format!("CREATE PUBLICATION {publication} WITH ({options})"),
         ],
         (None, false) => {
             vec![format!(
-                "CREATE PUBLICATION {publication} FOR {list} WITH ({OPTIONS})"
+                "CREATE PUBLICATION {publication} FOR {list} WITH ({options})"
             )]
         }
-        (None, true) => vec![format!("CREATE PUBLICATION {publication} WITH ({OPTIONS})")],
+        (None, true) => vec![format!("CREATE PUBLICATION {publication} WITH ({options})")],
     }
 }

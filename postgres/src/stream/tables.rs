@@ -71,6 +71,15 @@ pub enum RefusalReason {
         /// Its name.
         table: String,
     },
+    /// What it is identified by cannot be published, and then its owner's UPDATE and DELETE would fail.
+    #[error(
+        "{table} has virtual columns and is identified by whole rows: publishing it would make every UPDATE and DELETE \
+         of it fail; give it a primary key and run: ALTER TABLE {table} REPLICA IDENTITY DEFAULT"
+    )]
+    VirtualColumns {
+        /// Its name, or that of a partition.
+        table: String,
+    },
     /// Its children are other tables to PostgreSQL.
     #[error("{table} has child tables that are not partitions")]
     HasChildren {
@@ -108,7 +117,9 @@ const QUESTION: &str = "
                    SELECT FROM pg_index own CROSS JOIN pg_partition_ancestors(own.indexrelid) AS above
                      JOIN pg_index i ON i.indexrelid = above.relid
                     WHERE own.indrelid = c.oid AND own.indisreplident AND i.indrelid = t.root AND i.indisreplident)
-              ELSE false END
+              ELSE false END,
+         c.relreplident = 'f' AND EXISTS (
+              SELECT 1 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated = 'v' AND NOT a.attisdropped)
     FROM (SELECT r.root, r.root AS member FROM unnest($1::oid[]) AS r(root)
            UNION SELECT r.root, p.relid FROM unnest($1::oid[]) AS r(root), pg_partition_tree(r.root) p) t
     JOIN pg_class c ON c.oid = t.member JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -131,6 +142,8 @@ struct Member {
     /// Its old rows are reported with columns that are not those of its root's identity. (Under a root that is identified
     /// by whole rows they lack columns, which is seen when rows are changed.)
     has_own_identity: bool,
+    /// It is identified by columns that have no values of their own.
+    has_virtual_identity: bool,
 }
 
 /// Reads what is asked for, and says which tables cannot be followed.
@@ -176,6 +189,7 @@ fn member(row: &Row) -> Result<Member, tokio_postgres::Error> {
         has_primary_key: row.try_get(10)?,
         has_children: row.try_get(11)?,
         has_own_identity: row.try_get(12)?,
+        has_virtual_identity: row.try_get(13)?,
     })
 }
 
@@ -211,6 +225,7 @@ fn check_member(member: &Member) -> Result<(), RefusalReason> {
         "p" => Ok(()),
         "r" if member.persistence != "p" => Err(RefusalReason::NotLogged { table: table() }),
         "r" if !member.has_identity => Err(RefusalReason::NoReplicaIdentity { table: table() }),
+        "r" if member.has_virtual_identity => Err(RefusalReason::VirtualColumns { table: table() }),
         "r" if member.has_own_identity => Err(RefusalReason::OwnIdentity { table: table() }),
         "r" => Ok(()),
         _ => Err(RefusalReason::NotPublishable { table: table() }),
