@@ -225,7 +225,10 @@ async fn policy_statements(
     let bases: Vec<u32> = bases.iter().map(|oid| oid.0).collect();
     let policy = transaction.query_one(POLICY, &[&bases]).await?;
     let (name, condition): (String, String) = (policy.try_get(0)?, policy.try_get(1)?);
-    let found = transaction.query_one(TABLE_POLICIES, &[&table.oid]).await?;
+    let Some(found) = transaction.query_opt(TABLE_POLICIES, &[&table.oid]).await? else {
+        // It has just made way for its next generation.
+        return Ok(vec![]);
+    };
     let (holds, present): (bool, Vec<String>) = (found.try_get(0)?, found.try_get(1)?);
     let mut statements = Vec::new();
     if holds && present == [name.as_str()] {
