@@ -6,16 +6,19 @@
 #![allow(clippy::unwrap_used)] // A panic is how a test fails.
 
 mod common;
+#[path = "../../rewriter/tests/harness/memory.rs"]
+mod memory;
 mod rewriter_support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use common::Database;
+use memory::Memory;
 use pgstar_postgres::catalog::load_catalog;
 use pgstar_postgres::connect::Connection;
 use pgstar_rewriter::catalog::Catalog;
-use pgstar_rewriter::{Context, Decision, Floats, Match, Rollup, RollupDefinition, decide};
+use pgstar_rewriter::{Context, Decision, Floats, Match, Rollup, RollupDefinition, decide_reusing};
 use rewriter_support::data::{Random, fill};
 use rewriter_support::generate::{Shape, Star, Written};
 use rewriter_support::neighbours::wander;
@@ -53,6 +56,8 @@ struct Totals {
     stars: usize,
     queries: usize,
     rewritten: usize,
+    /// Of these, how many by what was proved of others that differ in constants alone.
+    reused: usize,
     compared: usize,
     refused_by_postgresql: usize,
     failed_alike: usize,
@@ -65,6 +70,7 @@ struct Totals {
 }
 
 /// A query as it was asked.
+#[derive(Clone)]
 struct Query {
     shape: Shape,
     style: u64,
@@ -85,6 +91,8 @@ struct World {
     path: Vec<String>,
     /// By rollup: queries that it alone answers, with their matches.
     answered: Vec<Vec<(Query, Match)>>,
+    /// What is known of statements' shapes, by time zone.
+    known: HashMap<&'static str, Memory>,
 }
 
 impl World {
@@ -109,11 +117,15 @@ impl World {
             definitions: vec![],
             path: vec!["pg_catalog".to_owned(), "public".to_owned()],
             answered: vec![],
+            known: HashMap::new(),
         };
         // Built in a session of its own, in another zone than those of most queries.
         enter_session(&world.client, &world.path, "Europe/Berlin").await;
         world.add_rollups(&mut random).await;
         build_rollups(&world.client, &world.rollups).await;
+        world.known = TIME_ZONES
+            .map(|zone| (zone, Memory::of(&world.rollups)))
+            .into();
         world
     }
 
@@ -163,34 +175,52 @@ impl World {
             time_zone,
             bound: &[],
         };
-        decide(sql, context)
+        decide_reusing(sql, context, &self.known[time_zone])
     }
 
-    /// A query derived from one of the rollups, in the session that asks it.
+    /// A query derived from one of the rollups, in the session that asks it, and the same about other constants.
     async fn ask_one(&mut self, random: &mut Random, totals: &mut Totals) -> Result<(), String> {
         let shape = self.star.query(random.pick(&self.shapes), random);
         let style = random.next();
-        let written = self.star.query_sql(&shape, style);
         let query = Query {
+            written: self.star.query_sql(&shape, style),
             shape,
             style,
-            written,
             time_zone: random.pick::<&str>(&TIME_ZONES),
         };
         totals.queries += 1;
+        if !self.is_answered(&query, totals).await? {
+            return Ok(());
+        }
+        totals.rewritten += 1;
+        for _ in 0..2 {
+            let written = query.written.with_other_constants(random);
+            let query = Query {
+                written,
+                ..query.clone()
+            };
+            let known = &self.known[query.time_zone].reused;
+            let before = known.get();
+            self.is_answered(&query, totals).await?;
+            totals.reused += usize::from(self.known[query.time_zone].reused.get() > before);
+        }
+        Ok(())
+    }
+
+    /// Whether rollups answer the query, and as PostgreSQL does.
+    async fn is_answered(&mut self, query: &Query, totals: &mut Totals) -> Result<bool, String> {
         let decision = self.decide(&query.written.sql, query.time_zone);
         for reason in &decision.reasons {
             *totals.reasons.entry(reason.code.as_str()).or_default() += 1;
         }
         if decision.matches.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
-        totals.rewritten += 1;
         if let Some(found) = self
             .differing(&query.written, query.time_zone, totals)
             .await
         {
-            return Err(self.smallest(&query, found).await);
+            return Err(self.smallest(query, found).await);
         }
         for found in &decision.matches {
             let [rollup] = found.rollups[..] else {
@@ -198,16 +228,10 @@ impl World {
             };
             let is_usable = premises_hold(&self.client, found).await;
             if is_usable && self.answered[rollup].len() < ASKED_AGAIN {
-                let query = Query {
-                    shape: query.shape.clone(),
-                    style,
-                    written: query.written.clone(),
-                    time_zone: query.time_zone,
-                };
-                self.answered[rollup].push((query, found.clone()));
+                self.answered[rollup].push((query.clone(), found.clone()));
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// How some rewritten form differs from the original, with the rollups it reads.
@@ -459,6 +483,7 @@ fn report(totals: &Totals) -> String {
         stars,
         queries,
         rewritten,
+        reused,
         compared,
         refused_by_postgresql,
         failed_alike,
@@ -471,7 +496,7 @@ fn report(totals: &Totals) -> String {
     } = totals;
     let mut text = format!(
         "{stars} stars, {rollups} rollups, {own_definitions} own definitions answered\n\
-         {queries} queries, {rewritten} rewritten, {compared} comparisons, {refused_by_postgresql} refused and {failed_alike} failed by PostgreSQL alike\n\
+         {queries} queries, {rewritten} rewritten, {reused} of them with other constants by the same proof, {compared} comparisons, {refused_by_postgresql} refused and {failed_alike} failed by PostgreSQL alike\n\
          {states} states that a rollup cannot tell from its own, {changes} changes, {compared_elsewhere} comparisons there"
     );
     for (reason, count) in reasons {
@@ -505,5 +530,6 @@ async fn random_queries_get_the_originals_answers() {
     );
     // A generator that never hits would prove nothing.
     assert!(totals.rewritten * 8 > totals.queries, "{report}");
+    assert!(totals.reused * 20 > totals.rewritten, "{report}");
     assert!(totals.changes > totals.states, "{report}");
 }

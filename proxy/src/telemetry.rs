@@ -37,6 +37,7 @@ mod names {
     pub const CONNECT_FAILURES: &str = "pgstar_upstream_connect_failures_total";
     pub const POOL_WAITING: &str = "pgstar_pool_waiting_backends";
     pub const POOL_LOGINS: &str = "pgstar_pool_logins_total";
+    pub const PROOFS: &str = "pgstar_proofs_total";
     pub const QUESTIONS: &str = "pgstar_questions_total";
     pub const ROLLUP_ROWS: &str = "pgstar_rollup_rows";
     pub const ROLLUP_BYTES: &str = "pgstar_rollup_bytes";
@@ -113,6 +114,26 @@ impl LoginBackend {
     }
 }
 
+/// How a text was decided that had not been decided before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// It was proved anew what answers it.
+    New,
+    /// What was proved of another that differs in constants holds for it.
+    Reused,
+}
+
+impl Proof {
+    const ALL: [Proof; 2] = [Proof::New, Proof::Reused];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Proof::New => "new",
+            Proof::Reused => "reused",
+        }
+    }
+}
+
 /// What pgstar asked PostgreSQL about a statement before it answered it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question {
@@ -169,6 +190,11 @@ pub fn fell_back() {
 pub fn decided_in(time: Duration) {
     METRICS.decision_seconds.record(time);
     METRICS.settle_observations();
+}
+
+/// A text was decided for the first time.
+pub fn proved(proof: Proof) {
+    METRICS.proofs[proof as usize].increment(1);
 }
 
 /// PostgreSQL was asked about a statement.
@@ -344,6 +370,7 @@ struct Metrics {
     connect_failures: Counter,
     pool_waiting: Gauge,
     pool_logins: [Counter; 2],
+    proofs: [Counter; Proof::ALL.len()],
     questions: [Counter; 3],
     rollups_as_of: Mutex<HashMap<String, SystemTime>>,
 }
@@ -373,6 +400,7 @@ impl Metrics {
             pool_waiting: gauge!(names::POOL_WAITING),
             pool_logins: LoginBackend::ALL
                 .map(|backend| counter!(names::POOL_LOGINS, "backend" => backend.as_str())),
+            proofs: Proof::ALL.map(|proof| counter!(names::PROOFS, "proof" => proof.as_str())),
             questions: Question::ALL
                 .map(|question| counter!(names::QUESTIONS, "about" => question.as_str())),
             rollups_as_of: Mutex::default(),
@@ -457,6 +485,10 @@ fn describe() {
     count!(
         POOL_LOGINS,
         "Logins that pgstar checked itself, by whether a backend waited for them."
+    );
+    count!(
+        PROOFS,
+        "Texts that were decided for the first time, by whether what was proved of one that differs in constants holds for them."
     );
     count!(
         QUESTIONS,

@@ -17,7 +17,7 @@ use pgstar_postgres::rollups::{
 };
 use pgstar_rewriter::catalog::{Catalog, Oid, Relation, RelationKind};
 use pgstar_rewriter::fold::FoldPlan;
-use pgstar_rewriter::{Match, Reason, Rollup, RollupDefinition};
+use pgstar_rewriter::{Match, Reason, Rollup, RollupConstants, RollupDefinition};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, SimpleQueryMessage};
@@ -161,6 +161,8 @@ pub struct Snapshot {
     pub any_tables: Words,
     /// The names of views over them that aggregate, so that a statement which names one need not.
     pub aggregating_views: Words,
+    /// The constants that the definitions of `rollups` name.
+    pub constants: RollupConstants,
 }
 
 /// Why the database could not be read.
@@ -471,6 +473,7 @@ impl Warehouse {
         for (definition, plan) in fitting.into_iter().zip(plans) {
             snapshot.add(definition, &plan, &built, &readers);
         }
+        snapshot.constants = RollupConstants::of(&snapshot.rollups);
         snapshot.base_tables = Words::of(snapshot.names_of(&followed));
         snapshot.any_tables = snapshot.all_names();
         snapshot.aggregating_views = Words::of(snapshot.aggregating_views_of(&followed));

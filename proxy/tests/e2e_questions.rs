@@ -1,4 +1,5 @@
-//! How often PostgreSQL is asked about statements before they are answered: once for each shape, whatever the constants.
+//! How often PostgreSQL is asked about statements before they are answered, and how often they are proved: once for each shape, whatever
+//! the constants.
 //! In a process of its own, because metrics are one per process.
 
 #![allow(clippy::unwrap_used)]
@@ -25,9 +26,17 @@ const ROLLUPS: [(&str, &str); 2] = [
 
 /// How many questions of a kind there were so far.
 fn asked(about: &str) -> u64 {
-    let begin = format!("pgstar_questions_total{{about=\"{about}\"}} ");
+    counted(&format!("pgstar_questions_total{{about=\"{about}\"}} "))
+}
+
+/// How often what was proved of a statement held for another.
+fn reused() -> u64 {
+    counted("pgstar_proofs_total{proof=\"reused\"} ")
+}
+
+fn counted(metric: &str) -> u64 {
     let rendered = telemetry::render();
-    let line = rendered.lines().find_map(|line| line.strip_prefix(&begin));
+    let line = rendered.lines().find_map(|line| line.strip_prefix(metric));
     line.unwrap().parse().unwrap()
 }
 
@@ -50,9 +59,12 @@ async fn postgresql_is_asked_once_for_each_shape() {
         format!("SELECT sum(amount), count(*) FROM sale WHERE note IN ('note {note}', 'x')")
     };
     assert_eq!(asked_by(&by_note(0)).await, (2, 0, 0));
+    let before = reused();
     for note in 1..7 {
         assert_eq!(asked_by(&by_note(note)).await, (0, 0, 0));
     }
+    // The first two were proved by themselves, and with the second what holds for all of them.
+    assert_eq!(reused() - before, 5);
 
     // Another shape.
     let three = "SELECT sum(amount), count(*) FROM sale WHERE note IN ('note 1', 'x', 'y')";

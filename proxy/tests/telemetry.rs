@@ -22,6 +22,7 @@ fn everything_counted_is_rendered_with_a_help_text() {
     pool_holds(3);
     pool_logged_in(LoginBackend::Warm);
     asked_about(Question::Cost);
+    proved(Proof::Reused);
     let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
     rollup_holds("revenue_by_month", 84, 16384, an_hour_ago);
     rollup_rebuilt("revenue_by_month", "truncated", 2);
@@ -53,6 +54,8 @@ fn everything_counted_is_rendered_with_a_help_text() {
         "pgstar_pool_waiting_backends 3",
         "pgstar_pool_logins_total{backend=\"warm\"} 1",
         "pgstar_pool_logins_total{backend=\"fresh\"} 0",
+        "pgstar_proofs_total{proof=\"new\"} 0",
+        "pgstar_proofs_total{proof=\"reused\"} 1",
         "pgstar_questions_total{about=\"columns\"} 0",
         "pgstar_questions_total{about=\"cost\"} 1",
         "pgstar_rollup_rebuilds_total{rollup=\"revenue_by_month\",code=\"truncated\"} 2",
@@ -83,7 +86,7 @@ fn everything_counted_is_rendered_with_a_help_text() {
         .lines()
         .filter(|line| line.starts_with("# HELP "))
         .count();
-    assert_eq!((metrics, helps), (34, 34), "{text}");
+    assert_eq!((metrics, helps), (35, 35), "{text}");
     drop(first);
     assert!(render().contains("pgstar_sessions 0"));
 }

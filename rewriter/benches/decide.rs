@@ -1,4 +1,5 @@
-//! How long a decision takes at first sight of a statement, parsing included.
+//! How long a decision takes at first sight of a statement, parsing included, and where what was proved of one that differs in
+//! constants holds.
 //!
 //! The statements and the first rollups are those of the Star Schema Benchmark's cases; more rollups
 //! keep other columns and measures of the same tables, so that each is another one.
@@ -14,8 +15,9 @@ use std::time::Duration;
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use harness::memory::Memory;
 use pgstar_rewriter::catalog::Catalog;
-use pgstar_rewriter::{Context, Rollup, RollupDefinition, decide};
+use pgstar_rewriter::{Context, Rollup, RollupDefinition, decide, decide_reusing};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// Columns that rollups may keep: the column, and the condition that joins its table.
@@ -120,14 +122,14 @@ impl Measurement for ProcessorTime {
     }
 }
 
-fn first_sight(criterion: &mut Criterion<ProcessorTime>) {
+fn decisions(criterion: &mut Criterion<ProcessorTime>) {
     let file = harness::case_files()
         .into_iter()
         .find(|file| file.path.ends_with("010_ssb.case"))
         .expect("the benchmark's cases are there");
     let catalog = harness::ddl::catalog(&harness::schema_sql(&file.schema));
     let search_path = harness::default_search_path();
-    let mut group = criterion.benchmark_group("decide at first sight");
+    let mut group = criterion.benchmark_group("decide");
     group
         .sample_size(20)
         .measurement_time(Duration::from_secs(2));
@@ -145,12 +147,16 @@ fn first_sight(criterion: &mut Criterion<ProcessorTime>) {
                 time_zone: "UTC",
                 bound: &[],
             };
-            group.bench_function(
-                BenchmarkId::new(name, format!("{count} rollups")),
-                |bencher| {
-                    bencher.iter(|| decide(black_box(&statement.sql), context));
-                },
-            );
+            let id =
+                |how: &str| BenchmarkId::new(format!("{name} {how}"), format!("{count} rollups"));
+            let sql = statement.sql.as_str();
+            group.bench_function(id("at first sight"), |bencher| {
+                bencher.iter(|| decide(black_box(sql), context));
+            });
+            let memory = Memory::of(&rollups);
+            group.bench_function(id("with other constants"), |bencher| {
+                bencher.iter(|| decide_reusing(black_box(sql), context, &memory));
+            });
         }
     }
     group.finish();
@@ -159,6 +165,6 @@ fn first_sight(criterion: &mut Criterion<ProcessorTime>) {
 criterion_group! {
     name = benches;
     config = Criterion::default().with_measurement(ProcessorTime);
-    targets = first_sight
+    targets = decisions
 }
 criterion_main!(benches);

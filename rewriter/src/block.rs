@@ -187,12 +187,15 @@ impl Block {
 
     /// The same block with every column replaced, left joins' conditions included.
     pub(crate) fn map_columns(&self, replace: &dyn Fn(ColumnRef) -> ColumnRef) -> Block {
-        let all = |scalars: &[Scalar]| {
-            scalars
-                .iter()
-                .map(|scalar| scalar.map_columns(replace))
-                .collect::<Vec<_>>()
-        };
+        Block {
+            mentioned: self.mentioned.iter().copied().map(replace).collect(),
+            ..self.map_scalars(&mut |scalar| scalar.map_columns(replace))
+        }
+    }
+
+    /// The same block with every expression replaced, left joins' conditions included.
+    pub(crate) fn map_scalars(&self, change: &mut dyn FnMut(&Scalar) -> Scalar) -> Block {
+        let mut all = |scalars: &[Scalar]| scalars.iter().map(&mut *change).collect::<Vec<_>>();
         let occurrence = |occurrence: &Occurrence| Occurrence {
             source: occurrence.source.clone(),
             attachment: match &occurrence.attachment {
@@ -200,29 +203,35 @@ impl Block {
                 Attachment::Left(condition) => Attachment::Left(all(condition)),
             },
         };
-        let output = |output: &Output| Output {
+        let occurrences = self.occurrences.iter().map(occurrence).collect();
+        let predicates = all(&self.predicates);
+        let group_by = all(&self.group_by);
+        let having = all(&self.having);
+        let distinct = match &self.distinct {
+            Distinct::On(keys) => Distinct::On(all(keys)),
+            other => other.clone(),
+        };
+        let outputs = self.outputs.iter().map(|output| Output {
             name: output.name.clone(),
-            value: output.value.map_columns(replace),
-        };
-        let order = |item: &OrderItem| OrderItem {
-            value: item.value.map_columns(replace),
+            value: change(&output.value),
+        });
+        let outputs = outputs.collect();
+        let order_by = self.order_by.iter().map(|item| OrderItem {
+            value: change(&item.value),
             ..item.clone()
-        };
+        });
         Block {
-            occurrences: self.occurrences.iter().map(occurrence).collect(),
-            predicates: all(&self.predicates),
-            group_by: all(&self.group_by),
+            occurrences,
+            predicates,
+            group_by,
             grouping_sets: self.grouping_sets.clone(),
             is_aggregated: self.is_aggregated,
-            having: all(&self.having),
-            outputs: self.outputs.iter().map(output).collect(),
-            distinct: match &self.distinct {
-                Distinct::On(keys) => Distinct::On(all(keys)),
-                other => other.clone(),
-            },
-            order_by: self.order_by.iter().map(order).collect(),
+            having,
+            outputs,
+            distinct,
+            order_by: order_by.collect(),
             limit: self.limit.clone(),
-            mentioned: self.mentioned.iter().copied().map(replace).collect(),
+            mentioned: self.mentioned.clone(),
             views: self.views.clone(),
         }
     }

@@ -1,7 +1,6 @@
 //! One form for expressions that differ only in the order of operands, repetitions and negations.
 
 use crate::expr::{BinaryOp, Scalar};
-use crate::walk::infallible;
 
 impl Scalar {
     /// The conjuncts of a condition, nested ANDs flattened and NOT taken into OR, as PostgreSQL's planner does.
@@ -42,7 +41,7 @@ impl Scalar {
     /// A form in which operands that commute stand in one order and repetitions are gone, so that
     /// equal meanings that differ only in that compare equal.
     pub fn canonical(&self) -> Scalar {
-        let mut canonical = infallible(self.try_map_children(&mut |child| Ok(child.canonical())));
+        let mut canonical = self.map_children(&mut Scalar::canonical);
         if let Scalar::Not(operand) = &canonical
             && let Some(opposite) = operand.opposite()
         {

@@ -328,6 +328,38 @@ pub struct Parameter {
     pub time: Option<BoundTime>,
 }
 
+impl Parameter {
+    /// The greatest number that PostgreSQL has for a parameter. Greater ones stand for constants that are left open.
+    const NUMBER_MAX: u32 = 65_535;
+    /// What stands around an open constant's position where it is printed: no text of PostgreSQL's has it.
+    pub(crate) const OPEN_MARK: char = '\0';
+
+    /// The number of `$n`; `None` if PostgreSQL has none of it.
+    pub(crate) fn numbered(name: &str) -> Option<u32> {
+        let number = name.strip_prefix('$')?.parse().ok()?;
+        (1..=Parameter::NUMBER_MAX)
+            .contains(&number)
+            .then_some(number)
+    }
+
+    /// What stands for the statement's open constant at this position, from 0 on.
+    pub(crate) fn open(position: usize) -> Parameter {
+        let position = u32::try_from(position).unwrap_or(u32::MAX);
+        Parameter {
+            number: position.saturating_add(Parameter::NUMBER_MAX + 1),
+            time: None,
+        }
+    }
+
+    /// The parameter as it is printed.
+    pub(crate) fn print(&self) -> String {
+        match self.number.checked_sub(Parameter::NUMBER_MAX + 1) {
+            Some(position) => format!("{mark}{position}{mark}", mark = Parameter::OPEN_MARK),
+            None => format!("${}", self.number),
+        }
+    }
+}
+
 /// A date or time that is bound to a parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BoundTime {

@@ -72,6 +72,7 @@ mod rowcount;
 mod scalar;
 mod scope;
 mod select;
+mod shape;
 mod stored;
 mod sub_query;
 mod time;
@@ -92,6 +93,7 @@ pub use proposal::propose;
 pub use ranges::{ColumnRange, KeyRange, ParameterRange, TableRows};
 pub use reason::{Code, Reason};
 pub use rollup::{Rollup, RollupDefinition, Stored, StoredColumn};
+pub use shape::{Known, Proven, RollupConstants, Shape, Shapes};
 pub use wrapped::Wrapping;
 
 use std::collections::BTreeSet;
@@ -130,8 +132,8 @@ pub struct Match {
     pub base_reads: Vec<Oid>,
     /// Which rows of those tables it reads. While none of them changes, they are of the rollups' state.
     pub base_rows: Vec<TableRows>,
-    /// The rows that the rollups stand for here. While none of them changes, the rollups are of any state in which the
-    /// base tables are read.
+    /// The rows that the rollups stand for here, where base tables are read beside them. While none of them changes, the
+    /// rollups are of any state in which the base tables are read.
     pub rollup_rows: Vec<TableRows>,
     /// The rewritten statement.
     pub sql: String,
@@ -174,10 +176,23 @@ pub struct Decision {
 
 /// Decides a statement. Never fails; an empty `matches` always comes with reasons.
 pub fn decide(sql: &str, context: Context<'_>) -> Decision {
+    decide_by(sql, context, &|query| planned(query, context))
+}
+
+/// The same; what was proved of another statement that differs in constants alone is not proved again, where it does not depend on
+/// them.
+pub fn decide_reusing(sql: &str, context: Context<'_>, shapes: &dyn Shapes) -> Decision {
+    let prove = |query: &Query| planned(query, context);
+    decide_by(sql, context, &|query| shape::plan(query, shapes, prove))
+}
+
+type Planner<'a> = &'a dyn Fn(&Query) -> Result<plan::Plan, Reason>;
+
+fn decide_by(sql: &str, context: Context<'_>, plan: Planner<'_>) -> Decision {
     let Some(wrapped) = wrapped(sql) else {
-        return decide_query(sql, context);
+        return decide_query(sql, context, plan);
     };
-    let decision = decide_query(wrapped.query, context);
+    let decision = decide_query(wrapped.query, context, plan);
     let around = |found: Match| Match {
         sql: [wrapped.before, &found.sql, wrapped.after].concat(),
         query: Some(found.sql),
@@ -211,7 +226,7 @@ fn planned(query: &Query, context: Context<'_>) -> Result<plan::Plan, Reason> {
     }
 }
 
-fn decide_query(sql: &str, context: Context<'_>) -> Decision {
+fn decide_query(sql: &str, context: Context<'_>, plan: Planner<'_>) -> Decision {
     let names = Names {
         catalog: context.catalog,
         search_path: context.search_path,
@@ -227,7 +242,7 @@ fn decide_query(sql: &str, context: Context<'_>) -> Decision {
             };
         }
     };
-    let (matches, mut reasons) = match planned(&query, context) {
+    let (matches, mut reasons) = match plan(&query) {
         Ok(plan) => (plan.matches, plan.reasons),
         Err(reason) => (vec![], vec![reason]),
     };

@@ -576,9 +576,7 @@ fn count(expr: &Expr) -> Result<Scalar, Reason> {
             Ok(Scalar::Literal(Literal::Number(digits.clone())))
         }
         ast::Value::Null => Ok(Scalar::Literal(Literal::Null)),
-        ast::Value::Placeholder(name) => name
-            .strip_prefix('$')
-            .and_then(|digits| digits.parse().ok())
+        ast::Value::Placeholder(name) => Parameter::numbered(name)
             .map(|number| Scalar::Parameter(Parameter { number, time: None }))
             .ok_or_else(refusal),
         _ => Err(refusal()),

@@ -59,6 +59,7 @@ struct Parts {
 }
 
 /// What can be said of a statement.
+#[derive(Debug)]
 pub(crate) struct Plan {
     /// Every statement that may run instead, the cheapest first.
     pub(crate) matches: Vec<Match>,
@@ -334,10 +335,14 @@ fn statement(query: &Query, chosen: &[(&Site<'_>, &Alternative)], context: Conte
     }
     let base_rows = emitter.reads.into_inner();
     let base_reads: BTreeSet<Oid> = base_rows.iter().map(|rows| rows.table).collect();
+    let rollup_rows = match base_reads.is_empty() {
+        true => vec![],
+        false => rollup_rows(query, chosen, context),
+    };
     Match {
         rollups,
         base_reads: base_reads.into_iter().collect(),
-        rollup_rows: rollup_rows(query, chosen, context),
+        rollup_rows,
         base_rows,
         sql,
         query: None,

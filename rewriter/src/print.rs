@@ -92,7 +92,7 @@ pub(crate) fn expression(scalar: &Scalar, column: ColumnPrinter<'_>) -> String {
     match scalar {
         Scalar::Column(reference) => column.column(*reference),
         Scalar::Literal(literal) => print_literal(literal),
-        Scalar::Parameter(parameter) => format!("${}", parameter.number),
+        Scalar::Parameter(parameter) => parameter.print(),
         Scalar::Call { name, arguments: _ } if has_no_parentheses(name) => (*name).to_owned(),
         Scalar::Call { name, arguments } => format!("{name}({})", list(arguments, column)),
         Scalar::Binary { op, left, right } => {
@@ -276,7 +276,7 @@ pub(crate) fn conjunction(parts: &[Scalar], column: ColumnPrinter<'_>) -> String
     }
 }
 
-fn print_literal(literal: &Literal) -> String {
+pub(crate) fn print_literal(literal: &Literal) -> String {
     match literal {
         Literal::Number(digits) => digits.clone(),
         Literal::String(text) => quote_string(text),

@@ -54,8 +54,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn parameter(&self, name: &str) -> Resolved {
-        let number = name.strip_prefix('$').map(str::parse::<u32>);
-        let Some(Ok(number)) = number else {
+        let Some(number) = Parameter::numbered(name) else {
             return Err(Reason::new(Code::UnsupportedExpression, name));
         };
         let position = usize::try_from(number)

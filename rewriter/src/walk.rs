@@ -3,6 +3,8 @@
 //! Every kind of node is named here twice, once to be looked at and once to be made anew; nothing else
 //! has to know what a node is made of.
 
+use std::convert::Infallible;
+
 use crate::expr::{Aggregate, ColumnRef, OrderItem, Scalar, SubQuery, SubQueryKind, Window};
 
 impl Scalar {
@@ -231,13 +233,19 @@ impl Scalar {
         })
     }
 
+    /// The same node over other operands.
+    pub fn map_children(&self, change: &mut dyn FnMut(&Scalar) -> Scalar) -> Scalar {
+        let changed = self.try_map_children(&mut |child| Ok::<_, Infallible>(change(child)));
+        match changed {
+            Ok(scalar) => scalar,
+        }
+    }
+
     /// The same expression with every column replaced.
     pub fn map_columns(&self, replace: &dyn Fn(ColumnRef) -> ColumnRef) -> Scalar {
         match self {
             Scalar::Column(column) => Scalar::Column(replace(*column)),
-            other => {
-                infallible(other.try_map_children(&mut |child| Ok(child.map_columns(replace))))
-            }
+            other => other.map_children(&mut |child| child.map_columns(replace)),
         }
     }
 
@@ -356,12 +364,5 @@ impl Window {
             order_by: order_by.collect::<Result<_, E>>()?,
             frame: self.frame.clone(),
         })
-    }
-}
-
-/// Unwraps the result of a mapping that cannot refuse.
-pub(crate) fn infallible(result: Result<Scalar, std::convert::Infallible>) -> Scalar {
-    match result {
-        Ok(scalar) => scalar,
     }
 }

@@ -1,9 +1,11 @@
-//! Decisions kept by statement text, so that a repeated statement is parsed and proved once.
+//! Decisions kept by statement text, so that a repeated statement is parsed and proved once. What was proved of a statement that
+//! differs in constants alone is not proved again where it does not depend on them.
 //!
 //! A decision depends on the text, the search path, the time zone, the parameters' types and the
 //! snapshot; all of them are in its key. Where no rollup matches whatever is bound, the times that are bound
 //! are, too. What may change without them (freshness, roles, transactions) is asked each time by `gate`.
 
+use std::cell::Cell;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,16 +14,22 @@ use std::time::Duration;
 use moka::sync::Cache;
 use pgstar_cache::Key;
 use pgstar_rewriter::expr::BoundTime;
-use pgstar_rewriter::{Code, Context, Decision, Reason, decide, propose};
+use pgstar_rewriter::{
+    Code, Context, Decision, Known, Reason, RollupConstants, Shape, Shapes, decide_reusing, propose,
+};
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
 use super::parity::Order;
 use super::{Binding, ColumnOrigin, SessionFacts};
+use crate::telemetry;
 use crate::warehouse::Snapshot;
 
 /// Memory for kept decisions, in bytes of statement text and rewritten text.
 const DECISION_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// How many statements' shapes are known; each is as large as the statement's tree, some kilobytes.
+const SHAPES_MAX: u64 = 4096;
 
 /// What PostgreSQL says of a table that is not there.
 pub(super) const UNDEFINED_TABLE: &str = "42P01";
@@ -132,6 +140,34 @@ impl Decided {
 #[derive(Debug)]
 pub(super) struct Decisions {
     kept: Cache<Key, Arc<Decided>>,
+    shapes: Cache<(Key, Shape), Known>,
+}
+
+/// What is known of statements' shapes under one snapshot, search path and time zone.
+struct KeptShapes<'a> {
+    in_rollups: &'a RollupConstants,
+    under: Key,
+    shapes: &'a Cache<(Key, Shape), Known>,
+    /// Whether what was proved of another statement holds.
+    proof: Cell<telemetry::Proof>,
+}
+
+impl Shapes for KeptShapes<'_> {
+    fn in_rollups(&self) -> &RollupConstants {
+        self.in_rollups
+    }
+
+    fn find(&self, shape: &Shape) -> Option<Known> {
+        let known = self.shapes.get(&(self.under.clone(), shape.clone()));
+        if let Some(Known::Proven(_)) = known {
+            self.proof.set(telemetry::Proof::Reused);
+        }
+        known
+    }
+
+    fn keep(&self, shape: Shape, known: Known) {
+        self.shapes.insert((self.under.clone(), shape), known);
+    }
 }
 
 impl Decisions {
@@ -143,6 +179,7 @@ impl Decisions {
                 .max_capacity(DECISION_BYTES_MAX)
                 .weigher(weigh)
                 .build(),
+            shapes: Cache::new(SHAPES_MAX),
         }
     }
 
@@ -160,10 +197,12 @@ impl Decisions {
         if let Some(decided) = self.kept.get(&key) {
             return decided;
         }
-        let (kept, snapshot) = (self.kept.clone(), Arc::clone(snapshot));
-        let (facts, sql) = (facts.clone(), sql.to_owned());
+        let (kept, shapes) = (self.kept.clone(), self.shapes.clone());
+        let (snapshot, facts, sql) = (Arc::clone(snapshot), facts.clone(), sql.to_owned());
         let deciding = spawn_blocking(move || {
-            kept.get_with(key, || first_decision(&snapshot, &facts, &sql, &bound))
+            kept.get_with(key, || {
+                first_decision(&snapshot, &facts, &sql, &bound, &shapes)
+            })
         });
         match deciding.await {
             Ok(decided) => decided,
@@ -224,6 +263,7 @@ impl Decisions {
 
     pub(super) fn clear(&self) {
         self.kept.invalidate_all();
+        self.shapes.invalidate_all();
     }
 }
 
@@ -259,8 +299,21 @@ fn first_decision(
     facts: &SessionFacts,
     sql: &str,
     bound: &[Option<BoundTime>],
+    shapes: &Cache<(Key, Shape), Known>,
 ) -> Arc<Decided> {
-    let mut decision = decide(sql, context(snapshot, facts, bound));
+    let under = Key::of(&[
+        &snapshot.version.to_be_bytes(),
+        facts.search_path.join("\0").as_bytes(),
+        facts.time_zone.as_bytes(),
+    ]);
+    let shapes = KeptShapes {
+        in_rollups: &snapshot.constants,
+        under,
+        shapes,
+        proof: Cell::new(telemetry::Proof::New),
+    };
+    let mut decision = decide_reusing(sql, context(snapshot, facts, bound), &shapes);
+    telemetry::proved(shapes.proof.get());
     let absent = snapshot.absent.iter();
     decision.reasons.extend(
         absent.map(|absent| Reason::new(Code::NotBuilt, &absent.because).of_rollup(&absent.name)),

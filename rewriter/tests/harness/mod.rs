@@ -27,6 +27,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod ddl;
+pub mod memory;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -285,16 +286,23 @@ impl Entry {
     }
 
     pub fn decide(&self, catalog: &Catalog, rollups: &[Rollup]) -> Decision {
-        decide(
-            &self.sql,
-            Context {
-                catalog,
-                rollups,
-                search_path: &self.search_path(),
-                time_zone: &self.time_zone(),
-                bound: &self.bound(),
-            },
-        )
+        self.decide_by(catalog, rollups, &|context| decide(&self.sql, context))
+    }
+
+    /// What is decided in the case's session.
+    pub fn decide_by(
+        &self,
+        catalog: &Catalog,
+        rollups: &[Rollup],
+        decide: &dyn Fn(Context<'_>) -> Decision,
+    ) -> Decision {
+        decide(Context {
+            catalog,
+            rollups,
+            search_path: &self.search_path(),
+            time_zone: &self.time_zone(),
+            bound: &self.bound(),
+        })
     }
 
     /// What happens, in the words of the file.

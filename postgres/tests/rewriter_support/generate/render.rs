@@ -26,24 +26,53 @@ impl Written {
 
     /// Puts parameters in the place of constants that something is compared with.
     fn bind(&mut self, random: &mut Random) {
-        let mut rest = self.sql.as_str();
-        let mut text = String::new();
-        while let Some(at) = rest.find(['=', '<', '>']) {
-            let (before, after) = rest.split_at(at + 1);
-            text += before;
-            rest = after;
-            let Some(constant) = rest.strip_prefix(' ').and_then(constant) else {
-                continue;
-            };
-            if random.chance(60) {
-                self.parameters.push(constant.trim_matches('\'').to_owned());
-                text += &format!(" ${}", self.parameters.len());
-                rest = &rest[1 + constant.len()..];
-            }
-        }
-        text += rest;
-        self.sql = text;
+        let parameters = &mut self.parameters;
+        self.sql = with_compared(&self.sql, |constant| {
+            random.chance(60).then(|| {
+                parameters.push(constant.trim_matches('\'').to_owned());
+                format!("${}", parameters.len())
+            })
+        });
     }
+
+    /// The same with other constants in the place of those that something is compared with; times stay.
+    pub fn with_other_constants(&self, random: &mut Random) -> Written {
+        let sql = with_compared(&self.sql, |constant| {
+            let others: &[&str] = match constant.parse::<f64>() {
+                Ok(_) if constant.contains('.') => &["0.5", "1.5", "2.50"],
+                Ok(_) => &["0", "1", "2", "3", "7", "3000000000"],
+                Err(_) if constant.contains(['-', ':']) => return None,
+                Err(_) if ["'sad'", "'ok'", "'Glad'"].contains(&constant) => {
+                    &["'sad'", "'ok'", "'Glad'"]
+                }
+                Err(_) => &["'a'", "'b'", "'A'", "'x'", "''", "'it''s'"],
+            };
+            Some((*random.pick(others)).to_owned())
+        });
+        Written {
+            sql,
+            ..self.clone()
+        }
+    }
+}
+
+/// The text with something else in the place of constants that something is compared with.
+fn with_compared(sql: &str, mut instead: impl FnMut(&str) -> Option<String>) -> String {
+    let mut rest = sql;
+    let mut text = String::new();
+    while let Some(at) = rest.find(['=', '<', '>']) {
+        let (before, after) = rest.split_at(at + 1);
+        text += before;
+        rest = after;
+        let Some(constant) = rest.strip_prefix(' ').and_then(constant) else {
+            continue;
+        };
+        if let Some(instead) = instead(constant) {
+            text += &format!(" {instead}");
+            rest = &rest[1 + constant.len()..];
+        }
+    }
+    text + rest
 }
 
 /// A number, or a text without quotes in it, that something else begins behind.
