@@ -2,10 +2,11 @@
 //!
 //! It neither parses nor judges the statement; the answers are compared elsewhere.
 
+use bytes::BytesMut;
 use pgstar_rewriter::Premise;
 use pgstar_rewriter::catalog::Oid;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::{Kind, Type};
+use tokio_postgres::types::{Format, IsNull, Kind, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
 use crate::connect::Reported;
@@ -66,10 +67,7 @@ pub async fn describe(
     parameter_types: &[u32],
 ) -> Result<Description, DescribeError> {
     let settings = session_settings(search_path)?;
-    let types: Vec<Type> = parameter_types
-        .iter()
-        .map(|oid| parameter_type(*oid))
-        .collect();
+    let types = types_of(parameter_types);
     let transaction = client.transaction().await.map_err(classify)?;
     transaction
         .batch_execute(&settings)
@@ -106,27 +104,83 @@ pub async fn holds(
     row.try_get(0).map_err(DescribeError::Unavailable)
 }
 
-/// What PostgreSQL's planner expects running the statement to cost, in its own units; `None` if it does not say.
+/// A value that is bound to a parameter, as a client sent it.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound<'a> {
+    /// `None` for NULL.
+    pub bytes: Option<&'a [u8]>,
+    /// Whether the bytes are text.
+    pub is_text: bool,
+}
+
+impl ToSql for Bound<'_> {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(match self.bytes {
+            Some(bytes) => {
+                out.extend_from_slice(bytes);
+                IsNull::No
+            }
+            None => IsNull::Yes,
+        })
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    fn encode_format(&self, _: &Type) -> Format {
+        match self.is_text {
+            true => Format::Text,
+            false => Format::Binary,
+        }
+    }
+
+    to_sql_checked!();
+}
+
+/// What PostgreSQL's planner expects running the statement to cost with these values, in its own units; `None` if it does not say.
 ///
-/// `sql` is a query without parameters, read as in a session with this `search_path` and `TimeZone`.
+/// `sql` is a query, read as in a session with this `search_path` and `TimeZone`. The types are the parameters' as far as they are
+/// declared.
 pub async fn planned_cost(
     client: &mut Client,
     sql: &str,
+    (types, values): (&[u32], &[Bound<'_>]),
     search_path: &[String],
     time_zone: &str,
 ) -> Result<Option<f64>, DescribeError> {
     let settings = session_settings(search_path)?;
-    let zone = time_zone.replace('\'', "''");
+    let zone = quote_literal(time_zone);
+    let settings = format!("{settings}; SET LOCAL TimeZone = {zone}");
     let transaction = client.transaction().await.map_err(classify)?;
-    let question = format!("{settings}; SET LOCAL TimeZone = '{zone}'; EXPLAIN {sql}");
-    let replies = transaction
-        .simple_query(&question)
-        .await
-        .map_err(classify)?;
-    let first_line = replies.iter().find_map(|reply| match reply {
-        SimpleQueryMessage::Row(row) => row.get(0),
-        _ => None,
-    });
+    if values.is_empty() {
+        let question = format!("{settings}; EXPLAIN {sql}");
+        let replies = transaction.simple_query(&question);
+        let replies = replies.await.map_err(classify)?;
+        let first_line = replies.iter().find_map(|reply| match reply {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        return Ok(first_line.and_then(total_cost));
+    }
+    let set = transaction.batch_execute(&settings);
+    set.await.map_err(classify)?;
+    let types = types_of(types);
+    let question = format!("EXPLAIN {sql}");
+    let prepared = transaction.prepare_typed(&question, &types);
+    let prepared = prepared.await.map_err(classify)?;
+    if prepared.params().len() != values.len() {
+        return Ok(None);
+    }
+    let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as _).collect();
+    let lines = transaction.query(&prepared, &values);
+    let lines = lines.await.map_err(classify)?;
+    let first_line = lines.first().map(|line| line.try_get::<_, &str>(0));
+    let first_line = first_line.transpose().map_err(DescribeError::Unavailable)?;
     Ok(first_line.and_then(total_cost))
 }
 
@@ -156,6 +210,10 @@ fn session_settings(search_path: &[String]) -> Result<String, DescribeError> {
 
 fn is_temporary(schema: &str) -> bool {
     schema == "pg_temp" || schema.starts_with("pg_temp_") || schema.starts_with("pg_toast_temp_")
+}
+
+fn types_of(parameters: &[u32]) -> Vec<Type> {
+    parameters.iter().copied().map(parameter_type).collect()
 }
 
 /// Only the number goes over the wire, so a user's own type needs no look-up.

@@ -4,7 +4,7 @@
 
 mod e2e_support;
 
-use e2e_support::{ANY, Database, Lab, Served, decision, explain, ok, rollup_toml, table};
+use e2e_support::{ANY, Database, Lab, Served, batch, decision, explain, ok, rollup_toml, table};
 
 /// 150,000 rows; three kinds of questions about the code are found by an index of the table, of a rollup, or by none.
 const SCHEMA: &str = "
@@ -73,6 +73,24 @@ async fn the_cheapest_of_rollups_and_base_tables_answers() {
             assert_eq!(explained["choice"], choice);
         }
         pair.same(&sql).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_bound_decides_what_is_cheapest() {
+    let database = Database::with(SCHEMA).await;
+    let lab = lab(&database).await;
+    let mut pair = lab.pair().await;
+    let sql = "SELECT count(*), sum(amount) FROM sale WHERE upper(note) BETWEEN $1 AND $2";
+    for (first, last, expected) in [
+        ("NOTE 5", "NOTE 5", Served::Passthrough),
+        // The whole table.
+        ("A", "Z", Served::Rollup),
+        ("NOTE 6", "NOTE 6", Served::Passthrough),
+        ("B", "Y", Served::Rollup),
+    ] {
+        let bytes = batch(sql, &[], &[Some(first), Some(last)], 0, "P");
+        assert_eq!(pair.served_batch(sql, &bytes).await, expected, "{first}");
     }
 }
 

@@ -1,14 +1,14 @@
 //! What PostgreSQL has to say before a match is used: that both statements have the same columns (count,
 //! names, types and modifiers, and the same parameters), that its clocks are as the proof needs them, and that the
 //! original is not clearly cheaper, nor another rollup. What it says of two statements' columns holds for all of their `shape`s;
-//! what it says of costs, only where it is so clear that other constants hardly change it.
+//! what it says of costs, for these constants and bound values, unless it is so clear that others hardly change it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use moka::sync::Cache;
 use pgstar_cache::Key;
 use pgstar_postgres::connect::Connection;
-use pgstar_postgres::describe::{DescribeError, Description, describe, holds, planned_cost};
+use pgstar_postgres::describe::{Bound, DescribeError, Description, describe, holds, planned_cost};
 use pgstar_rewriter::{Code, Match, Premise, Reason, Wrapping};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -17,6 +17,7 @@ use super::shape::shape;
 use super::{Binding, ColumnOrigin, SessionFacts};
 use crate::telemetry::{self, Question};
 use crate::warehouse::{Snapshot, Warehouse};
+use crate::wire::read::{BoundValue, bound_values};
 
 /// Connections that statements are described on; more questions than that wait.
 const CONNECTIONS_MAX: usize = 4;
@@ -25,6 +26,9 @@ const CONNECTIONS_MAX: usize = 4;
 const PREMISES_MAX: u64 = 10_000;
 /// Pairs of shapes whose columns are remembered.
 const SHAPES_MAX: u64 = 10_000;
+
+/// Statements, with the values that are bound, of which it is remembered whether the base tables answer them cheaper.
+const COSTS_MAX: u64 = 10_000;
 
 /// A rollup of fewer rows is read faster than the planner is asked.
 const COMPARED_ROWS_MIN: u64 = 10_000;
@@ -72,6 +76,8 @@ pub(super) struct Describer {
     alike: Cache<Key, Arc<[ColumnOrigin]>>,
     /// Shapes of which the planner need not be asked again what the base tables would cost.
     far_dearer: Cache<Key, ()>,
+    /// By statement and values: why the base tables answer, if they do.
+    base_cheaper: Cache<Key, Option<Reason>>,
 }
 
 impl Describer {
@@ -83,11 +89,12 @@ impl Describer {
             clocks: Cache::new(PREMISES_MAX),
             alike: Cache::new(SHAPES_MAX),
             far_dearer: Cache::new(SHAPES_MAX),
+            base_cheaper: Cache::new(COSTS_MAX),
         }
     }
 
-    /// The origins of the original's columns, if the match has the same columns and is not clearly dearer. Asked
-    /// once for each decision; trouble with the connection is not remembered.
+    /// The origins of the original's columns, if the match has the same columns and is not clearly dearer. Columns are asked
+    /// for once for each decision, costs once for each statement and its values; trouble with the connection is not remembered.
     pub(super) async fn origins(
         &self,
         snapshot: &Snapshot,
@@ -103,8 +110,16 @@ impl Describer {
             return Err(Reason::new(Code::NotBuilt, ""));
         };
         let ask = || self.judge(snapshot, decided, found, facts, binding);
-        match cell.get_or_try_init(ask).await {
-            Ok(parity) => parity.clone(),
+        let judged = async {
+            let parity = cell.get_or_try_init(ask).await?.clone();
+            if parity.is_err() || !is_compared(snapshot, decided, found) {
+                return Ok(parity);
+            }
+            let base_cheaper = self.base_cheaper(snapshot, decided, found, facts, binding);
+            Ok(base_cheaper.await?.map_or(parity, Err))
+        };
+        match judged.await {
+            Ok(parity) => parity,
             Err(DescribeTrouble::Replaced) => {
                 let detail = "its table has just made way for the next one";
                 Err(Reason::new(Code::NotBuilt, detail))
@@ -169,27 +184,51 @@ impl Describer {
         if let (Some(key), Ok(origins)) = (&key, &parity) {
             self.alike.insert(key.clone(), Arc::clone(origins));
         }
-        let is_known = || {
-            key.as_ref()
-                .is_some_and(|key| self.far_dearer.contains_key(key))
-        };
-        if parity.is_err() || !is_compared(snapshot, decided, found, binding) || is_known() {
-            return Ok(parity);
+        Ok(parity)
+    }
+
+    /// Why the base tables answer, if the planner expects that to cost clearly less.
+    async fn base_cheaper(
+        &self,
+        snapshot: &Snapshot,
+        decided: &Decided,
+        found: &Match,
+        facts: &SessionFacts,
+        binding: Option<&Binding>,
+    ) -> Result<Option<Reason>, DescribeTrouble> {
+        let asked = Key::of(&[
+            &snapshot.version.to_be_bytes(),
+            decided.sql.as_bytes(),
+            found.sql.as_bytes(),
+            facts.search_path.join("\0").as_bytes(),
+            facts.time_zone.as_bytes(),
+            &protocol(binding),
+            binding.map_or(&[][..], |binding| &binding.bind),
+        ]);
+        if let Some(known) = self.base_cheaper.get(&asked) {
+            return Ok(known);
         }
-        Ok(match self.compare_costs(decided, found, facts).await? {
-            Costs::BaseCheaper(reason) => Err(reason),
-            Costs::FarDearer => {
-                if let Some(key) = key.filter(|_| found.base_reads.is_empty()) {
-                    self.far_dearer.insert(key, ());
+        let shapes = alike_key(snapshot, decided, found, facts, binding);
+        let is_far_dearer = |shapes: &Key| self.far_dearer.contains_key(shapes);
+        let reason = match shapes.as_ref().is_some_and(is_far_dearer) {
+            true => None,
+            false => match self.compare_costs(decided, found, facts, binding).await? {
+                Costs::BaseCheaper(reason) => Some(reason),
+                Costs::FarDearer => {
+                    if let Some(shapes) = shapes.filter(|_| found.base_reads.is_empty()) {
+                        self.far_dearer.insert(shapes, ());
+                    }
+                    None
                 }
-                parity
-            }
-            Costs::Near => parity,
-        })
+                Costs::Near => None,
+            },
+        };
+        self.base_cheaper.insert(asked, reason.clone());
+        Ok(reason)
     }
 
     /// In which order to try the matches: another than the one of the fewest rows first, if the planner expects it to cost clearly less, as
-    /// where an index finds the few rows of a large rollup that matter. Asked once for each decision.
+    /// where an index finds the few rows of a large rollup that matter. Asked once for each decision, with the values that are bound then.
     pub(super) async fn order<'d>(
         &self,
         snapshot: &Snapshot,
@@ -200,10 +239,9 @@ impl Describer {
         let order = decided.order.get_or_init(|| async {
             let matches = &decided.decision.matches;
             let first = matches.first().filter(|_| matches.len() > 1);
-            let is_question =
-                first.is_some_and(|first| is_compared(snapshot, decided, first, binding));
+            let is_question = first.is_some_and(|first| is_compared(snapshot, decided, first));
             let asked = match is_question {
-                true => self.cheapest(snapshot, decided, facts).await,
+                true => self.cheapest(snapshot, decided, facts, binding).await,
                 false => Ok(None),
             };
             asked
@@ -219,18 +257,19 @@ impl Describer {
         snapshot: &Snapshot,
         decided: &Decided,
         facts: &SessionFacts,
+        binding: Option<&Binding>,
     ) -> Result<Option<Order>, DescribeTrouble> {
         let matches = &decided.decision.matches;
         let Some(first) = matches.first() else {
             return Ok(None);
         };
-        let usual = self.cost(&first.sql, facts).await?;
+        let usual = self.cost(&first.sql, facts, binding).await?;
         let Some(usual) = usual.filter(|cost| *cost >= COMPARED_COST_MIN) else {
             return Ok(None);
         };
         let mut best: Option<(usize, f64)> = None;
         for (position, other) in matches.iter().enumerate().take(COMPARED_MAX).skip(1) {
-            let cost = self.cost(&other.sql, facts).await?;
+            let cost = self.cost(&other.sql, facts, binding).await?;
             let least = best.map_or(usual / CLEARLY, |(_, least)| least);
             if let Some(cost) = cost.filter(|cost| *cost < least) {
                 best = Some((position, cost));
@@ -261,8 +300,9 @@ impl Describer {
         decided: &Decided,
         found: &Match,
         facts: &SessionFacts,
+        binding: Option<&Binding>,
     ) -> Result<Costs, DescribeTrouble> {
-        let rewritten = self.cost(&found.sql, facts).await?;
+        let rewritten = self.cost(&found.sql, facts, binding).await?;
         let Some(rewritten) = rewritten.filter(|cost| *cost >= COMPARED_COST_MIN) else {
             return Ok(Costs::Near);
         };
@@ -270,7 +310,7 @@ impl Describer {
             true => CLEARLY,
             false => 1.0,
         };
-        let original = self.cost(&decided.sql, facts).await?;
+        let original = self.cost(&decided.sql, facts, binding).await?;
         Ok(match original {
             Some(original) if original * clearly < rewritten => {
                 let detail = format!(
@@ -283,10 +323,18 @@ impl Describer {
         })
     }
 
-    async fn cost(&self, sql: &str, facts: &SessionFacts) -> Result<Option<f64>, DescribeTrouble> {
+    async fn cost(
+        &self,
+        sql: &str,
+        facts: &SessionFacts,
+        binding: Option<&Binding>,
+    ) -> Result<Option<f64>, DescribeTrouble> {
         let (_permit, mut connection) = self.connection().await?;
         telemetry::asked_about(Question::Cost);
-        let cost = planned_cost(&mut connection, sql, &facts.search_path, &facts.time_zone).await;
+        let types: &[u32] = binding.map_or(&[], |binding| &binding.parameter_types);
+        let values = binding.map(values).unwrap_or_default();
+        let (path, zone) = (&facts.search_path, &facts.time_zone);
+        let cost = planned_cost(&mut connection, sql, (types, &values), path, zone).await;
         match cost {
             Ok(cost) => {
                 self.keep(connection);
@@ -421,18 +469,19 @@ fn alike_key(
 }
 
 /// Whether the planner is asked what both statements cost.
-fn is_compared(
-    snapshot: &Snapshot,
-    decided: &Decided,
-    found: &Match,
-    binding: Option<&Binding>,
-) -> bool {
-    let has_parameters = binding.is_some_and(|binding| binding.parameter_count > 0);
+fn is_compared(snapshot: &Snapshot, decided: &Decided, found: &Match) -> bool {
     let rollups = found.rollups.iter();
     let mut rows = rollups.filter_map(|rollup| Some(snapshot.rollups.get(*rollup)?.rows));
     let is_large = rows.any(|rows| rows >= COMPARED_ROWS_MIN);
     let is_question = is_large || !found.base_reads.is_empty();
-    is_question && !has_parameters && decided.decision.wrapping.is_none()
+    is_question && decided.decision.wrapping.is_none()
+}
+
+/// What is bound; nothing where it cannot be read, which PostgreSQL will say.
+fn values(binding: &Binding) -> Vec<Bound<'_>> {
+    let values = bound_values(&binding.bind).unwrap_or_default().into_iter();
+    let bound = |BoundValue { bytes, is_text }| Bound { bytes, is_text };
+    values.map(bound).collect()
 }
 
 /// How the original's cost compares with the rewritten statement's.

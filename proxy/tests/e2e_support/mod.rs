@@ -307,6 +307,14 @@ impl Pair {
         )
     }
 
+    /// What served the statement in this batch, whose answer is the same on both sides.
+    pub async fn served_batch(&mut self, sql: &str, batch: &[u8]) -> Served {
+        decision(&mut self.watcher, "SELECT count(*) FROM pg_class").await;
+        let before = Counted::of(&mut self.watcher, sql).await;
+        self.same_bytes(batch, sql).await;
+        Counted::of(&mut self.watcher, sql).await.since(&before)
+    }
+
     /// Runs something on both sides that may answer differently, such as a SET of pgstar's.
     pub async fn both(&mut self, sql: &str) {
         ok(&mut self.direct, sql).await;
