@@ -219,12 +219,14 @@ async fn ingest(server: &Server, client: &Connection, rows: u64) {
 
 /// What was committed while nobody followed, folded by who comes back.
 async fn backlog(server: &Server, client: &Connection, rows: u64) {
-    drop(Attached::to(server).await);
+    let mut attached = Attached::to(server).await;
     let update = format!(
         "UPDATE sale SET amount = amount + 1 WHERE id <= {}",
         rows / 5
     );
     for what in ["inserted", "updated"] {
+        leave_nothing(client, &attached).await;
+        drop(attached);
         let changed = match what {
             "inserted" => {
                 load(client, rows).await;
@@ -237,7 +239,7 @@ async fn backlog(server: &Server, client: &Connection, rows: u64) {
             }
         };
         let begun = Instant::now();
-        let attached = Attached::to(server).await;
+        attached = Attached::to(server).await;
         let took = begun.elapsed();
         println!(
             "fold rate: {changed} changed rows ({what}) in {} rollups in {took:.2?}: {:.0} rows/s; {} batches",
@@ -245,6 +247,23 @@ async fn backlog(server: &Server, client: &Connection, rows: u64) {
             changed as f64 / took.as_secs_f64(),
             attached.maintainer.figures().batches
         );
+    }
+}
+
+/// The slot begins to read again where the server last noted which transactions were open: nothing from before has to be read
+/// once more, after this.
+async fn leave_nothing(client: &Connection, attached: &Attached) {
+    let note = "SELECT pg_current_wal_insert_lsn()::text";
+    let end: String = client.query_one(note, &[]).await.unwrap().get(0);
+    let has_passed = "SELECT bool_and(restart_lsn >= $1::text::pg_lsn) FROM pg_replication_slots";
+    while !client
+        .query_one(has_passed, &[&end])
+        .await
+        .unwrap()
+        .get::<_, bool>(0)
+    {
+        client.batch_execute("CHECKPOINT").await.unwrap();
+        attached.prove().await;
     }
 }
 

@@ -7,11 +7,13 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::time::{Instant, interval_at};
 use tokio_postgres::Client;
 use tracing::debug;
 
-use crate::connect::{Error, Reported};
+use crate::connect::Error;
 
 /// How often it is looked whether somebody waits.
 const TICK: Duration = Duration::from_secs(1);
@@ -35,19 +37,35 @@ pub(crate) async fn giving_way<T>(
     process: i32,
     work: impl Future<Output = T>,
 ) -> T {
+    let cancel = || async { Ok(watching.execute(CANCEL, &[&process]).await? > 0) }.boxed();
+    watched(&cancel, work).await
+}
+
+/// Cancels what the process does, unconditionally.
+pub(crate) async fn cancel(watching: &Client, process: i32) -> Result<(), Error> {
+    let sql = "SELECT pg_cancel_backend($1)";
+    watching.execute(sql, &[&process]).await?;
+    Ok(())
+}
+
+/// The outcome of the work. Now and then `cancel` is asked whether it had to cancel it.
+pub(crate) async fn watched<'a, T>(
+    cancel: &(dyn Fn() -> BoxFuture<'a, Result<bool, Error>> + Sync),
+    work: impl Future<Output = T>,
+) -> T {
     let mut work = pin!(work);
     let mut ticks = interval_at(Instant::now() + TICK, TICK);
     loop {
         let looked = async {
             ticks.tick().await;
-            watching.execute(CANCEL, &[&process]).await
+            cancel().await
         };
         tokio::select! {
             outcome = &mut work => return outcome,
             cancelled = looked => match cancelled {
-                Ok(0) => {}
-                Ok(_) => debug!(process, "A statement of pgstar's gives way to who alters its tables."),
-                Err(error) => debug!(error = %Reported(&error), "It could not be seen who waits."),
+                Ok(false) => {}
+                Ok(true) => debug!("A statement of pgstar's gives way to who alters its tables."),
+                Err(error) => debug!(%error, "It could not be seen who waits."),
             }
         }
     }

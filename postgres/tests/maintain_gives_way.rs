@@ -5,7 +5,7 @@
 mod common;
 mod maintain_support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::Database;
 use maintain_support::{DEADLINE, Maintained, connect};
@@ -19,8 +19,8 @@ const TABLE: &str =
 /// What takes longer than anybody waits for in `truncate`.
 const LONG: Duration = Duration::from_secs(300);
 
-/// Truncates the table as soon as a statement that contains this text has been running for a moment.
-async fn truncate(client: &Connection, text: &str) {
+/// Waits until a statement that contains this text has been running for a moment, or until none is.
+async fn until_running(client: &Connection, text: &str, is_to_run: bool) {
     let running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%' || $1 || '%'
                       AND datname = current_database() AND pid <> pg_backend_pid() AND query_start < now() - interval '100 ms'
                       AND wait_event_type IS DISTINCT FROM 'Lock'";
@@ -28,27 +28,56 @@ async fn truncate(client: &Connection, text: &str) {
         let row = client.query_one(running, &[&text]).await.unwrap();
         row.get::<_, i64>(0) > 0
     };
-    while !is_running().await {
+    let begun = Instant::now();
+    while is_running().await != is_to_run {
+        assert!(begun.elapsed() < DEADLINE, "{text}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Truncates the table as soon as such a statement runs.
+async fn truncate(client: &Connection, text: &str) {
+    until_running(client, text, true).await;
     let truncate = "SET lock_timeout = '60s'; TRUNCATE t";
     client.batch_execute(truncate).await.unwrap();
 }
 
-/// Each of these rows takes the server long to look at.
+/// Each of the rows that `SLOW` puts in takes the server long to look at.
+const SLOW_ROLLUP: &str = "SELECT g, count(*), count(*) FILTER (WHERE note ~ '^(.*)(.*)(.*)(.*)\\1\\2\\3\\4z$') AS n FROM t GROUP BY 1";
+const SLOW: &str = "INSERT INTO t SELECT i, 1, md5(i::text) || md5('a' || i) || md5('b' || i) || md5('c' || i) || 'z'
+                      FROM generate_series(2, 1000) i";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_gives_way_to_who_alters_its_tables() {
     let database = Database::with(TABLE).await;
     let config = database.config().await;
-    let rollup = "SELECT g, count(*), count(*) FILTER (WHERE note ~ '^(.*)(.*)(.*)(.*)\\1\\2\\3\\4z$') AS n FROM t GROUP BY 1";
-    let rollups =
-        Maintained::start(config.clone(), &[("r", rollup)], MaintainOptions::default()).await;
+    let rollup = ("r", SLOW_ROLLUP);
+    let rollups = Maintained::start(config.clone(), &[rollup], MaintainOptions::default()).await;
     rollups.prove_all().await;
     let client = connect(&config).await;
-    let slow = "INSERT INTO t SELECT i, 1, md5(i::text) || md5('a' || i) || md5('b' || i) || md5('c' || i) || 'z'
-                  FROM generate_series(2, 1000) i";
-    client.batch_execute(slow).await.unwrap();
+    client.batch_execute(SLOW).await.unwrap();
     truncate(&client, "pgstar_delta_0").await;
+    rollups.check(&client).await;
+}
+
+/// Nobody waits for it, but everybody would wait for what comes after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_ends_that_is_in_vain_because_a_table_was_altered() {
+    let database = Database::with(TABLE).await;
+    database
+        .run("CREATE TYPE e AS ENUM ('a'); ALTER TABLE t ADD COLUMN e e")
+        .await;
+    let config = database.config().await;
+    let rollup = ("r", SLOW_ROLLUP);
+    let rollups = Maintained::start(config.clone(), &[rollup], MaintainOptions::default()).await;
+    rollups.prove_all().await;
+    let client = connect(&config).await;
+    client.batch_execute(SLOW).await.unwrap();
+    until_running(&client, "pgstar_delta_0", true).await;
+    let altered = "ALTER TYPE e RENAME VALUE 'a' TO 'b'";
+    client.batch_execute(altered).await.unwrap();
+    until_running(&client, "pgstar_delta_0", false).await;
+    client.batch_execute("TRUNCATE t").await.unwrap();
     rollups.check(&client).await;
 }
 

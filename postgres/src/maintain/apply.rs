@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use pgstar_rewriter::catalog::Oid;
 use pgstar_rewriter::fold::FoldPlan;
 use tokio::time::timeout;
@@ -33,7 +34,6 @@ use super::waiting::Changes;
 use super::{Failpoint, MaintainOptions, MaintainPlan, Weakness};
 use crate::connect::{Connection, Error, Reported};
 use crate::give_way;
-use crate::replication::Lsn;
 use crate::rollups::shape::{Look, Looking};
 use crate::stream::shared::Shared;
 use crate::stream::{Contents, Snapshot, StreamError};
@@ -114,6 +114,7 @@ impl Applier<'_> {
             let builder = self.client.build_transaction().isolation_level(isolation);
             let transaction = builder.start().await?;
             let context = Context {
+                process: self.process,
                 looking: &self.looking,
                 shared: self.shared,
                 intake: self.intake,
@@ -208,6 +209,7 @@ fn failed(error: StreamError) -> Result<NotFolded, StreamError> {
 }
 
 struct Context<'a> {
+    process: i32,
     looking: &'a Looking<'a>,
     shared: &'a Shared,
     intake: &'a Intake,
@@ -234,7 +236,7 @@ impl Context<'_> {
         };
         let look = self.looking.look(bases).await?;
         let waits = self.options.weakness != Weakness::NoDecodeWait;
-        if waits && !self.wait_until_decoded(look.end).await {
+        if waits && !self.wait_until_decoded(&look).await {
             return Ok(Outcome::Again("the stream lags behind"));
         }
         self.options.pass(Failpoint::AfterDecode)?;
@@ -247,7 +249,9 @@ impl Context<'_> {
             look: &look,
         };
         let folding = self.fold_all(&transaction, &instant, &members, staging, aside);
-        let Some(advance) = folding.await? else {
+        // Who altered a table while this batch began would have to wait for a fold that is in vain, and so would everybody.
+        let is_in_vain = || self.cancel_if_altered(bases, &look).boxed();
+        let Some(advance) = give_way::watched(&is_in_vain, folding).await? else {
             return Ok(Outcome::Again("a rollup has to be built again"));
         };
         let to = Contents {
@@ -304,6 +308,14 @@ impl Context<'_> {
         self.options.pass(Failpoint::AfterCommit)?;
         self.publish(&state, &clock, &to, &left, aside);
         Ok(Outcome::Advanced(advance))
+    }
+
+    async fn cancel_if_altered(&self, bases: &[Oid], look: &Look) -> Result<bool, Error> {
+        let is_altered = !self.looking.look(bases).await?.is_same(look);
+        if is_altered {
+            give_way::cancel(self.looking.client, self.process).await?;
+        }
+        Ok(is_altered)
     }
 
     /// Folds what the members lack; none if that showed that one of them has to be built again.
@@ -401,14 +413,14 @@ impl Context<'_> {
                     .await?),
             });
         }
-        let tables = Mutex::new(&mut staging.tables);
+        let session = Mutex::new(&mut staging.session);
         let runs = folds.iter().zip(staged).map(|(fold, staged)| async {
             let changed = match staged {
                 Ok(changed) => changed,
                 Err(why) => return Ok(Err(why)),
             };
             let pass = || self.options.pass(Failpoint::BeforeMerge);
-            match fold.run(transaction, &changed, &tables, &pass).await {
+            match fold.run(transaction, &changed, &session, &pass).await {
                 Ok(folded) => Ok(Ok(folded)),
                 Err(FoldError::Unfoldable(why)) => Ok(Err(NotFolded::Failed(why))),
                 Err(FoldError::Stream(error)) => failed(error).map(Err),
@@ -420,11 +432,14 @@ impl Context<'_> {
             .collect()
     }
 
-    async fn wait_until_decoded(&self, end: Lsn) -> bool {
+    async fn wait_until_decoded(&self, look: &Look) -> bool {
+        if look.flushed < look.end {
+            self.shared.barrier.notify_one();
+        }
         let mut decoded = self.intake.watch_decoded();
         let reached = async {
             loop {
-                let wait = decoded.wait_for(|decoded| *decoded >= end);
+                let wait = decoded.wait_for(|decoded| *decoded >= look.end);
                 match timeout(BARRIER_DELAY, wait).await {
                     Ok(outcome) => return outcome.is_ok(),
                     Err(_) => self.shared.barrier.notify_one(),

@@ -1,14 +1,15 @@
 //! Brings one rollup's table up to date, within the transaction of a batch.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use futures_util::future::try_join_all;
 use pgstar_rewriter::catalog::Oid;
-use pgstar_rewriter::fold::{Changed, FoldPlan};
-use tokio_postgres::{SimpleQueryMessage, Transaction};
+use pgstar_rewriter::fold::{Changed, FoldPlan, Groups};
+use tokio_postgres::{Row, Transaction};
 
 use super::reason::Unfoldable;
-use super::staging::SessionTables;
+use super::staging::{Session, prepared};
 use super::waiting::Changes;
 
 use crate::identifier::quote_qualified;
@@ -80,7 +81,7 @@ impl Fold {
         &self,
         transaction: &Transaction<'_>,
         changed: &[Option<Changed>],
-        tables: &Mutex<&mut SessionTables>,
+        session: &Mutex<&mut Session>,
         before_merge: &(dyn Fn() -> Result<(), StreamError> + Sync),
     ) -> Result<Folded, FoldError> {
         if changed.iter().all(Option::is_none) {
@@ -88,61 +89,94 @@ impl Fold {
         }
         let rollup = quote_qualified(SCHEMA, &self.table);
         let delta = self.delta.as_str();
-        let mut statements = vec![self.plan.create_delta(delta, &rollup)];
-        statements.extend(self.plan.delta(changed, delta, &rollup));
+        self.create_delta(transaction, &rollup, session).await?;
+        let mut statements = self.plan.delta(changed, delta, &rollup);
         if self.never_recomputes {
             statements.push(format!("UPDATE {delta} SET is_recomputed = false"));
         }
         statements.push(self.plan.count_delta(delta));
-        let answer = simple(transaction, &statements.join("; ")).await?;
-        let [groups, recomputed, impossible] = numbers(&answer);
-        if impossible > 0 {
+        let counted = run(transaction, session, &statements).await?;
+        let groups = groups(&counted)?;
+        if groups.impossible > 0 {
             return Err(FoldError::Unfoldable(Unfoldable::Impossible));
         }
         before_merge()?;
-        if groups > 0 {
-            let statements = self.merge(&rollup, groups, recomputed, tables);
-            simple(transaction, &statements.join("; ")).await?;
+        if groups.all > 0 {
+            let told = lock(session).tell(delta, groups.all);
+            if let Some(sql) = told {
+                transaction
+                    .batch_execute(&sql)
+                    .await
+                    .map_err(StreamError::from)?;
+            }
+            let statements = self.merge(&rollup, &groups, session);
+            run(transaction, session, &statements).await?;
         }
-        Ok(Folded { groups, recomputed })
+        Ok(Folded {
+            groups: groups.all,
+            recomputed: groups.recomputed,
+        })
+    }
+
+    async fn create_delta(
+        &self,
+        transaction: &Transaction<'_>,
+        rollup: &str,
+        session: &Mutex<&mut Session>,
+    ) -> Result<(), StreamError> {
+        if lock(session).has(&self.delta) {
+            return Ok(());
+        }
+        let sql = self.plan.create_delta(&self.delta, rollup);
+        transaction.batch_execute(&sql).await?;
+        lock(session).creates(&self.delta);
+        Ok(())
     }
 
     /// The statements that bring the groups of the table of deltas into the rollup.
-    fn merge(
-        &self,
-        rollup: &str,
-        groups: u64,
-        recomputed: u64,
-        tables: &Mutex<&mut SessionTables>,
-    ) -> Vec<String> {
-        // Nobody panics with it.
-        let mut tables = tables.lock().unwrap_or_else(PoisonError::into_inner);
+    fn merge(&self, rollup: &str, groups: &Groups, session: &Mutex<&mut Session>) -> Vec<String> {
         let delta = self.delta.as_str();
-        let mut statements: Vec<String> = tables.tell(delta, groups).into_iter().collect();
-        if recomputed > 0 {
+        let mut statements = vec![];
+        if groups.recomputed > 0 {
             statements.push(self.plan.delete_recomputed(delta, rollup));
             statements.push(self.plan.insert_recomputed(delta, rollup));
         }
-        if groups > recomputed {
-            statements.extend(self.plan.merge(delta, rollup));
-        }
-        statements.push(tables.empty(delta, groups));
+        statements.extend(self.plan.merge(groups, delta, rollup));
+        statements.push(lock(session).empty(delta, groups.all));
         statements
     }
 }
 
-async fn simple(
-    transaction: &Transaction<'_>,
-    sql: &str,
-) -> Result<Vec<SimpleQueryMessage>, StreamError> {
-    Ok(transaction.simple_query(sql).await?)
+fn lock<'a, 'b>(session: &'a Mutex<&'b mut Session>) -> MutexGuard<'a, &'b mut Session> {
+    // Nobody panics with it.
+    session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn numbers(answer: &[SimpleQueryMessage]) -> [u64; 3] {
-    let row = answer.iter().rev().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    let number = |at| row.and_then(|row| row.get(at)?.parse().ok()).unwrap_or(0);
-    [number(0), number(1), number(2)]
+/// Runs the statements one after the other, in one round trip once they are planned. The answer is the last one's.
+async fn run(
+    transaction: &Transaction<'_>,
+    session: &Mutex<&mut Session>,
+    statements: &[String],
+) -> Result<Vec<Row>, StreamError> {
+    let statements = prepared(transaction, session, statements).await?;
+    let runs = statements
+        .iter()
+        .map(|statement| transaction.query(statement, &[]));
+    let mut answers = try_join_all(runs).await?;
+    Ok(answers.pop().unwrap_or_default())
+}
+
+fn groups(counted: &[Row]) -> Result<Groups, StreamError> {
+    let row = counted.first();
+    let row = row.ok_or(StreamError::OutOfOrder("groups that were not counted"))?;
+    let number =
+        |at| -> Result<u64, StreamError> { Ok(row.try_get::<_, i64>(at)?.max(0).cast_unsigned()) };
+    Ok(Groups {
+        all: number(0)?,
+        recomputed: number(1)?,
+        emptied: number(2)?,
+        kept: number(3)?,
+        new: number(4)?,
+        impossible: number(5)?,
+    })
 }

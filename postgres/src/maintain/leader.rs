@@ -23,7 +23,7 @@ use crate::connect::{Connection, Connector, Error};
 use crate::give_way;
 use crate::pgoutput::{Message, Xid32};
 use crate::replication::Lsn;
-use crate::rollups::lock::{LEADER_LOCK, LOCK_CLASS, SNAPSHOT_LOCK_CLASS};
+use crate::rollups::lock::{LEADER_LOCK, LOCK_CLASS, SNAPSHOT_LOCK_CLASS, leader};
 use crate::rollups::parts;
 use crate::rollups::shape::{self, Looking};
 use crate::rollups::{BuildPlan, RollupStore, Sources};
@@ -256,7 +256,7 @@ impl Maintenance {
                 return Ok(true);
             }
             let before = self.states.led_by.load(Ordering::Relaxed);
-            if begun.elapsed() > OWN_END_WAIT_MAX || !is_led_by(asking, before).await? {
+            if begun.elapsed() > OWN_END_WAIT_MAX || leader(asking).await? != Some(before) {
                 return Ok(false);
             }
             sleep(OWN_END_WAIT_MAX / 100).await;
@@ -338,6 +338,7 @@ impl Maintenance {
     async fn lead(&self, attached: &Attached<'_>) -> Result<Infallible, StreamError> {
         let mut client = connect(attached.connector, &self.options).await?;
         let looking = connect(attached.connector, &self.options).await?;
+        looking.batch_execute(shape::LOOKING_SETTINGS).await?;
         let since = self.establish(&mut client, attached).await?;
         let part_columns = self.part_columns().clone();
         parts::mark(&client, &part_columns, self.options.part_bytes).await?;
@@ -719,17 +720,6 @@ async fn connect(
 async fn try_lead(client: &Client) -> Result<bool, Error> {
     let sql = "SELECT pg_try_advisory_lock($1, $2)";
     let row = client.query_one(sql, &[&LOCK_CLASS, &LEADER_LOCK]).await?;
-    Ok(row.try_get(0)?)
-}
-
-/// Whether the session of this process of the server's leads.
-async fn is_led_by(client: &Client, process: i32) -> Result<bool, Error> {
-    let sql = "SELECT EXISTS (SELECT FROM pg_locks l
-                 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.pid = $3
-                   AND l.classid = $1 AND l.objid = $2
-                   AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))";
-    let (class, lock) = (LOCK_CLASS.cast_unsigned(), LEADER_LOCK.cast_unsigned());
-    let row = client.query_one(sql, &[&class, &lock, &process]).await?;
     Ok(row.try_get(0)?)
 }
 

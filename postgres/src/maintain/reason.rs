@@ -47,8 +47,11 @@ pub enum Unfoldable {
         /// What the system said.
         error: String,
     },
-    /// A partition came or went or is identified otherwise, rows were rewritten, or a value of an enum was renamed.
-    #[error("a table was given other partitions, other files or other labels for its values")]
+    /// A partition came or went or is identified otherwise, rows were rewritten, a value of an enum was renamed, or the table
+    /// was.
+    #[error(
+        "a table was given another name, other partitions, other files or other labels for its values"
+    )]
     Reshaped,
     /// The rollup is older than what the stream still has.
     #[error("changes since the rollup's snapshot are not in the change stream any more")]

@@ -6,6 +6,8 @@
 //! look at costs no join with the fact.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
@@ -30,6 +32,9 @@ const DEAD_ROWS_MAX: u64 = 5_000;
 /// Fewer rows than this are as good as so many for the planner.
 const ROWS_NEAR: u64 = 16;
 
+/// How long a statement's plan is used.
+const PLANS_KEPT: Duration = Duration::from_secs(60);
+
 /// COPY is fed in pieces of this size.
 const COPY_BYTES: usize = 64 * 1024;
 
@@ -48,19 +53,21 @@ struct Kind {
 #[derive(Default)]
 pub(super) struct Staging {
     names: BTreeMap<Kind, String>,
-    /// Those that exist for sure: their transaction was committed.
-    created: HashSet<String>,
-    creating: Vec<String>,
     /// How many rows each has.
     filled: HashMap<Kind, u64>,
-    copies: HashMap<String, Statement>,
-    pub(super) tables: SessionTables,
+    pub(super) session: Session,
 }
 
-/// The temporary tables of one session, as far as using them again goes.
+/// What one session keeps from one batch to the next: temporary tables, and statements that are planned.
 #[derive(Default)]
-pub(super) struct SessionTables {
+pub(super) struct Session {
+    /// Tables that exist for sure: their transaction was committed.
+    created: HashSet<String>,
+    creating: Vec<String>,
     wear: HashMap<String, Wear>,
+    prepared: HashMap<String, Statement>,
+    /// Since when those are kept.
+    planned: Option<Instant>,
 }
 
 /// What became of a temporary table since the session began.
@@ -72,7 +79,28 @@ struct Wear {
     told: Option<u64>,
 }
 
-impl SessionTables {
+impl Session {
+    /// Begins a batch. Plans are made for tables as large as they are, and nobody says when a table has grown.
+    fn begin(&mut self) {
+        self.creating.clear();
+        if self
+            .planned
+            .is_none_or(|planned| planned.elapsed() > PLANS_KEPT)
+        {
+            self.prepared.clear();
+            self.planned = Some(Instant::now());
+        }
+    }
+
+    /// Whether the table is there, or was just created.
+    pub(super) fn has(&self, table: &str) -> bool {
+        self.created.contains(table) || self.creating.iter().any(|known| known == table)
+    }
+
+    pub(super) fn creates(&mut self, table: &str) {
+        self.creating.push(table.to_owned());
+    }
+
     /// The statement that takes `rows` out of a table, all there are. `ON COMMIT DELETE ROWS` would take
     /// several milliseconds for each table, because it cuts the file and builds indexes anew every time.
     pub(super) fn empty(&mut self, name: &str, rows: u64) -> String {
@@ -99,17 +127,40 @@ impl SessionTables {
     }
 }
 
+/// The statements, planned. All tables that they name are there.
+pub(super) async fn prepared(
+    transaction: &Transaction<'_>,
+    session: &Mutex<&mut Session>,
+    statements: &[String],
+) -> Result<Vec<Statement>, StreamError> {
+    // Nobody panics with it.
+    let lock = || session.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = vec![];
+    for sql in statements {
+        let known = lock().prepared.get(sql).cloned();
+        all.push(match known {
+            Some(statement) => statement,
+            None => {
+                let statement = transaction.prepare(sql).await?;
+                lock().prepared.insert(sql.clone(), statement.clone());
+                statement
+            }
+        });
+    }
+    Ok(all)
+}
+
 impl Staging {
     /// Nothing is staged any more.
     pub(super) fn begin(&mut self) {
         self.filled.clear();
-        self.creating.clear();
+        self.session.begin();
     }
 
     /// What was created stays.
     pub(super) fn committed(&mut self) {
-        let creating = std::mem::take(&mut self.creating);
-        self.created.extend(creating);
+        let creating = std::mem::take(&mut self.session.creating);
+        self.session.created.extend(creating);
     }
 
     /// Stages what changed of the plan's tables. For each occurrence what the statements need, none
@@ -173,7 +224,7 @@ impl Staging {
                 Some(lines) => copy(sink, lines).await?,
                 None => copy_all(sink, changes).await?,
             };
-            if let Some(sql) = self.tables.tell(&name, rows) {
+            if let Some(sql) = self.session.tell(&name, rows) {
                 transaction.batch_execute(&sql).await?;
             }
         }
@@ -186,16 +237,13 @@ impl Staging {
         transaction: &Transaction<'_>,
         name: &str,
     ) -> Result<CopyInSink<Bytes>, StreamError> {
-        let statement = match self.copies.get(name) {
-            Some(statement) => statement.clone(),
-            None => {
-                let sql = format!("COPY {name} FROM STDIN");
-                let statement = transaction.prepare(&sql).await?;
-                self.copies.insert(name.to_owned(), statement.clone());
-                statement
-            }
-        };
-        Ok(transaction.copy_in(&statement).await?)
+        let sql = [format!("COPY {name} FROM STDIN")];
+        let session = Mutex::new(&mut self.session);
+        let statements = prepared(transaction, &session, &sql).await?;
+        let statement = statements
+            .first()
+            .ok_or(StreamError::OutOfOrder("nothing to copy with"))?;
+        Ok(transaction.copy_in(statement).await?)
     }
 
     async fn create(
@@ -205,7 +253,7 @@ impl Staging {
         kind: &Kind,
         wanted: &[FoldColumn],
     ) -> Result<(), StreamError> {
-        if self.created.contains(name) || self.creating.iter().any(|known| known == name) {
+        if self.session.has(name) {
             return Ok(());
         }
         let picked = kind.columns.iter().filter_map(|at| wanted.get(*at));
@@ -228,7 +276,7 @@ impl Staging {
              SELECT 0 AS {SIGN}{fate}{columns} FROM {table} WITH NO DATA"
         );
         transaction.batch_execute(&sql).await?;
-        self.creating.push(name.to_owned());
+        self.session.creates(name);
         Ok(())
     }
 
@@ -239,7 +287,7 @@ impl Staging {
             if rows > 0
                 && let Some(name) = self.names.get(&kind).cloned()
             {
-                statements.push(self.tables.empty(&name, rows));
+                statements.push(self.session.empty(&name, rows));
             }
         }
         match statements.is_empty() {

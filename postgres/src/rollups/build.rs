@@ -13,6 +13,7 @@ use super::{BuildPlan, BuildProgress, BuiltRollup, OnProgress, RollupError, SCHE
 use super::{finer, grants, in_parts, lock, naming, parts, shape, state, sweep};
 use crate::connect::{Error, Reported};
 use crate::identifier::{quote, quote_qualified};
+use crate::stream::{PUBLICATION, publication};
 
 /// A table of fewer rows is read faster without an index.
 const INDEXED_ROWS_MIN: u64 = 10_000;
@@ -136,6 +137,17 @@ pub(super) struct Build<'a> {
     look: shape::Look,
 }
 
+/// How the tables are, as every stream has them from now on until they are altered again.
+async fn look_for_streams(client: &Client, tables: &[Oid]) -> Result<shape::Look, Error> {
+    loop {
+        let look = shape::look(client, tables).await?;
+        publication::refresh(client, PUBLICATION).await?;
+        if shape::look(client, tables).await?.is_same(&look) {
+            return Ok(look);
+        }
+    }
+}
+
 /// A table of the next generation, with its rows.
 pub(super) struct Table {
     pub(super) name: String,
@@ -152,7 +164,7 @@ impl<'a> Build<'a> {
     ) -> Result<Self, RollupError> {
         let started = Instant::now();
         let validated = shape::log_end(client).await?;
-        let look = shape::look(client, &plan.base_relations).await?;
+        let look = look_for_streams(client, &plan.base_relations).await?;
         let isolation = IsolationLevel::RepeatableRead;
         let transaction = client.build_transaction().isolation_level(isolation);
         let transaction = transaction.start().await?;

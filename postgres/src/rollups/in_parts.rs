@@ -65,7 +65,7 @@ pub(super) async fn build(
 /// Waits until somebody brings rollups up to date, if that does not take long: whoever was killed did it too.
 async fn until_led(client: &Client) -> Result<bool, RollupError> {
     let begun = Instant::now();
-    while !lock::has_leader(client).await? {
+    while lock::leader(client).await?.is_none() {
         if begun.elapsed() >= LEADERLESS_MAX {
             return Ok(false);
         }
@@ -157,7 +157,7 @@ async fn until_in_step(client: &Client, plan: &BuildPlan) -> Result<Option<bool>
         if parts.are_in_step() {
             return Ok(Some(true));
         }
-        if lock::has_leader(client).await? {
+        if lock::leader(client).await?.is_some() {
             led_at = Instant::now();
         }
         sleep(LOOK_INTERVAL).await;

@@ -6,6 +6,7 @@ use tokio::time::sleep;
 use tokio_postgres::Client;
 
 use super::{BuildProgress, OnProgress, RollupError, naming};
+use crate::connect::Error;
 
 /// The first key of pgstar's advisory locks: "pgst" in ASCII.
 pub(crate) const LOCK_CLASS: i32 = 0x7067_7374;
@@ -60,16 +61,14 @@ pub(super) async fn holding_changes<T>(
     Ok(built)
 }
 
-/// Whether somebody brings rollups up to date.
-pub(super) async fn has_leader(client: &Client) -> Result<bool, RollupError> {
-    let sql = "SELECT EXISTS (SELECT FROM pg_locks l
-                 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid = $1 AND l.objid = $2
-                   AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))";
+/// Which process of the server's serves the session of who brings rollups up to date, if there is such.
+pub(crate) async fn leader(client: &Client) -> Result<Option<i32>, Error> {
+    let sql = "SELECT l.pid FROM pg_locks l
+                WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid = $1 AND l.objid = $2
+                  AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())";
     let (class, leader) = (LOCK_CLASS.cast_unsigned(), LEADER_LOCK.cast_unsigned());
-    Ok(client
-        .query_one(sql, &[&class, &leader])
-        .await?
-        .try_get(0)?)
+    let row = client.query_opt(sql, &[&class, &leader]).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
 /// The statement that takes the lock on schema-wide changes until the transaction ends.

@@ -48,8 +48,9 @@ const QUESTION: &str = "
           WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND a.atttypid >= 16384 GROUP BY a.attrelid)
   SELECT pg_current_wal_insert_lsn()::text, s.root, s.hash, n.nspname::text, c.relname::text, s.differs, l.labels,
          ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = s.root AND a.attnotnull AND a.attnum > 0),
-         (SELECT bit_xor(hash_record_extended(ROW(k.oid, k.xmin, k.convalidated), 2)) FROM pg_constraint k
-           WHERE k.contype = 'f' AND k.conrelid IN (SELECT m.oid FROM member m))
+         (SELECT bit_xor(hash_record_extended(ROW(k.oid, k.xmin, k.convalidated), 2))
+            FROM (SELECT DISTINCT oid FROM member) AS m JOIN pg_constraint k ON k.conrelid = m.oid WHERE k.contype = 'f'),
+         pg_current_wal_flush_lsn()::text
     FROM (SELECT) AS one LEFT JOIN (
          shape s JOIN pg_class c ON c.oid = s.root JOIN pg_namespace n ON n.oid = c.relnamespace
            LEFT JOIN label l ON l.attrelid = s.root) ON true";
@@ -59,6 +60,8 @@ const QUESTION: &str = "
 pub(crate) struct Look {
     /// Every commit that was seen ends at or before this position.
     pub(crate) end: Lsn,
+    /// Up to where the log was on the disk: what is behind it will not be streamed before somebody flushes it.
+    pub(crate) flushed: Lsn,
     /// Of each table that is there.
     shapes: HashMap<Oid, Shape>,
     /// Of their foreign keys together.
@@ -84,12 +87,15 @@ impl Look {
         let mut look = Look {
             // Not understood would mean never reached, which is the safe side.
             end: Lsn(u64::MAX),
+            flushed: Lsn(0),
             shapes: HashMap::new(),
             foreign_keys: 0,
         };
         for row in rows {
             let end: &str = row.try_get(0)?;
             look.end = end.parse().unwrap_or(Lsn(u64::MAX));
+            let flushed: &str = row.try_get(9)?;
+            look.flushed = flushed.parse().unwrap_or(Lsn(0));
             let Some(root) = row.try_get(1)? else {
                 continue;
             };
@@ -192,6 +198,11 @@ pub(super) fn part(shape: &str, tables: &[Oid]) -> Option<String> {
     Some(shapes?.join(" "))
 }
 
+/// For a session that asks short questions about the catalog, again and again. The planner takes an array for ten tables and
+/// reads all of `pg_class` for them, and plans anew each time.
+pub(crate) const LOOKING_SETTINGS: &str = "
+    SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
+
 /// Who looks at shapes again and again, which planning the question anew each time would dominate.
 pub(crate) struct Looking<'a> {
     pub(crate) client: &'a Client,
@@ -237,6 +248,7 @@ mod tests {
         };
         Look {
             end: Lsn(1),
+            flushed: Lsn(1),
             shapes: HashMap::from([(Oid(1), shape(&[])), (Oid(2), shape(labels))]),
             foreign_keys: 0,
         }

@@ -65,7 +65,7 @@ mod clock;
 pub(crate) mod epoch;
 mod error;
 mod progress;
-mod publication;
+pub(crate) mod publication;
 pub(crate) mod purpose;
 mod reader;
 pub(crate) mod receiving;

@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 
 use super::PASSING_PUBLICATION;
+use super::epoch::unique;
 use super::tables::Followed;
 use crate::connect::Error;
 use crate::identifier::quote;
@@ -53,6 +54,24 @@ fn found(version: i32) -> String {
                 ARRAY(SELECT r.prrelid FROM pg_publication_rel r WHERE r.prpubid = p.oid ORDER BY 1)
            FROM pg_publication p WHERE p.pubname = $1"
     )
+}
+
+/// Makes every stream find out again which tables are published, and as which, where it would not notice: before PostgreSQL 15 a
+/// partition that was attached or detached is taken for what it was when a change of it was first sent. What is committed
+/// after this is sent as it should be, if no partition comes or goes afterwards. Nothing of it is left in the catalog.
+pub(crate) async fn refresh(client: &Client, publication: &str) -> Result<(), Error> {
+    let sql = "SELECT FROM pg_publication
+                WHERE pubname = $1 AND current_setting('server_version_num')::int < 150000";
+    if client.query_opt(sql, &[&publication]).await?.is_none() {
+        return Ok(());
+    }
+    let (schema, publication) = (format!("pgstar_passing_{:x}", unique()), quote(publication));
+    // One transaction.
+    let sql = format!(
+        "CREATE SCHEMA {schema}; CREATE TABLE {schema}.t (); ALTER PUBLICATION {publication} ADD TABLE {schema}.t; \
+         DROP TABLE {schema}.t; DROP SCHEMA {schema}"
+    );
+    Ok(client.batch_execute(&sql).await?)
 }
 
 /// Makes the publication what it has to be. Has to be done before the slot is created: a slot decodes

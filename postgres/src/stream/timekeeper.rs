@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 use super::clock::{Clock, Fingerprint, Shapes};
 use super::epoch::Setting;
 use super::tables::{self, Followed};
-use super::{Epoch, Request, StreamError};
+use super::{Epoch, Request, StreamError, publication};
 use crate::replication::Lsn;
 
 /// How often the log's end is read for the bound on staleness.
@@ -46,6 +46,9 @@ pub(super) async fn look(
         let (_, before) = clock.read(asking).await?;
         let shapes = clock.shapes(asking).await?;
         let (now, _refusals) = tables::inspect(asking, setting.tables).await?;
+        if !now.parents.is_empty() {
+            publication::refresh(asking, &setting.options.publication).await?;
+        }
         let (end, fingerprint) = clock.read(asking).await?;
         if now.published != followed.published {
             return Err(StreamError::PublicationChanged);

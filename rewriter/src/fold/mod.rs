@@ -28,7 +28,7 @@ use crate::rollup::{RollupDefinition, Stored, print_base_column, table_aliases};
 use crate::types;
 
 pub use part::{Part, PartValues};
-pub use sql::Changed;
+pub use sql::{Changed, Groups};
 
 /// The column of a table of changed rows that says +1 for a new row and −1 for an old one.
 pub const SIGN: &str = "pgstar_sign";

@@ -13,6 +13,28 @@ pub struct Changed {
     pub has_fates: bool,
 }
 
+/// How many groups changed, by what has to be done for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Groups {
+    /// All of them.
+    pub all: u64,
+    /// To be computed from the base tables.
+    pub recomputed: u64,
+    /// To be taken out: they have no rows any more.
+    pub emptied: u64,
+    /// To be added to.
+    pub kept: u64,
+    /// To be put in.
+    pub new: u64,
+    /// With fewer rows than none. Nothing can be done for them: the rollup was wrong before.
+    pub impossible: u64,
+}
+
+/// Of a group in the table of deltas, that it is one of those. A group that came and went again is none of them.
+const IS_EMPTIED: &str = "place IS NOT NULL AND is_emptied";
+const IS_KEPT: &str = "place IS NOT NULL AND NOT is_emptied";
+const IS_NEW: &str = "place IS NULL AND NOT is_emptied";
+
 /// Where an occurrence's rows come from in one term.
 enum Source<'a> {
     /// As the snapshot sees it.
@@ -48,7 +70,7 @@ impl FoldPlan {
         let columns: Vec<String> = keys.chain(partials).collect();
         format!(
             "CREATE TEMPORARY TABLE IF NOT EXISTS {delta} AS SELECT {}, \
-             0::bigint AS negative, false AS is_recomputed, false AS is_impossible \
+             0::bigint AS negative, r.ctid AS place, false AS is_recomputed, false AS is_emptied, false AS is_impossible \
              FROM {rollup} AS r WITH NO DATA",
             columns.join(", ")
         )
@@ -94,19 +116,23 @@ impl FoldPlan {
             keys => format!(" GROUP BY {keys}"),
         };
         let from = terms.join(" UNION ALL ");
+        let rows = format!("coalesce(r.{}, 0) + d.d{}", self.rows_name(), self.rows);
         let grouped = format!("SELECT {} FROM ({from}) AS t{group_by}", values.join(", "));
         let list = columns.join(", ");
         let picked: Vec<String> = columns.iter().map(|column| format!("d.{column}")).collect();
         format!(
-            "INSERT INTO {delta} ({list}, is_recomputed, is_impossible) \
-             SELECT {}, {}, coalesce(r.{rows}, 0) + d.d{at} < 0 \
+            "INSERT INTO {delta} ({list}, place, is_recomputed, is_emptied, is_impossible) \
+             SELECT {}, r.ctid, {}, {}, {rows} < 0 \
              FROM ({grouped}) AS d LEFT JOIN {rollup} AS r ON {} WHERE {}",
             picked.join(", "),
             self.needs_recomputing(),
+            // The one group over everything stays, also when it is empty.
+            match self.keys.is_empty() {
+                true => "false".to_owned(),
+                false => format!("{rows} = 0"),
+            },
             self.is_same_group(),
             self.is_a_change(),
-            rows = self.rows_name(),
-            at = self.rows,
         )
     }
 
@@ -115,15 +141,15 @@ impl FoldPlan {
         let distinct = match self.keys.is_empty() {
             // Any row at all touches the one group.
             true => format!(
-                "SELECT true, false FROM ({}) AS t LIMIT 1",
+                "SELECT true, false, false FROM ({}) AS t LIMIT 1",
                 touched.join(" UNION ALL ")
             ),
             false => format!(
-                "SELECT DISTINCT {keys}true, false FROM ({}) AS t",
+                "SELECT DISTINCT {keys}true, false, false FROM ({}) AS t",
                 touched.join(" UNION ALL ")
             ),
         };
-        format!("INSERT INTO {delta} ({keys}is_recomputed, is_impossible) {distinct}")
+        format!("INSERT INTO {delta} ({keys}is_recomputed, is_emptied, is_impossible) {distinct}")
     }
 
     /// One SELECT of groups for each left-joined table that changed, and for each way in which its row
@@ -207,48 +233,60 @@ impl FoldPlan {
         format!("{} = {} AND {}", of("r"), of("d"), equal.join(" AND "))
     }
 
-    /// Asks how many groups changed, how many have to be recomputed, and whether one cannot be.
+    /// Asks how many groups changed: one row, with the fields of [`Groups`] in their order.
     pub fn count_delta(&self, delta: &str) -> String {
+        let merged =
+            |condition: &str| format!("count(*) FILTER (WHERE NOT is_recomputed AND {condition})");
         format!(
-            "SELECT count(*), count(*) FILTER (WHERE is_recomputed), \
-             count(*) FILTER (WHERE is_impossible) FROM {delta}"
+            "SELECT count(*), count(*) FILTER (WHERE is_recomputed), {}, {}, {}, \
+             count(*) FILTER (WHERE is_impossible) FROM {delta}",
+            merged(IS_EMPTIED),
+            merged(IS_KEPT),
+            merged(IS_NEW)
         )
     }
 
-    /// Brings groups up to date that need not be recomputed, in this order: takes out those that have no rows any more,
-    /// adds to those that are there, and puts in those that are new. (MERGE would be one statement; PostgreSQL 14 has none.)
-    pub fn merge(&self, delta: &str, rollup: &str) -> Vec<String> {
-        let same = self.is_same_group();
-        let rows = format!("d.d{}", self.rows);
-        let delta = format!("(SELECT * FROM {delta} WHERE NOT is_recomputed) AS d");
-        let set: Vec<String> = self
-            .partials
-            .iter()
-            .enumerate()
-            .map(|(at, partial)| format!("{} = {}", partial.name, self.merged(at, partial)))
-            .collect();
-        let keys = (0..self.keys.len()).map(|at| format!("d.k{at}"));
-        let partials = self.partials.iter().enumerate();
-        let partials = partials.map(|(at, partial)| self.first(at, partial));
-        let values: Vec<String> = keys.chain(partials).collect();
-        // The one group over everything stays, also when it is empty.
-        let delete = (!self.keys.is_empty()).then(|| {
+    /// Brings the groups up to date that need not be recomputed. In the snapshot and transaction of [`delta`](Self::delta): a
+    /// group is found where it was found then, which is where it stays for as long as nobody else writes to the rollup, or
+    /// locks it out.
+    pub fn merge(&self, groups: &Groups, delta: &str, rollup: &str) -> Vec<String> {
+        let those = |condition: &str| {
+            format!("(SELECT * FROM {delta} WHERE NOT is_recomputed AND {condition}) AS d")
+        };
+        let at_its_place = "r.ctid = d.place";
+        let delete = || {
             format!(
-                "DELETE FROM {rollup} AS r USING {delta} WHERE {rows} < 0 AND r.{} + {rows} = 0 AND {same}",
-                self.rows_name(),
+                "DELETE FROM {rollup} AS r USING {} WHERE {at_its_place}",
+                those(IS_EMPTIED)
             )
-        });
-        let update = format!(
-            "UPDATE {rollup} AS r SET {} FROM {delta} WHERE {same}",
-            set.join(", ")
-        );
-        let insert = format!(
-            "INSERT INTO {rollup} ({}) SELECT {} FROM {delta} \
-             WHERE {rows} > 0 AND NOT EXISTS (SELECT FROM {rollup} AS r WHERE {same})",
-            self.column_names().join(", "),
-            values.join(", ")
-        );
-        delete.into_iter().chain([update, insert]).collect()
+        };
+        let update = || {
+            let partials = self.partials.iter().enumerate();
+            let set = partials
+                .map(|(at, partial)| format!("{} = {}", partial.name, self.merged(at, partial)));
+            let set: Vec<String> = set.collect();
+            format!(
+                "UPDATE {rollup} AS r SET {} FROM {} WHERE {at_its_place}",
+                set.join(", "),
+                those(IS_KEPT)
+            )
+        };
+        let insert = || {
+            let keys = (0..self.keys.len()).map(|at| format!("d.k{at}"));
+            let partials = self.partials.iter().enumerate();
+            let partials = partials.map(|(at, partial)| self.first(at, partial));
+            let values: Vec<String> = keys.chain(partials).collect();
+            format!(
+                "INSERT INTO {rollup} ({}) SELECT {} FROM {}",
+                self.column_names().join(", "),
+                values.join(", "),
+                those(IS_NEW)
+            )
+        };
+        let delete = (groups.emptied > 0).then(delete);
+        let update = (groups.kept > 0).then(update);
+        let insert = (groups.new > 0).then(insert);
+        delete.into_iter().chain(update).chain(insert).collect()
     }
 
     /// Takes out the groups that are recomputed.
