@@ -50,8 +50,9 @@ impl Passing {
     pub fn of(sql: &[u8]) -> Self {
         let pieces = sql.split(|byte| *byte == b';');
         let passing = pieces.map(|piece| match piece.trim_ascii() {
-            piece if piece.is_empty() || first_word_is(piece, HARMLESS) => Passing::Harmless,
+            // The most frequent one first.
             piece if first_word_is(piece, READING) => Passing::Reads,
+            piece if piece.is_empty() || first_word_is(piece, HARMLESS) => Passing::Harmless,
             _ => Passing::Writes,
         });
         passing.max().unwrap_or(Passing::Harmless)

@@ -18,6 +18,7 @@ use super::model::Model;
 use super::patience::Patience;
 use super::relay::Pause;
 use super::seats::{Full, Seats};
+use super::seldom::{First, first_of};
 use super::shared::Shared;
 use super::startup::{Begun, begin, hide_binding, send_fatal};
 use super::upstream::cancel_request;
@@ -34,6 +35,16 @@ pub(crate) enum Phase {
     Draining,
     /// Every session ends now.
     Expired,
+}
+
+/// What the relay is interrupted for.
+#[derive(Debug)]
+enum Interruption {
+    /// A statement was kept back for as long as it may be.
+    HeldTooLong,
+    PhaseChanged,
+    /// It is time to look whether the session has used up its patience.
+    LookDue,
 }
 
 /// Serves one accepted connection until it is over.
@@ -181,23 +192,33 @@ impl<R: Routing> Session<R> {
         let mut holding = Holding::default();
         loop {
             holding.set(self.held_until());
-            let pause = tokio::select! {
-                biased;
-                pause = self.relay() => pause,
-                () = holding.due() => {
-                    if self.held_until().is_some_and(|until| until <= Instant::now()) {
+            let interruption = async {
+                tokio::select! {
+                    biased;
+                    () = holding.due() => Interruption::HeldTooLong,
+                    _ = phase.changed() => Interruption::PhaseChanged,
+                    () = patience.look_due() => Interruption::LookDue,
+                }
+            };
+            let pause = match first_of(self.relay(), interruption).await {
+                First::Often(pause) => pause,
+                First::Seldom(Interruption::HeldTooLong) => {
+                    if self
+                        .held_until()
+                        .is_some_and(|until| until <= Instant::now())
+                    {
                         self.release_held();
                     }
                     continue;
                 }
-                _ = phase.changed() => {
+                First::Seldom(Interruption::PhaseChanged) => {
                     self.is_draining = true;
                     if *phase.borrow() == Phase::Expired {
                         return Ended::Drained;
                     }
                     continue;
                 }
-                () = patience.look_due() => match patience.look(self) {
+                First::Seldom(Interruption::LookDue) => match patience.look(self) {
                     Some(ended) => return ended,
                     None => continue,
                 },

@@ -42,6 +42,7 @@ mod release;
 mod rewrite;
 mod routing;
 mod seats;
+mod seldom;
 mod serve_answer;
 mod shared;
 mod socket;
