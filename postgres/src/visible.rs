@@ -5,9 +5,63 @@
 //! recovery do not list what runs, so nothing is said there. For questions whose answers are made of rows alone: what is
 //! reloaded, and what time does, is not seen.
 
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::replication::Lsn;
+
 /// The expression that says what its statement sees: text, or NULL in recovery.
 pub const VISIBLE: &str =
     "CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_snapshot()::text END";
+
+/// The end of the log, as text; NULL in recovery.
+pub const LOG_END: &str = "CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_insert_lsn()::text END";
+
+/// When the server process began that is asked, as the stream and the sessions' facts have it.
+pub const SERVER: &str = "extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text";
+
+/// What a server showed to one statement.
+#[derive(Debug, Clone)]
+pub struct Glimpse {
+    /// When its process began.
+    pub server: Arc<str>,
+    /// By then the connection was open. After a crash a server may give away the numbers of lost transactions once more, but
+    /// first it ends every connection.
+    pub open_since: Instant,
+    /// What the statement saw.
+    pub visible: Box<str>,
+    /// The log's end, read by the same statement.
+    pub log_end: Lsn,
+}
+
+/// An answer that was given on one connection, for whoever catches a glimpse of the same on another.
+#[derive(Debug)]
+pub struct Shown<T> {
+    server: Arc<str>,
+    asked_at: Instant,
+    visible: Box<str>,
+    answer: T,
+}
+
+impl<T> Shown<T> {
+    /// The same for those who need not know the answer, only that it has not changed.
+    pub fn bare(self) -> Shown<()> {
+        Shown {
+            server: self.server,
+            asked_at: self.asked_at,
+            visible: self.visible,
+            answer: (),
+        }
+    }
+
+    /// The answer, if it is the one that would have been given at the instant of the glimpse.
+    pub fn recall(&self, glimpse: &Glimpse) -> Option<&T> {
+        // A connection that was open before the one question and is after the other has seen no crash between them.
+        let is_same_run = self.server == glimpse.server && self.asked_at >= glimpse.open_since;
+        let holds = is_same_run && self.visible == glimpse.visible;
+        holds.then_some(&self.answer)
+    }
+}
 
 /// The last answer to a question that costs more than to ask whether anything was committed since. Of one connection: another
 /// may be to another server.
@@ -41,6 +95,20 @@ impl<T> Remembered<T> {
         held
     }
 
+    /// The last answer, for others: it was given or recalled by a question to this server that was asked at that time.
+    pub fn shown(&self, server: &Arc<str>, asked_at: Instant) -> Option<Shown<T>>
+    where
+        T: Clone,
+    {
+        let (visible, answer) = self.last.as_ref()?;
+        Some(Shown {
+            server: Arc::clone(server),
+            asked_at,
+            visible: visible.clone(),
+            answer: answer.clone(),
+        })
+    }
+
     /// An answer, and what the statement saw that gave it.
     pub fn learn(&mut self, visible: Option<&str>, answer: T) {
         self.is_calm = self.recall(visible).is_some();
@@ -60,6 +128,32 @@ mod tests {
         assert_eq!(remembered.recall(Some("5:5:")), Some(&'a'));
         for other in [Some("5:6:5"), Some("6:6:"), None] {
             assert_eq!(remembered.recall(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_recalled_only_by_a_glimpse_of_the_same_run_of_the_same_server() {
+        let open_since = Instant::now();
+        let glimpse = |server: &str, open_since, visible: &str| Glimpse {
+            server: server.into(),
+            open_since,
+            visible: visible.into(),
+            log_end: Lsn(0),
+        };
+        let mut remembered = Remembered::default();
+        let asked_at = Instant::now();
+        assert!(remembered.shown(&"1.5".into(), asked_at).is_none());
+        remembered.learn(Some("5:5:"), 'a');
+        let shown = remembered.shown(&"1.5".into(), asked_at).unwrap();
+        let recall = |glimpse| shown.recall(&glimpse).copied();
+        assert_eq!(recall(glimpse("1.5", open_since, "5:5:")), Some('a'));
+        let opened_later = asked_at + std::time::Duration::from_nanos(1);
+        for other in [
+            glimpse("1.6", open_since, "5:5:"),
+            glimpse("1.5", opened_later, "5:5:"),
+            glimpse("1.5", open_since, "6:6:"),
+        ] {
+            assert_eq!(recall(other), None);
         }
     }
 

@@ -8,7 +8,9 @@ mod maintain_support;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{Child, Command, Stdio};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use maintain_support::{
@@ -20,7 +22,8 @@ use pgstar_postgres::maintain::{MaintainOptions, Maintainer, Standing};
 use pgstar_postgres::rollups::RollupStore;
 use pgstar_postgres::rollups::Sources;
 use pgstar_postgres::server::{Server, Shutdown};
-use pgstar_postgres::stream::{StreamOptions, Unproven};
+use pgstar_postgres::stream::{Lsn, StreamOptions, Unproven};
+use pgstar_postgres::visible::{Glimpse, LOG_END, SERVER, VISIBLE};
 
 const SOON: Duration = Duration::from_millis(500);
 
@@ -59,6 +62,69 @@ async fn a_server_that_is_killed_loses_and_repeats_nothing() {
     writers.end().await;
     rollups.check(&connect_patiently(&config).await).await;
     println!("{kills} kills, {:?}", rollups.maintainer.figures());
+    drop(rollups);
+    server.stop().await.unwrap();
+}
+
+/// What is proven without a wait comes from the glimpse.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_glimpse_proves_what_it_is_of_and_nothing_else() {
+    let (server, client) = with_table(&[]).await;
+    let rollups = maintained(&server).await;
+    let table = rollups.table("counts").await;
+    let proves = |glimpse: &Glimpse| {
+        let (maintainer, tables) = (&rollups.maintainer, [table.as_str()]);
+        let proof = pin!(maintainer.prove_by(Some(glimpse), &tables, DEADLINE));
+        let nobody = &mut Context::from_waker(Waker::noop());
+        matches!(proof.poll(nobody), Poll::Ready(Ok(_)))
+    };
+    let open_since = Instant::now();
+    let looked = format!("SELECT {SERVER}, {VISIBLE}, {LOG_END}");
+    let look = async || {
+        let row = client.query_one(&looked, &[]).await.unwrap();
+        let text = |at| row.get::<_, String>(at);
+        Glimpse {
+            server: text(0).into(),
+            open_since,
+            visible: text(1).into(),
+            log_end: text(2).parse().unwrap(),
+        }
+    };
+    for _ in 0..3 {
+        let started = Instant::now();
+        let glimpse = loop {
+            let glimpse = look().await;
+            if proves(&glimpse) {
+                break glimpse;
+            }
+            assert!(started.elapsed() < DEADLINE);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        let others = [
+            Glimpse {
+                server: "1.5".into(),
+                ..glimpse.clone()
+            },
+            Glimpse {
+                open_since: Instant::now() + DEADLINE,
+                ..glimpse.clone()
+            },
+            Glimpse {
+                visible: "5:5:".into(),
+                ..glimpse.clone()
+            },
+            Glimpse {
+                log_end: Lsn(glimpse.log_end.0 + 1_000_000_000),
+                ..glimpse
+            },
+        ];
+        for other in &others {
+            assert!(!proves(other), "{other:?}");
+        }
+        let insert = "INSERT INTO t SELECT coalesce(max(id), 0) + 1, 1, 1 FROM t";
+        client.batch_execute(insert).await.unwrap();
+    }
+    rollups.check(&client).await;
     drop(rollups);
     server.stop().await.unwrap();
 }

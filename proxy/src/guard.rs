@@ -9,10 +9,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgstar_postgres::connect::{Connector, Error};
-use pgstar_postgres::visible::{Remembered, VISIBLE};
+use pgstar_postgres::visible::{Glimpse, Remembered, SERVER, Shown, VISIBLE};
 use pgstar_rewriter::catalog::Oid;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
@@ -38,10 +38,8 @@ pub struct Mark {
 }
 
 impl Mark {
-    fn has(&self, relations: &BTreeSet<u32>) -> bool {
-        relations
-            .iter()
-            .all(|relation| self.relations.contains_key(relation))
+    fn has<'a>(&self, mut relations: impl Iterator<Item = &'a u32>) -> bool {
+        relations.all(|relation| self.relations.contains_key(relation))
     }
 
     /// Whether nothing that concerns these relations has changed from one mark to the other. No is the answer
@@ -65,6 +63,8 @@ pub struct Guard {
     relations: RwLock<Arc<[u32]>>,
     requests: mpsc::Sender<Request>,
     asked: Mutex<mpsc::Receiver<Request>>,
+    /// The last answer.
+    shown: RwLock<Option<Shown<Arc<Mark>>>>,
 }
 
 impl fmt::Debug for Guard {
@@ -129,6 +129,7 @@ impl Guard {
             relations: RwLock::new(Arc::from([])),
             requests,
             asked: Mutex::new(asked),
+            shown: RwLock::default(),
         }
     }
 
@@ -154,6 +155,14 @@ impl Guard {
         );
         let rows = client.query(&question(), &[&relations.to_vec()]).await?;
         Ok(mark(&rows)?.0)
+    }
+
+    /// The mark of these relations at the instant of the glimpse, if the last answer was about them and still holds then.
+    pub fn recall(&self, relations: &[Oid], glimpse: &Glimpse) -> Option<Arc<Mark>> {
+        let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
+        let mark = shown.as_ref()?.recall(glimpse)?;
+        mark.has(relations.iter().map(|relation| &relation.0))
+            .then(|| Arc::clone(mark))
     }
 
     /// The mark of these relations at an instant after the call; `None` when the server does not say in time.
@@ -186,6 +195,11 @@ impl Guard {
     ) -> Result<(), Error> {
         let client = connector.connect().await?;
         client.batch_execute(SESSION_SETTINGS).await?;
+        let server: String = client
+            .query_one(&format!("SELECT {SERVER}"), &[])
+            .await?
+            .try_get(0)?;
+        let server = Arc::from(server);
         let mut asking = Asking {
             question: client.prepare(&question()).await?,
             visible: client.prepare(&format!("SELECT {VISIBLE}")).await?,
@@ -199,10 +213,13 @@ impl Guard {
                 .iter()
                 .flat_map(|request| request.relations.iter().map(|relation| relation.0))
                 .collect();
+            let asked_at = Instant::now();
             let Ok(mark) = timeout(ANSWER_TIMEOUT, asking.ask(relations)).await else {
                 return Ok(());
             };
             let mark = mark?;
+            let shown = asking.remembered.shown(&server, asked_at);
+            *self.shown.write().unwrap_or_else(PoisonError::into_inner) = shown;
             for request in waiting {
                 // Whoever asked may have gone.
                 let _ = request.tell.send(Arc::clone(&mark));
@@ -228,7 +245,7 @@ impl Asking<'_> {
         if self.remembered.is_calm() {
             let row = self.client.query_one(&self.visible, &[]).await?;
             match self.remembered.recall(row.try_get(0)?) {
-                Some(mark) if mark.has(&relations) => return Ok(Arc::clone(mark)),
+                Some(mark) if mark.has(relations.iter()) => return Ok(Arc::clone(mark)),
                 Some(mark) => relations.extend(mark.relations.keys()),
                 None => {}
             }

@@ -15,6 +15,7 @@ use pgstar_postgres::maintain::MaintainPlan;
 use pgstar_postgres::rollups::{
     self, BuildPlan, BuildProgress, BuiltRollup, Readers, RollupError, RollupStore, Sources,
 };
+use pgstar_postgres::visible::Glimpse;
 use pgstar_rewriter::catalog::{Catalog, Oid, Relation, RelationKind};
 use pgstar_rewriter::fold::FoldPlan;
 use pgstar_rewriter::{Match, Reason, Rollup, RollupConstants, RollupDefinition};
@@ -345,9 +346,13 @@ impl Warehouse {
         &self,
         snapshot: &Snapshot,
         relations: Vec<Oid>,
+        glimpse: Option<&Glimpse>,
         deadline: Duration,
     ) -> bool {
-        let now = self.guard.ask(relations.clone(), deadline).await;
+        let now = match glimpse.and_then(|glimpse| self.guard.recall(&relations, glimpse)) {
+            Some(now) => Some(now),
+            None => self.guard.ask(relations.clone(), deadline).await,
+        };
         now.is_some_and(|now| now.is_same_for(&snapshot.mark, &relations))
     }
 

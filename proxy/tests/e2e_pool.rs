@@ -11,10 +11,14 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use e2e_support::frames::values;
-use e2e_support::{Client, Frame, PATIENCE, error, frames, ok, rows, sqlstate, tags};
+use e2e_support::{
+    Client, Frame, PATIENCE, answers, error, frames, ok, rollup_toml, rows, sqlstate, tags,
+    until_decision,
+};
 use pgstar::config::Config;
 use pgstar::serve::Proxy;
 use pgstar_postgres::server::{Authentication, InstallPolicy, Server, ServerOptions};
+use pgstar_postgres::visible::VISIBLE;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -975,6 +979,96 @@ async fn names_are_those_of_the_last_commit() {
     let readers = format!("{}_readers", lab.name);
     lab.run(&format!("DROP OWNED BY {readers}; DROP ROLE {readers}"))
         .await;
+}
+
+const SALES: &str = "SELECT region, sum(amount) FROM sales GROUP BY region ORDER BY 1";
+
+/// A server of its own, where nobody else commits anything, and sales that a rollup sums up.
+async fn sales_lab(server: &Server) -> Lab {
+    let rollup = rollup_toml(
+        "by_region",
+        "SELECT region, sum(amount), count(*) FROM sales GROUP BY region",
+    );
+    let lab = Lab::on(server, &rollup).await;
+    lab.run(&format!(
+        "CREATE TABLE sales (id serial PRIMARY KEY, region text, amount int); GRANT SELECT ON sales TO {}; \
+         INSERT INTO sales (region, amount) SELECT i % 3, i FROM generate_series(1, 100) i",
+        lab.name
+    ))
+    .await;
+    lab.proxy.keep_rollups();
+    let mut session = lab.session().await;
+    until_decision(&mut session, SALES, "rollup", PATIENCE).await;
+    lab.leave(session).await;
+    lab
+}
+
+/// As a dashboard's, up to its question.
+async fn dashboard_session(lab: &Lab) -> Client {
+    let mut session = lab.session().await;
+    for sql in ["BEGIN", "select current_schema()", "ROLLBACK", "BEGIN"] {
+        ok(&mut session, sql).await;
+    }
+    session
+}
+
+/// Where nothing was committed one question to the server shows all that an answer depends on; and whatever is committed,
+/// just before the question too, is in the answer.
+#[tokio::test]
+async fn a_question_sees_every_commit_and_every_right() {
+    let server = start(50).await;
+    let lab = sales_lab(&server).await;
+    for change in [
+        "SELECT 1",
+        "INSERT INTO sales (region, amount) VALUES ('new', 1)",
+        "REVOKE SELECT ON sales FROM {}",
+        "GRANT SELECT ON sales TO {}",
+        "ALTER TABLE sales ENABLE ROW LEVEL SECURITY",
+        "ALTER TABLE sales DISABLE ROW LEVEL SECURITY",
+        "UPDATE sales SET amount = amount + 1",
+        "DELETE FROM sales WHERE region = 'new'",
+        "TRUNCATE sales",
+    ] {
+        for is_calm in [true, true, false, true] {
+            let mut session = dashboard_session(&lab).await;
+            if !is_calm {
+                lab.run(&change.replace("{}", &lab.name)).await;
+            }
+            let (told, mut direct) = (session.query(SALES).await, lab.direct().await);
+            let expected = direct.query(SALES).await;
+            assert_eq!(rows(&told), rows(&expected), "{change}");
+            assert_eq!(sqlstate(&told), sqlstate(&expected), "{change}");
+            lab.leave(session).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_nothing_was_committed_a_question_is_one_to_the_server() {
+    let server = start(50).await;
+    let lab = sales_lab(&server).await;
+    let mut admin = lab.admin().await;
+    let mut observer = lab.attempt(lab.port(), "postgres", &[], PASSWORD).await;
+    // The guard's, which only it asks by itself.
+    let asked = format!(
+        "SELECT coalesce(max(query_start)::text, '') FROM pg_stat_activity \
+         WHERE datname = '{}' AND query = $$SELECT {VISIBLE}$$",
+        lab.name
+    );
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut session = dashboard_session(&lab).await;
+        let before = values(&admin.query(&asked).await);
+        let answered = answers(&mut observer).await;
+        assert_eq!(rows(&session.query(SALES).await).len(), 3);
+        let was_answered = answers(&mut observer).await > answered;
+        let was_asked = values(&admin.query(&asked).await) != before;
+        lab.leave(session).await;
+        if was_answered && !was_asked && before != [""] {
+            return;
+        }
+        assert!(Instant::now() < deadline);
+    }
 }
 
 /// A transaction that only asked what is known does not reach PostgreSQL, and its backend needs no reset.

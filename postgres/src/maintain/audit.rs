@@ -101,7 +101,7 @@ pub(super) async fn audit(
 
 /// Whether everything that a snapshot sees that was taken just now is in the contents.
 async fn is_at(stream: &ChangeStream, plan: &MaintainPlan, contents: &Contents) -> bool {
-    let Ok((_, end)) = stream.prove_up_to(PROOF_DEADLINE).await else {
+    let Ok((_, end)) = stream.prove_up_to(None, PROOF_DEADLINE).await else {
         return false;
     };
     let bases = &plan.build.base_relations;

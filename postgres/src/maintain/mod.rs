@@ -72,6 +72,7 @@ use crate::stream::{
     ChangeStream, Changed, Epoch, Lag, Position, Proof, Refusal, StreamError, StreamOptions,
     Unproven,
 };
+use crate::visible::Glimpse;
 use leader::Maintenance;
 use status::States;
 
@@ -304,9 +305,22 @@ impl Maintainer {
     /// the call, and all contain the same. It has to be begun when the statement arrives, and the tables
     /// have to be read by one statement that begins after it returns.
     pub async fn prove(&self, tables: &[&str], deadline: Duration) -> Result<Proof, NotCurrent> {
+        self.prove_by(None, tables, deadline).await
+    }
+
+    /// The same; a glimpse that was caught after the call was due may save asking the server.
+    ///
+    /// # Errors
+    /// As [`prove`](Self::prove).
+    pub async fn prove_by(
+        &self,
+        glimpse: Option<&Glimpse>,
+        tables: &[&str],
+        deadline: Duration,
+    ) -> Result<Proof, NotCurrent> {
         let by = Instant::now() + deadline;
         let stream = self.stream()?;
-        let (proof, end) = stream.prove_up_to(deadline).await?;
+        let (proof, end) = stream.prove_up_to(glimpse, deadline).await?;
         let mut known = self.states.watch();
         loop {
             let now = Arc::clone(&known.borrow_and_update());

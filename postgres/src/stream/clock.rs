@@ -11,6 +11,8 @@
 //! they were read, they are not read again ([`crate::visible`]).
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
 
 use pgstar_rewriter::catalog::Oid;
 use tokio_postgres::{Client, Row, Statement};
@@ -19,7 +21,7 @@ use super::StreamOptions;
 use super::tables::Followed;
 use crate::connect::Error;
 use crate::replication::Lsn;
-use crate::visible::{Remembered, VISIBLE};
+use crate::visible::{Remembered, Shown, VISIBLE};
 
 /// What changes whenever the catalog rows of anything followed do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +132,11 @@ impl Clock {
         };
         self.remembered.learn(row.try_get(4)?, fingerprint);
         Ok((log_end(&row)?, fingerprint))
+    }
+
+    /// The last reading, without the log's end: what it saw is what the fingerprint is of.
+    pub(super) fn shown(&self, server: &Arc<str>, asked_at: Instant) -> Option<Shown<()>> {
+        self.remembered.shown(server, asked_at).map(Shown::bare)
     }
 
     pub(super) async fn shapes(&self, client: &Client) -> Result<Shapes, Error> {

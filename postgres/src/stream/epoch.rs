@@ -121,6 +121,7 @@ async fn follow(
         seen,
         setting,
         epoch,
+        server: setting.shared.server().into(),
     };
     tokio::select! {
         outcome = watch_visibility(&asking, setting) => outcome,

@@ -99,6 +99,7 @@ pub use tables::{Refusal, RefusalReason};
 pub use crate::replication::Lsn;
 
 use crate::connect::{Connector, Error};
+use crate::visible::Glimpse;
 use epoch::Setting;
 use purpose::{Purpose, Watching};
 use shared::Shared;
@@ -394,7 +395,7 @@ impl ChangeStream {
     pub async fn prove_current(&self, deadline: Duration) -> Result<Proof, Unproven> {
         let by = Instant::now() + deadline;
         let mut wanted = None;
-        let proven = timeout_at(by, self.prove(&mut wanted)).await;
+        let proven = timeout_at(by, self.prove(None, &mut wanted)).await;
         proven.unwrap_or_else(|_| Err(self.shared.unproven(deadline, wanted)))
     }
 
@@ -415,11 +416,16 @@ impl ChangeStream {
         }
     }
 
-    /// The same, with the end of the log that was read: what is newer need not be in the answer.
-    pub(crate) async fn prove_up_to(&self, deadline: Duration) -> Result<(Proof, Lsn), Unproven> {
+    /// The same, with the end of the log that was read: what is newer need not be in the answer. A glimpse that was caught
+    /// after the call was due may save reading it.
+    pub(crate) async fn prove_up_to(
+        &self,
+        glimpse: Option<&Glimpse>,
+        deadline: Duration,
+    ) -> Result<(Proof, Lsn), Unproven> {
         let by = Instant::now() + deadline;
         let mut wanted = None;
-        match timeout_at(by, self.prove(&mut wanted)).await {
+        match timeout_at(by, self.prove(glimpse, &mut wanted)).await {
             Ok(Ok(proof)) => Ok((proof, wanted.map_or(proof.at, |(_, end)| end))),
             Ok(Err(why)) => Err(why),
             Err(_) => Err(self.shared.unproven(deadline, wanted)),
@@ -431,16 +437,28 @@ impl ChangeStream {
         &self.shared
     }
 
-    async fn prove(&self, wanted: &mut Option<(EpochId, Lsn)>) -> Result<Proof, Unproven> {
+    async fn prove(
+        &self,
+        glimpse: Option<&Glimpse>,
+        wanted: &mut Option<(EpochId, Lsn)>,
+    ) -> Result<Proof, Unproven> {
         if self.shared.epoch().is_none() {
             return Err(self.shared.unproven(Duration::ZERO, None));
         }
+        let glimpsed = glimpse.and_then(|it| Some((self.shared.recall(it)?, it.log_end)));
+        let (epoch, end) = match glimpsed {
+            Some(glimpsed) => glimpsed,
+            None => self.read_end().await?,
+        };
+        *wanted = Some((epoch, end));
+        self.reach(epoch, end).await
+    }
+
+    async fn read_end(&self) -> Result<(EpochId, Lsn), Unproven> {
         let (tell, told) = oneshot::channel();
         let stopped = |_| Unproven::Interrupted;
         self.requests.send(tell).await.map_err(stopped)?;
-        let (epoch, end) = told.await.map_err(|_| Unproven::Interrupted)?;
-        *wanted = Some((epoch, end));
-        self.reach(epoch, end).await
+        told.await.map_err(|_| Unproven::Interrupted)
     }
 
     /// Waits until the safe position is `end`, asking for barriers.

@@ -15,6 +15,7 @@ use super::touching::{Column, Touches, Tracked};
 use super::{Changed, Epoch, EpochId, Lag, Position, Unproven};
 use crate::pgoutput::Xid32;
 use crate::replication::Lsn;
+use crate::visible::{Glimpse, Shown};
 
 /// What waiting sessions watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,6 +34,8 @@ struct Live {
     progress: Progress,
     followed: Followed,
     blocker: Option<String>,
+    /// What is known of the catalog is of when this was seen.
+    shown: Option<Shown<()>>,
 }
 
 pub(crate) struct Shared {
@@ -102,6 +105,7 @@ impl Shared {
             progress,
             followed,
             blocker: None,
+            shown: None,
         };
         *self.stage() = Stage::Up(Box::new(live));
         self.set_tracked(Tracked::default());
@@ -179,8 +183,22 @@ impl Shared {
             .unwrap_or(false)
     }
 
-    pub(super) fn sampled(&self, asked: Instant, end: Lsn) {
-        self.change(|live| live.progress.sample(asked, end));
+    /// What is known of the catalog is of the instant at which the end was read.
+    pub(super) fn sampled(&self, asked: Instant, end: Lsn, shown: Option<Shown<()>>) {
+        self.change(|live| {
+            live.shown = shown;
+            live.progress.sample(asked, end);
+        });
+    }
+
+    /// The epoch in which the log's end can be taken from the glimpse, because nothing that is known of the catalog has
+    /// changed until then.
+    pub(super) fn recall(&self, glimpse: &Glimpse) -> Option<EpochId> {
+        let recall = |live: &Live| {
+            let shown = live.shown.as_ref()?;
+            shown.recall(glimpse).map(|()| live.epoch.id)
+        };
+        self.live(recall).flatten()
     }
 
     /// Something outside the stream changed these tables before `end`.

@@ -2,6 +2,7 @@
 //! staleness; and notices what changes without being in the stream.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgstar_rewriter::catalog::Oid;
@@ -72,6 +73,8 @@ pub(super) struct Timekeeper<'a> {
     pub(super) seen: Seen,
     pub(super) setting: &'a Setting<'a>,
     pub(super) epoch: Epoch,
+    /// When the server began that is asked.
+    pub(super) server: Arc<str>,
 }
 
 impl Timekeeper<'_> {
@@ -102,7 +105,8 @@ impl Timekeeper<'_> {
             self.look_again(fingerprint).await?;
         }
         let end = self.seen.end;
-        self.setting.shared.sampled(asked, end);
+        let shown = self.clock.shown(&self.server, asked);
+        self.setting.shared.sampled(asked, end, shown);
         for request in waiting {
             // Whoever asked may have gone.
             let _ = request.send((self.epoch.id, end));

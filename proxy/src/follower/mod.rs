@@ -17,6 +17,7 @@ use pgstar_postgres::maintain::{
     TableState,
 };
 use pgstar_postgres::stream::{Changed, Lag, Lsn, Position, Refusal};
+use pgstar_postgres::visible::Glimpse;
 use pgstar_rewriter::catalog::Oid;
 use pgstar_rewriter::{ColumnRange, TableRows};
 use tokio::sync::watch;
@@ -348,10 +349,12 @@ impl Follower {
     }
 
     /// After it returns, each of these rollup tables has every commit acknowledged before the call, and all
-    /// have the same. They have to be read by one statement that begins afterwards.
+    /// have the same. They have to be read by one statement that begins afterwards. A glimpse that was caught after the call was
+    /// due may save asking the server.
     pub async fn prove_rollups(
         &self,
         tables: &[&str],
+        glimpse: Option<&Glimpse>,
         deadline: Duration,
     ) -> Result<Proven, Unknown> {
         let asked_at = Instant::now();
@@ -359,7 +362,7 @@ impl Follower {
         if self.is_weak.load(Ordering::Relaxed) {
             return self.assume(asked_at);
         }
-        match self.maintainer.prove(tables, deadline).await {
+        match self.maintainer.prove_by(glimpse, tables, deadline).await {
             Ok(proof) => Ok(Proven {
                 positions: Positions::of_rollups(proof.position()),
                 waited: asked_at.elapsed(),
@@ -379,7 +382,7 @@ impl Follower {
         let by = Instant::now() + deadline;
         loop {
             let left = by.saturating_duration_since(Instant::now());
-            match self.prove_rollups(tables, left).await {
+            match self.prove_rollups(tables, None, left).await {
                 Err(_) if !left.is_zero() => sleep(IN_STEP_POLL.min(left)).await,
                 outcome => return outcome,
             }

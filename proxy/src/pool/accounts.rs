@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pgstar_postgres::connect::{Connector, Error as ConnectError};
+use pgstar_postgres::visible::Glimpse;
 
 use super::link::{Link, Links, Mark};
 use super::warm::Stamp;
@@ -122,6 +123,15 @@ impl Accounts {
     /// As [`Accounts::look_up`].
     pub async fn mark(&self) -> Result<Mark, AccountError> {
         self.link().await?.mark().await
+    }
+
+    /// A mark of the catalog as it is after the call, and what else was seen then; `None` where something was committed since a
+    /// mark was asked for last.
+    ///
+    /// # Errors
+    /// As [`Accounts::look_up`].
+    pub async fn glimpse(&self) -> Result<Option<(Mark, Arc<Glimpse>)>, AccountError> {
+        self.link().await?.glimpse().await
     }
 
     /// The user of this name; `None` for one whose login is for PostgreSQL to judge: nobody of this name, no

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use pgstar_postgres::connect::{Connection, Connector};
-use pgstar_postgres::visible::{Remembered, VISIBLE};
+use pgstar_postgres::visible::{Glimpse, LOG_END, Remembered, SERVER, VISIBLE};
 use tokio::sync::Mutex;
 use tokio_postgres::Statement;
 
@@ -48,6 +48,9 @@ pub(super) struct Link {
     pub(super) stamp_traces: Statement,
     mark: Statement,
     visible: Statement,
+    /// When the server began, and by when the connection was open.
+    server: Arc<str>,
+    open_since: Instant,
     /// Who asks meanwhile waits here, and the next asks for all of them.
     latest_mark: Mutex<LatestMark>,
 }
@@ -55,8 +58,23 @@ pub(super) struct Link {
 #[derive(Debug, Default)]
 struct LatestMark {
     /// When it was asked for last, and what came.
-    told: Option<(Instant, Mark)>,
+    told: Option<(Instant, Told)>,
     remembered: Remembered<Mark>,
+}
+
+#[derive(Debug, Clone)]
+struct Told {
+    mark: Mark,
+    /// What the short question saw, if that was enough.
+    glimpse: Option<Arc<Glimpse>>,
+}
+
+impl LatestMark {
+    /// What was told to a question that was asked after this.
+    fn told_since(&self, called_at: Instant) -> Option<&Told> {
+        let (asked_at, told) = self.told.as_ref()?;
+        (*asked_at > called_at).then_some(told)
+    }
 }
 
 impl Link {
@@ -67,28 +85,66 @@ impl Link {
     pub(super) async fn mark(&self) -> Result<Mark, AccountError> {
         let called_at = Instant::now();
         let mut latest = self.latest_mark.lock().await;
-        if let Some((asked_at, mark)) = latest.told
-            && asked_at > called_at
-        {
-            return Ok(mark);
+        if let Some(told) = latest.told_since(called_at) {
+            return Ok(told.mark);
         }
         let asked_at = Instant::now();
-        let mark = self.ask(&mut latest.remembered).await?;
-        latest.told = Some((asked_at, mark));
+        let told = match self.ask_shortly(&mut latest.remembered).await? {
+            Some(told) => told,
+            None => self.ask(&mut latest.remembered).await?,
+        };
+        let mark = told.mark;
+        latest.told = Some((asked_at, told));
         Ok(mark)
     }
 
-    async fn ask(&self, remembered: &mut Remembered<Mark>) -> Result<Mark, AccountError> {
-        if remembered.is_calm() {
-            let row = self.connection.query_one(&self.visible, &[]).await?;
-            if let Some(mark) = remembered.recall(row.try_get(0)?) {
-                return Ok(*mark);
-            }
+    /// The mark of an instant after the call, and what was seen then, if a short question tells that.
+    ///
+    /// # Errors
+    /// PostgreSQL cannot be asked.
+    pub(super) async fn glimpse(&self) -> Result<Option<(Mark, Arc<Glimpse>)>, AccountError> {
+        let called_at = Instant::now();
+        let mut latest = self.latest_mark.lock().await;
+        if latest.told_since(called_at).is_none() {
+            let asked_at = Instant::now();
+            let told = self.ask_shortly(&mut latest.remembered).await?;
+            latest.told = told.map(|told| (asked_at, told));
         }
+        let told = latest.told_since(called_at);
+        Ok(told.and_then(|told| Some((told.mark, told.glimpse.clone()?))))
+    }
+
+    /// The mark, if it is the one that was asked for last, and likely to be.
+    async fn ask_shortly(
+        &self,
+        remembered: &mut Remembered<Mark>,
+    ) -> Result<Option<Told>, AccountError> {
+        if !remembered.is_calm() {
+            return Ok(None);
+        }
+        let row = self.connection.query_one(&self.visible, &[]).await?;
+        let (visible, log_end): (Option<&str>, Option<&str>) = (row.try_get(0)?, row.try_get(1)?);
+        let Some(mark) = remembered.recall(visible).copied() else {
+            return Ok(None);
+        };
+        let log_end = log_end.and_then(|log_end| log_end.parse().ok());
+        let glimpse = visible.zip(log_end).map(|(visible, log_end)| {
+            Arc::new(Glimpse {
+                server: Arc::clone(&self.server),
+                open_since: self.open_since,
+                visible: visible.into(),
+                log_end,
+            })
+        });
+        Ok(Some(Told { mark, glimpse }))
+    }
+
+    async fn ask(&self, remembered: &mut Remembered<Mark>) -> Result<Told, AccountError> {
         let row = self.connection.query_one(&self.mark, &[]).await?;
         let mark = Mark(row.try_get(0)?);
         remembered.learn(row.try_get(1)?, mark);
-        Ok(mark)
+        let glimpse = None;
+        Ok(Told { mark, glimpse })
     }
 }
 
@@ -120,11 +176,19 @@ impl Links {
             return Ok(Arc::clone(link));
         }
         let connection = self.connector.connect().await?;
+        let server: String = connection
+            .query_one(&format!("SELECT {SERVER}"), &[])
+            .await?
+            .try_get(0)?;
         let fresh = Link {
+            server: server.into(),
+            open_since: Instant::now(),
             look_up: connection.prepare(&self.look_up_sql).await?,
             stamp_traces: connection.prepare(super::traces::STAMP_SQL).await?,
             mark: connection.prepare(&mark_sql()).await?,
-            visible: connection.prepare(&format!("SELECT {VISIBLE}")).await?,
+            visible: connection
+                .prepare(&format!("SELECT {VISIBLE}, {LOG_END}"))
+                .await?,
             latest_mark: Mutex::default(),
             connection,
         };

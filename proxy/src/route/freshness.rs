@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use pgstar_postgres::stream::Changed;
+use pgstar_postgres::visible::Glimpse;
 use pgstar_rewriter::catalog::Oid;
 use pgstar_rewriter::{Code, Match, Reason};
 
@@ -31,6 +32,8 @@ pub(super) struct Prover<'a> {
     snapshot: &'a Snapshot,
     requested: &'a Requested,
     passed: &'a Passed,
+    /// Caught after the statement arrived.
+    glimpse: Option<&'a Glimpse>,
     deadline: Duration,
     proof: Option<Result<Proven, Unknown>>,
 }
@@ -42,6 +45,7 @@ impl<'a> Prover<'a> {
         snapshot: &'a Snapshot,
         requested: &'a Requested,
         passed: &'a Passed,
+        glimpse: Option<&'a Glimpse>,
         deadline: Duration,
     ) -> Self {
         Prover {
@@ -49,6 +53,7 @@ impl<'a> Prover<'a> {
             snapshot,
             requested,
             passed,
+            glimpse,
             deadline,
             proof: None,
         }
@@ -195,7 +200,9 @@ impl<'a> Prover<'a> {
         self.check_followed(found)?;
         let tables = self.tables_of(found);
         let follower = self.warehouse.follower();
-        let proof = follower.prove_rollups(&tables, self.deadline).await;
+        let proof = follower
+            .prove_rollups(&tables, self.glimpse, self.deadline)
+            .await;
         let proven = proof.map_err(|why| self.reason(why))?;
         // Of tables that are not followed nothing could be confirmed afterwards either; what changed since may be aside.
         let unchanged = follower.unchanged_since(proven.positions, &found.base_reads);

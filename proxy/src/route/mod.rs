@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pgstar_cache::Key;
+use pgstar_postgres::visible::Glimpse;
 use pgstar_rewriter::{Code, Decision, Match, Reason, TableRows};
 
 #[doc(hidden)]
@@ -158,13 +159,20 @@ impl Router {
     /// What serves this statement for this session, now.
     ///
     /// Never fails: whatever cannot be proved passes through.
-    pub async fn route(&self, facts: &SessionFacts, sql: &str, binding: Option<&Binding>) -> Route {
+    /// A glimpse of the session's server that was caught after the statement arrived may save asking it again.
+    pub async fn route(
+        &self,
+        facts: &SessionFacts,
+        sql: &str,
+        binding: Option<&Binding>,
+        glimpse: Option<&Glimpse>,
+    ) -> Route {
         if let Some(command) = local::parse(sql) {
             telemetry::statement_served(telemetry::Decision::Local);
             return self.answer(command, facts).await;
         }
         let began = Instant::now();
-        let verdict = self.judge(facts, sql, binding).await;
+        let verdict = self.judge(facts, sql, binding, glimpse).await;
         let route = self.serve(verdict).await;
         telemetry::decided_in(began.elapsed());
         route
@@ -194,7 +202,7 @@ impl Router {
 
     /// What would serve the statement, and why.
     pub async fn explain(&self, facts: &SessionFacts, sql: &str) -> Explanation {
-        let verdict = self.judge(facts, sql, None).await;
+        let verdict = self.judge(facts, sql, None, None).await;
         let is_cached = match (&verdict.outcome, &verdict.base) {
             (Ok(answering), _) => {
                 let will_do = |tag: &Tag| self.will_do(tag, answering);
@@ -213,10 +221,18 @@ impl Router {
     }
 
     /// Decides under a snapshot that holds; one that has just ceased to is renewed once.
-    async fn judge(&self, facts: &SessionFacts, sql: &str, binding: Option<&Binding>) -> Verdict {
+    async fn judge(
+        &self,
+        facts: &SessionFacts,
+        sql: &str,
+        binding: Option<&Binding>,
+        glimpse: Option<&Glimpse>,
+    ) -> Verdict {
         let snapshot = self.warehouse.snapshot();
         let version = snapshot.version;
-        let verdict = self.judge_under(snapshot, facts, sql, binding).await;
+        let verdict = self
+            .judge_under(snapshot, facts, sql, binding, glimpse)
+            .await;
         if !verdict.is_outdated() {
             return verdict;
         }
@@ -224,7 +240,7 @@ impl Router {
         let Ok(snapshot) = renewed.await else {
             return verdict;
         };
-        self.judge_under(snapshot, facts, sql, binding).await
+        self.judge_under(snapshot, facts, sql, binding, None).await
     }
 
     async fn judge_under(
@@ -233,6 +249,7 @@ impl Router {
         facts: &SessionFacts,
         sql: &str,
         binding: Option<&Binding>,
+        glimpse: Option<&Glimpse>,
     ) -> Verdict {
         if let Err(reason) = gate::session(facts, sql, &snapshot, self.warehouse.is_watched()) {
             return Verdict {
@@ -243,7 +260,9 @@ impl Router {
             };
         }
         let decided = self.decide(&snapshot, facts, sql, binding).await;
-        let (outcome, base) = self.answer_now(&snapshot, &decided, facts, binding).await;
+        let (outcome, base) = self
+            .answer_now(&snapshot, &decided, facts, binding, glimpse)
+            .await;
         Verdict {
             snapshot,
             decided: Some(decided),
@@ -282,6 +301,7 @@ impl Router {
         decided: &Decided,
         facts: &SessionFacts,
         binding: Option<&Binding>,
+        glimpse: Option<&Glimpse>,
     ) -> (Result<Answering, Vec<Reason>>, Option<BaseAnswer>) {
         let decision = &decided.decision;
         let requested = gate::requested(facts, self.freshness.default);
@@ -297,7 +317,8 @@ impl Router {
         }
         let deadline = self.freshness.deadline;
         let passed = &facts.passed;
-        let mut prover = Prover::new(&self.warehouse, snapshot, &requested, passed, deadline);
+        let warehouse = &self.warehouse;
+        let mut prover = Prover::new(warehouse, snapshot, &requested, passed, glimpse, deadline);
         let answer = async {
             let outcome = self
                 .choose(&mut prover, snapshot, decided, facts, binding)
@@ -310,7 +331,7 @@ impl Router {
         };
         // Both ask the server, so they ask at the same time.
         let guarded = prospect::relations(decision, snapshot);
-        let guard = self.warehouse.still_holds(snapshot, guarded, deadline);
+        let guard = warehouse.still_holds(snapshot, guarded, glimpse, deadline);
         let follower = self.warehouse.follower();
         // Before and after, because the streams may be begun again on another server in between.
         let mut is_same_server = follower.is_about(&facts.server);
@@ -511,8 +532,11 @@ impl Router {
             };
             let follower = warehouse.follower();
             let rollups: Vec<&str> = rollups.iter().map(String::as_str).collect();
-            let are_of_one_state =
-                !are_several || follower.prove_rollups(&rollups, deadline).await.is_ok();
+            let are_of_one_state = !are_several
+                || follower
+                    .prove_rollups(&rollups, None, deadline)
+                    .await
+                    .is_ok();
             let are_untouched = |rows: &[TableRows]| {
                 let mut rows = rows.iter();
                 rows.all(|rows| follower.is_untouched(proven.positions, rows).is_ok())
@@ -570,7 +594,7 @@ impl Router {
             Shown::Current(proven) => proven.positions,
             Shown::Within(_) | Shown::AsBuilt => {
                 let rollups: Vec<&str> = answering.rollups.iter().map(String::as_str).collect();
-                let proof = follower.prove_rollups(&rollups, self.freshness.deadline);
+                let proof = follower.prove_rollups(&rollups, None, self.freshness.deadline);
                 proof.await.ok()?.positions
             }
         };

@@ -4,7 +4,10 @@
 //! Both hold while the mark of the catalog is what it was before they were asked for, and the mark is asked for each time,
 //! by one question that all sessions of a thread share. It must not know what is done with the answers.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
+use pgstar_postgres::visible::Glimpse;
 use tracing::debug;
 
 use super::lease::Lease;
@@ -155,6 +158,15 @@ impl<R: Routing> Session<R> {
     /// The mark of now; `None` where it is not known.
     pub(super) async fn mark_now(&self) -> Option<Mark> {
         mark(&self.lease.as_ref()?.pool).await
+    }
+
+    /// The mark of now, together with what else the same question shows; `None` where that is not known by so short a question.
+    pub(super) async fn glimpse(&self) -> Option<(Mark, Arc<Glimpse>)> {
+        let glimpse = self.lease.as_ref()?.pool.accounts.glimpse().await;
+        glimpse
+            .inspect_err(|error| debug!(%error, "Could not ask for a mark of the catalog."))
+            .ok()
+            .flatten()
     }
 
     /// Remembers the facts that were asked for after the mark was.

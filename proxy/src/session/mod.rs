@@ -4,7 +4,8 @@
 //! 1. [`startup`] answers encryption and cancel requests and reads the start-up packet.
 //! 2. The start-up packet goes, as it came, to a new connection to PostgreSQL; authentication is relayed. Or
 //!    pgstar checks the password itself ([`login`]) and the session gets a backend that waited, with a [`lease`].
-//! 3. [`relay`] moves bytes both ways and keeps the [`model`]: what is owed, and the transaction's status.
+//! 3. [`relay`] moves bytes both ways and keeps the [`model`]: what is owed, and the transaction's status. What may interrupt it
+//!    ([`patience`], [`held`], a shutdown) is looked at only when it does ([`seldom`]).
 //! 4. When nothing is under way and the client sends one lone statement ([`batch`]) that the router calls a
 //!    candidate, the relay pauses: [`statement`] makes sure that the session's [`facts`] are known, asks for
 //!    a route and serves the statement ([`serve_answer`], [`rewrite`]) or hands it back to the relay.

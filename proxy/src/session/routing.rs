@@ -2,6 +2,8 @@
 
 use std::future::Future;
 
+use pgstar_postgres::visible::Glimpse;
+
 use crate::route::{Binding, Candidate, Route, Router, SessionFacts};
 
 /// Decides what serves a statement.
@@ -12,12 +14,13 @@ pub trait Routing: Send + Sync + 'static {
     /// A text that is no candidate is none while this is the same.
     fn version(&self) -> u64;
 
-    /// What serves this statement for this session, now.
+    /// What serves this statement for this session, now; the glimpse was caught after the statement arrived.
     fn route(
         &self,
         facts: &SessionFacts,
         sql: &str,
         binding: Option<&Binding>,
+        glimpse: Option<&Glimpse>,
     ) -> impl Future<Output = Route> + Send;
 
     /// The statement fell back to PostgreSQL after its rewritten form failed.
@@ -38,8 +41,9 @@ impl Routing for Router {
         facts: &SessionFacts,
         sql: &str,
         binding: Option<&Binding>,
+        glimpse: Option<&Glimpse>,
     ) -> impl Future<Output = Route> + Send {
-        Router::route(self, facts, sql, binding)
+        Router::route(self, facts, sql, binding, glimpse)
     }
 
     fn rewritten_failed(&self, facts: &SessionFacts, sql: &str, sqlstate: &str) {

@@ -3,6 +3,7 @@
 //! It must not know what routes are made of.
 
 use bytes::{Bytes, BytesMut};
+use pgstar_postgres::visible::Glimpse;
 
 use super::batch::{Batch, Statement, Text};
 use super::facts::Probe;
@@ -34,7 +35,7 @@ impl<R: Routing> Session<R> {
         let route = match self.route_as_learnt(&statement).await {
             Some(route) => route,
             None => match self.learn(&statement).await? {
-                Probe::Known => self.route(&statement).await,
+                Probe::Known => self.route(&statement, None).await,
                 Probe::Unreadable => return self.hand_back(&statement, false),
                 Probe::Failed(error) => return self.report_failed_probe(&statement, error).await,
             },
@@ -86,9 +87,18 @@ impl<R: Routing> Session<R> {
             return None;
         }
         let learnt_under = self.recall_facts()?;
-        let (now, route) = tokio::join!(self.mark_now(), self.route(statement));
-        if now == Some(learnt_under) {
-            return Some(route);
+        match self.glimpse().await {
+            // One question to the server instead of three.
+            Some((now, glimpse)) if now == learnt_under => {
+                return Some(self.route(statement, Some(&glimpse)).await);
+            }
+            Some(_) => {}
+            None => {
+                let (now, route) = tokio::join!(self.mark_now(), self.route(statement, None));
+                if now == Some(learnt_under) {
+                    return Some(route);
+                }
+            }
         }
         self.facts.forget();
         None
@@ -142,13 +152,13 @@ impl<R: Routing> Session<R> {
         columns.is_some_and(|columns| wire::same_columns(columns, &answer.row_description))
     }
 
-    async fn route(&self, statement: &Statement) -> Route {
+    async fn route(&self, statement: &Statement, glimpse: Option<&Glimpse>) -> Route {
         let binding = self.binding(statement);
         match self.sql(statement) {
             Some(sql) => {
                 self.shared
                     .router
-                    .route(self.facts.get(), sql, binding.as_ref())
+                    .route(self.facts.get(), sql, binding.as_ref(), glimpse)
                     .await
             }
             None => Route::Passthrough { clean: false },

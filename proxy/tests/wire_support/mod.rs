@@ -18,6 +18,7 @@ use pgstar::route::{
 use pgstar::session::{Limits, Routing, Shared, Upstream};
 use pgstar::wire;
 use pgstar_postgres::server::{InstallPolicy, Server, ServerOptions};
+use pgstar_postgres::visible::Glimpse;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -115,7 +116,13 @@ impl Routing for Never {
         0
     }
 
-    async fn route(&self, _: &SessionFacts, _: &str, _: Option<&Binding>) -> Route {
+    async fn route(
+        &self,
+        _: &SessionFacts,
+        _: &str,
+        _: Option<&Binding>,
+        _: Option<&Glimpse>,
+    ) -> Route {
         unreachable!("nothing was a candidate")
     }
 
@@ -134,7 +141,13 @@ impl Routing for AskAll {
         0
     }
 
-    async fn route(&self, _: &SessionFacts, _: &str, _: Option<&Binding>) -> Route {
+    async fn route(
+        &self,
+        _: &SessionFacts,
+        _: &str,
+        _: Option<&Binding>,
+        _: Option<&Glimpse>,
+    ) -> Route {
         Route::Passthrough { clean: false }
     }
 
@@ -209,7 +222,13 @@ impl Routing for Script {
         0
     }
 
-    async fn route(&self, facts: &SessionFacts, sql: &str, binding: Option<&Binding>) -> Route {
+    async fn route(
+        &self,
+        facts: &SessionFacts,
+        sql: &str,
+        binding: Option<&Binding>,
+        _: Option<&Glimpse>,
+    ) -> Route {
         self.facts.lock().unwrap().push(facts.clone());
         self.bindings.lock().unwrap().push(binding.cloned());
         let play = self.plays.lock().unwrap()[sql].clone();
