@@ -127,6 +127,18 @@ const CASES: &[Case] = &[
         ],
     },
     Case {
+        name: "columns change places and back before anybody looks",
+        setup: "CREATE TABLE t (id int PRIMARY KEY, g int, a int, b int); ALTER TABLE t REPLICA IDENTITY FULL;
+                INSERT INTO t VALUES (1, 1, 10, 20)",
+        rollups: &[("r", "SELECT g, count(*), sum(a) FROM t GROUP BY 1")],
+        steps: &[
+            Change("ALTER TABLE t RENAME a TO c; ALTER TABLE t RENAME b TO a; INSERT INTO t VALUES (2, 1, 1, 2); \
+                    ALTER TABLE t RENAME a TO b; ALTER TABLE t RENAME c TO a"),
+            Change("INSERT INTO t VALUES (3, 1, 1, 2)"),
+            Change("ALTER TABLE t DROP COLUMN b; INSERT INTO t VALUES (4, 1, 1)"),
+        ],
+    },
+    Case {
         name: "labels change places",
         setup: "CREATE TYPE e AS ENUM ('a', 'b'); CREATE TYPE other AS ENUM ('a');
                 CREATE TABLE d (id int PRIMARY KEY, e e); ALTER TABLE d REPLICA IDENTITY FULL;

@@ -296,7 +296,16 @@ async fn an_old_row_that_a_partition_does_not_have_may_have_been_any() {
     stream.established(DEADLINE).await.unwrap();
     let range = question("parted", table, ("at", 1114), 0, 2).range;
     stream.track(&range);
+    let swap = "ALTER TABLE parted RENAME at TO c; ALTER TABLE parted RENAME other TO at";
+    let swap_back = "ALTER TABLE parted RENAME at TO other; ALTER TABLE parted RENAME c TO at";
+    database
+        .run("ALTER TABLE parted ADD COLUMN other timestamp DEFAULT '2025-01-01'")
+        .await;
+    // Under the names of that moment another column changed.
+    let renamed =
+        format!("BEGIN; {swap}; UPDATE parted SET c = NULL WHERE id = 20; {swap_back}; COMMIT");
     for change in [
+        renamed.as_str(),
         "UPDATE parted SET at = NULL WHERE id = 5 AND day < '2024-01-15'",
         "UPDATE parted SET id = id + 1000, at = NULL WHERE id = 6 AND day < '2024-01-15'",
         "DELETE FROM parted WHERE id = 7 AND day < '2024-01-15'",

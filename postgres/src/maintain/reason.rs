@@ -47,10 +47,10 @@ pub enum Unfoldable {
         /// What the system said.
         error: String,
     },
-    /// A partition came or went or is identified otherwise, rows were rewritten, a value of an enum was renamed, or the table
-    /// was.
+    /// A partition came or went or is identified otherwise, rows were rewritten, or a value of an enum, a column or the
+    /// table was renamed.
     #[error(
-        "a table was given another name, other partitions, other files or other labels for its values"
+        "a table was given another name, other partitions, other files or other names for its columns or values"
     )]
     Reshaped,
     /// The rollup is older than what the stream still has.

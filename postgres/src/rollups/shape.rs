@@ -2,12 +2,13 @@
 //!
 //! Whatever changes a table's rows without a word in the change stream (TRUNCATE of one partition,
 //! ATTACH, DETACH and DROP of one, a rewrite by ALTER TABLE), or what the stream's words mean (the label of an enum's
-//! value, the replica identity of a partition) or which table is read under its name, changes its shape. Unlike the catalog
+//! value, the replica identity of a partition, the name of a column) or which table is read under its name, changes its shape.
+//! Columns may trade names and get them back, which only the versions of their own rows tell. Unlike the other catalog
 //! rows' versions it stays the same when a privilege or an option is changed, which happens more often
 //! than anybody wants to build a rollup again.
 //!
-//! As text it is `table:hash` for each table, followed by `/label,label…` if it has columns of enums: a label more
-//! leaves everything as it was.
+//! As text it is `table:hash` for each table, followed by `/meaning,meaning…`, one for each column and each label of an enum:
+//! one more leaves everything as it was, and so does a column that is dropped; who reads it notices.
 
 use std::collections::HashMap;
 
@@ -50,7 +51,10 @@ const QUESTION: &str = "
          ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = s.root AND a.attnotnull AND a.attnum > 0),
          (SELECT bit_xor(hash_record_extended(ROW(k.oid, k.xmin, k.convalidated), 2))
             FROM (SELECT DISTINCT oid FROM member) AS m JOIN pg_constraint k ON k.conrelid = m.oid WHERE k.contype = 'f'),
-         pg_current_wal_flush_lsn()::text
+         pg_current_wal_flush_lsn()::text,
+         (SELECT string_agg(a.attnum || CASE WHEN a.attisdropped THEN '!'
+                   ELSE '=' || to_hex(hash_record_extended(ROW(a.attname, a.xmin), 3)) END, ',')
+            FROM pg_attribute a WHERE a.attrelid = s.root AND a.attnum > 0)
     FROM (SELECT) AS one LEFT JOIN (
          shape s JOIN pg_class c ON c.oid = s.root JOIN pg_namespace n ON n.oid = c.relnamespace
            LEFT JOIN label l ON l.attrelid = s.root) ON true";
@@ -76,8 +80,8 @@ struct Shape {
     hash: i64,
     /// A partition whose old rows are not what the stream says they are.
     misreported: Option<String>,
-    /// Each stands for one value of an enum and its label, sorted.
-    labels: Vec<String>,
+    /// Each stands for one column and its name, or for one value of an enum and its label, sorted.
+    meanings: Vec<String>,
     /// The names of columns.
     not_null: Vec<String>,
 }
@@ -99,16 +103,18 @@ impl Look {
             let Some(root) = row.try_get(1)? else {
                 continue;
             };
-            let labels: Option<&str> = row.try_get(6)?;
-            let labels = labels.unwrap_or_default().split(',');
-            let labels = labels.filter(|label| !label.is_empty());
-            let mut labels: Vec<String> = labels.map(str::to_owned).collect();
-            labels.sort_unstable();
+            let (labels, columns): (Option<&str>, Option<&str>) =
+                (row.try_get(6)?, row.try_get(10)?);
+            let meanings = [labels, columns].map(Option::unwrap_or_default);
+            let meanings = meanings.iter().flat_map(|some| some.split(','));
+            let meanings = meanings.filter(|meaning| !meaning.is_empty());
+            let mut meanings: Vec<String> = meanings.map(str::to_owned).collect();
+            meanings.sort_unstable();
             let shape = Shape {
                 name: quote_qualified(row.try_get(3)?, row.try_get(4)?),
                 hash: row.try_get(2)?,
                 misreported: row.try_get(5)?,
-                labels,
+                meanings,
                 not_null: row.try_get(7)?,
             };
             look.shapes.insert(Oid(root), shape);
@@ -144,15 +150,20 @@ impl Look {
         let present = self.of(tables);
         let (present, recorded): (Vec<_>, Vec<_>) =
             (present.split(' ').collect(), recorded.split(' ').collect());
-        let has_labels = |labels: &str, of: &str| {
-            let mut all = labels.split(',');
-            all.all(|label| of.split(',').any(|other| other == label))
+        let has = |meaning: &str, of: &str| of.split(',').any(|other| other == meaning);
+        let has_dropped = |meaning: &str, of: &str| {
+            let column = meaning.split_once('=');
+            column.is_some_and(|(column, _)| has(&format!("{column}!"), of))
+        };
+        let has_all = |meanings: &str, of: &str| {
+            let mut all = meanings.split(',');
+            all.all(|meaning| has(meaning, of) || has_dropped(meaning, of))
         };
         let continues = |present: &str, recorded: &str| match recorded.split_once('/') {
             None => present.split('/').next() == Some(recorded),
-            Some((recorded, labels)) => present
+            Some((recorded, meanings)) => present
                 .split_once('/')
-                .is_some_and(|(present, of)| present == recorded && has_labels(labels, of)),
+                .is_some_and(|(present, of)| present == recorded && has_all(meanings, of)),
         };
         let mut pairs = present.iter().zip(&recorded);
         present.len() == recorded.len()
@@ -171,11 +182,11 @@ impl Look {
         tables.dedup();
         let shape = |table: &Oid| match self.shapes.get(table) {
             Some(shape) => {
-                let labels = match shape.labels.is_empty() {
+                let meanings = match shape.meanings.is_empty() {
                     true => String::new(),
-                    false => format!("/{}", shape.labels.join(",")),
+                    false => format!("/{}", shape.meanings.join(",")),
                 };
-                format!("{}:{:x}{labels}", table.0, shape.hash)
+                format!("{}:{:x}{meanings}", table.0, shape.hash)
             }
             None => format!("{}:gone", table.0),
         };
@@ -238,18 +249,18 @@ pub(crate) async fn log_end(client: &Client) -> Result<String, Error> {
 mod tests {
     use super::*;
 
-    fn look(labels: &[&str]) -> Look {
-        let shape = |labels: &[&str]| Shape {
+    fn look(meanings: &[&str]) -> Look {
+        let shape = |meanings: &[&str]| Shape {
             name: "\"s\".\"t\"".to_owned(),
             hash: 10,
             misreported: None,
-            labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+            meanings: meanings.iter().map(|one| (*one).to_owned()).collect(),
             not_null: vec![],
         };
         Look {
             end: Lsn(1),
             flushed: Lsn(1),
-            shapes: HashMap::from([(Oid(1), shape(&[])), (Oid(2), shape(labels))]),
+            shapes: HashMap::from([(Oid(1), shape(&[])), (Oid(2), shape(meanings))]),
             foreign_keys: 0,
         }
     }
@@ -265,6 +276,19 @@ mod tests {
             assert!(!look(labels).continues(&recorded, &tables), "{labels:?}");
         }
         assert!(look(&["a"]).continues(&look(&[]).of(&tables), &tables));
+        let recorded = look(&["1=a", "2=b"]).of(&tables);
+        for (present, is_same) in [
+            (&["1=a", "2=b", "3=c"][..], true),
+            (&["1=a", "2!"], true),
+            (&["1=a", "2=c"], false),
+            (&["1=a"], false),
+        ] {
+            assert_eq!(
+                look(present).continues(&recorded, &tables),
+                is_same,
+                "{present:?}"
+            );
+        }
         for recorded in ["1:a", "1:b 2:a", "1:a 2:gone", "1:a 2:a 3:a", "", "1:a 3:a"] {
             assert!(!look(&[]).continues(recorded, &tables), "{recorded}");
         }

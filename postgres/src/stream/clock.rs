@@ -1,7 +1,7 @@
 //! Reads the log's end together with the shape of what is followed, in one round trip.
 //!
 //! Some things that change a table's rows are not in the stream: TRUNCATE of a single partition,
-//! ATTACH and DETACH PARTITION, DROP, and types that are rewritten. And whoever alters the
+//! ATTACH and DETACH PARTITION, DROP, and types that are rewritten; nor is it seen there which columns traded names. And whoever alters the
 //! publication silences it. All of them change rows of the catalog, so the statement that reads the
 //! log's end reads those rows too: what was committed before the statement began is seen by its
 //! snapshot, and its commit lies before the end that the statement returns.
@@ -44,7 +44,10 @@ fn question(log_end: &str) -> String {
             SELECT hash_record_extended(ROW(c.oid, c.xmin), 0) AS hash
               FROM pg_class c WHERE c.oid = ANY ($2::oid[])
              UNION ALL
-            SELECT hash_record_extended(ROW(e.oid, e.xmin), 2) FROM pg_enum e) tables),
+            SELECT hash_record_extended(ROW(e.oid, e.xmin), 2) FROM pg_enum e
+             UNION ALL
+            SELECT hash_record_extended(ROW(a.attrelid, a.attnum, a.xmin), 3)
+              FROM pg_attribute a WHERE a.attrelid = ANY ($4::oid[]) AND a.attnum > 0) tables),
          (SELECT bit_xor(hash_record_extended(ROW(i.inhrelid, i.xmin), 0))
             FROM pg_inherits i WHERE i.inhparent = ANY ($3::oid[])),
          (SELECT bit_xor(hash) FROM (
@@ -76,7 +79,10 @@ const SHAPES: &str = "
       FROM member m JOIN pg_attribute a ON a.attrelid = m.root AND a.attnum > 0 AND a.atttypid >= 16384
       JOIN pg_type t ON t.oid = a.atttypid
       JOIN pg_enum e ON e.enumtypid = CASE t.typtype WHEN 'e' THEN t.oid WHEN 'd' THEN t.typbasetype ELSE t.typelem END
-     WHERE m.root = m.member) shape
+     WHERE m.root = m.member
+     UNION ALL
+    SELECT m.root, hash_record_extended(ROW(a.attrelid, a.attnum, a.xmin), 3)
+      FROM member m JOIN pg_attribute a ON a.attrelid = m.root AND a.attnum > 0 WHERE m.root = m.member) shape
    GROUP BY root";
 
 /// Prepared once for each connection and each set of partitions.
@@ -88,6 +94,8 @@ pub(super) struct Clock {
     members: Vec<u32>,
     roots: Vec<u32>,
     parents: Vec<u32>,
+    /// The tables under whose columns' names changes are reported.
+    named: Vec<u32>,
 }
 
 impl Clock {
@@ -101,6 +109,7 @@ impl Clock {
             members: vec![],
             roots: vec![],
             parents: vec![],
+            named: vec![],
         })
     }
 
@@ -109,6 +118,9 @@ impl Clock {
         let pairs = followed.reported_as.iter();
         (self.members, self.roots) = pairs.map(|(member, root)| (member.0, root.0)).unzip();
         self.parents = followed.parents.iter().map(|parent| parent.0).collect();
+        self.named.clone_from(&self.roots);
+        self.named.sort_unstable();
+        self.named.dedup();
         self.remembered = Remembered::default();
     }
 
@@ -122,7 +134,7 @@ impl Clock {
         let row = client
             .query_one(
                 &self.statement,
-                &[&self.publication, &self.members, &self.parents],
+                &[&self.publication, &self.members, &self.parents, &self.named],
             )
             .await?;
         let fingerprint = Fingerprint {
