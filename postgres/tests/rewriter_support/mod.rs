@@ -241,11 +241,14 @@ fn nearest(original: &[Row], rewritten: &[Row], tolerances: &[Option<f64>]) -> V
     rewritten.iter().map(settle).collect()
 }
 
+/// The deviation of numbers that are alike is nothing, or what rounding leaves of it: less than this of anything else.
+const NOISE: f64 = 1e-9;
+
 fn are_near(mine: Option<&str>, theirs: Option<&str>, tolerance: Option<f64>) -> bool {
     let number = |text: Option<&str>| text?.parse::<f64>().ok();
     match (number(mine), number(theirs), tolerance) {
         (Some(mine), Some(theirs), Some(tolerance)) => {
-            (mine - theirs).abs() <= tolerance * mine.abs().max(theirs.abs())
+            (mine - theirs).abs() <= tolerance * mine.abs().max(theirs.abs()).max(NOISE)
         }
         _ => false,
     }
