@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Database, connect};
-use pgstar_postgres::catalog::{catalog_fingerprint, load_catalog};
+use pgstar_postgres::catalog::{catalog_fingerprint, load_catalog, load_catalog_and_clocks};
 use pgstar_rewriter::catalog::{AttNum, Catalog, Relation, RelationKind};
 
 async fn load(database: &Database) -> Catalog {
@@ -448,6 +448,9 @@ async fn the_fingerprint_changes_with_everything_the_snapshot_rests_on() {
         "CREATE TYPE shade AS ENUM ('dark')".to_owned(),
         "CREATE DOMAIN amount AS numeric".to_owned(),
         "CREATE COLLATION mine FROM \"C\"".to_owned(),
+        "CREATE COLLATION rules (provider = icu, locale = 'und')".to_owned(),
+        "ALTER TABLE t ALTER COLUMN b TYPE text COLLATE rules".to_owned(),
+        "UPDATE pg_collation SET collversion = 'an older one' WHERE collname = 'rules'".to_owned(),
         "CREATE SCHEMA s".to_owned(),
         format!("CREATE ROLE {one}"),
         format!("CREATE ROLE {two}"),
@@ -470,4 +473,28 @@ async fn the_fingerprint_changes_with_everything_the_snapshot_rests_on() {
         );
         before = after;
     }
+}
+
+#[tokio::test]
+async fn the_versions_of_orders_and_clocks_are_known() {
+    let database = Database::with(
+        "CREATE COLLATION rules (provider = icu, locale = 'und');
+         CREATE TABLE t (a text COLLATE rules, b text COLLATE \"C\", c int)",
+    )
+    .await;
+    let connection = database.connect().await;
+    let zones = ["europe/berlin", "etc/utc", "no/zone", "day"].map(str::to_owned);
+    let catalog = load_catalog_and_clocks(&connection, &zones).await.unwrap();
+    let libraries = catalog.libraries();
+    let collation = |column: &str| table(&catalog, "t").column(column).unwrap().ty.collation;
+    let rules = &libraries.orders[&collation("a")];
+    // The one that was recorded is the one that is there.
+    let (recorded, actual) = rules.split_once(' ').unwrap();
+    assert!(!actual.is_empty() && recorded == actual, "{rules}");
+    let clocks = &libraries.clocks;
+    let known: Vec<&String> = clocks.keys().collect();
+    assert_eq!(known, ["etc/utc", "europe/berlin"]);
+    assert_ne!(clocks["etc/utc"], clocks["europe/berlin"]);
+    let again = load_catalog_and_clocks(&connection, &zones).await.unwrap();
+    assert_eq!(again.libraries(), libraries);
 }

@@ -3,13 +3,13 @@
 //! Routing reads a [`Snapshot`]; one background task replaces it when the catalog changes or a
 //! rollup is built. It must not know what a session or a statement is.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use pgstar_postgres::catalog::{catalog_fingerprint, load_catalog};
+use pgstar_postgres::catalog::{catalog_fingerprint, clocks, load_catalog_and_clocks};
 use pgstar_postgres::connect::{Connector, Error as ConnectError};
 use pgstar_postgres::maintain::MaintainPlan;
 use pgstar_postgres::rollups::{
@@ -18,7 +18,7 @@ use pgstar_postgres::rollups::{
 use pgstar_postgres::visible::Glimpse;
 use pgstar_rewriter::catalog::{Catalog, Oid, Relation, RelationKind};
 use pgstar_rewriter::fold::FoldPlan;
-use pgstar_rewriter::{Match, Reason, Rollup, RollupConstants, RollupDefinition};
+use pgstar_rewriter::{Match, Reason, Rollup, RollupConstants, RollupDefinition, zones_named};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, SimpleQueryMessage};
@@ -36,6 +36,12 @@ use crate::words::Words;
 /// is noticed at the latest this long after its commit; dropped or revoked tables are noticed by
 /// PostgreSQL itself, because every rewritten statement names them.
 pub const CATALOG_POLL: Duration = Duration::from_secs(1);
+
+/// How often clocks are looked at: their rules come with the packages of an operating system.
+const CLOCKS_LOOK: Duration = Duration::from_secs(60);
+
+/// More zones than there are; sessions may call one whatever they like.
+const ZONES_MAX: usize = 1_000;
 
 /// How long ago the catalog may have been looked at for rollups to answer. Beyond it a key that a proof
 /// rests on may be gone, or a policy may hide rows, without anybody here knowing.
@@ -208,6 +214,19 @@ pub struct Warehouse {
     begun: Mutex<HashMap<String, Instant>>,
     ages: Ages,
     renewing: tokio::sync::Mutex<()>,
+    /// Sessions' zones whose clocks proofs depend on.
+    zones: Mutex<BTreeSet<String>>,
+    clocks: tokio::sync::Mutex<SeenClocks>,
+}
+
+/// What clocks showed when they were looked at.
+#[derive(Debug, Default)]
+struct SeenClocks {
+    at: Option<Instant>,
+    /// By zone, something that is another where its clocks differ.
+    rules: BTreeMap<String, String>,
+    /// How often they were others than before.
+    changes: u64,
 }
 
 /// Why a rollup is built.
@@ -246,6 +265,8 @@ impl Warehouse {
             version: AtomicU64::default(),
             confirmed_at: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
+            zones: Mutex::default(),
+            clocks: tokio::sync::Mutex::default(),
             changed: Notify::new(),
             building: Mutex::default(),
             follower: Follower::new(upstream.clone(), others_max),
@@ -433,10 +454,12 @@ impl Warehouse {
         // Before the catalog is read: no rollup is younger than what is known of the tables behind it.
         let built = rollups::list(&client).await?;
         let (database, search_path) = own_session(&client).await?;
+        let declared = self.declared();
+        let zones = zones_of(&declared);
         let (catalog, mark, definitions) = loop {
             let mark = self.guard.look(&client).await?;
-            let catalog = load_catalog(&client).await?;
-            let definitions = read_definitions(&self.declared(), &catalog, &search_path);
+            let catalog = load_catalog_and_clocks(&client, &zones).await?;
+            let definitions = read_definitions(&declared, &catalog, &search_path);
             // What is guarded depends on the catalog itself.
             let followed = followed(&definitions.fitting, &catalog);
             if !self.guard.watch(&guarded(&followed, &catalog)) {
@@ -740,12 +763,55 @@ impl Warehouse {
             .into_iter()
             .map(|built| built.table)
             .collect();
-        Ok(format!(
-            "{catalog} {} {:?}",
-            tables.join(" "),
-            self.declared()
-        ))
+        let declared = self.declared();
+        let clocks = self.changes_of_clocks(&client, &declared).await?;
+        let tables = tables.join(" ");
+        Ok(format!("{catalog} {tables} {declared:?} {clocks}"))
     }
+
+    /// There is another snapshot when clocks are changed in this zone.
+    pub fn watch_clocks(&self, zone: &str) {
+        let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+        if zones.len() < ZONES_MAX && !zones.contains(zone) {
+            zones.insert(zone.to_owned());
+        }
+    }
+
+    /// How often clocks were seen to have been changed in the zones that rollups and proofs depend on; asked for once a minute.
+    async fn changes_of_clocks(
+        &self,
+        client: &Client,
+        declared: &[RollupConfig],
+    ) -> Result<u64, WarehouseError> {
+        let mut seen = self.clocks.lock().await;
+        if seen.at.is_some_and(|at| at.elapsed() < CLOCKS_LOOK) {
+            return Ok(seen.changes);
+        }
+        let mut zones = zones_of(declared);
+        let watched = self
+            .zones
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        zones.extend(watched.iter().map(|zone| zone.to_ascii_lowercase()));
+        let now = clocks(client, &zones).await?;
+        let is_changed = |(zone, rules): (&String, &String)| {
+            seen.rules.get(zone).is_some_and(|known| known != rules)
+        };
+        let are_changed = now.iter().any(is_changed);
+        seen.changes += u64::from(are_changed);
+        seen.rules = now;
+        seen.at = Some(Instant::now());
+        Ok(seen.changes)
+    }
+}
+
+/// Zones that rollups' definitions may name.
+fn zones_of(declared: &[RollupConfig]) -> Vec<String> {
+    let zones = declared
+        .iter()
+        .flat_map(|rollup| zones_named(&rollup.query));
+    zones.collect()
 }
 
 impl Snapshot {

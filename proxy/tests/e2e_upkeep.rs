@@ -9,7 +9,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use e2e_support::{
-    Client, Database, Lab, Served, explain, ok, rows, served, table, until_decision, until_in_step,
+    ANY, Client, Database, Lab, Served, explain, ok, rows, served, table, until_decision,
+    until_in_step,
 };
 use pgstar::serve::Proxy;
 use pgstar_postgres::maintain::Audit;
@@ -279,4 +280,49 @@ async fn a_coarser_rollup_is_filled_from_a_finer_one() {
         let answered = explain(&mut session, QUERY).await;
         assert_eq!(answered["rollup"], "all", "{answered:#}");
     }
+}
+
+/// After an upgrade of the operating system, which brings other rules: the operator has PostgreSQL note them.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_version_of_a_collation_has_rollups_built_again_that_depend_on_it() {
+    let database = Database::with(
+        "CREATE COLLATION rules (provider = icu, locale = 'und');
+         CREATE TABLE name (id int PRIMARY KEY, town text COLLATE rules NOT NULL, name text COLLATE rules NOT NULL);
+         INSERT INTO name SELECT n, 'town ' || n % 3, 'name ' || n FROM generate_series(1, 30) n;
+         UPDATE pg_collation SET collversion = 'an older one' WHERE collname = 'rules';",
+    )
+    .await;
+    let rollups = [
+        (
+            "first_names",
+            "SELECT town, count(*), min(name) FROM name GROUP BY town",
+        ),
+        (
+            "towns",
+            "SELECT town, count(*), max(id) FROM name GROUP BY town",
+        ),
+    ];
+    let lab = Lab::start(&database, ANY, &rollups).await;
+    let mut pair = lab.pair().await;
+    until_in_step(&mut pair.through).await;
+    let mut direct = database.direct().await;
+    let mut tables = async || {
+        let sql = "SELECT table_name FROM pgstar.rollup_state ORDER BY name";
+        let rows = table(&ok(&mut direct, sql).await).into_iter();
+        let tables: Vec<String> = rows.map(|row| row[0].clone().unwrap()).collect();
+        tables
+    };
+    let before = tables().await;
+    database.run("ALTER COLLATION rules REFRESH VERSION").await;
+    let began = Instant::now();
+    let mut after = tables().await;
+    while after[0] == before[0] {
+        assert!(began.elapsed() < PATIENCE, "{after:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        after = tables().await;
+    }
+    assert_eq!(after[1], before[1], "the other one does not depend on it");
+    until_in_step(&mut pair.through).await;
+    let sql = "SELECT town, min(name) FROM name GROUP BY town";
+    assert_eq!(pair.served(sql).await, Served::Rollup);
 }

@@ -4,7 +4,7 @@
 //! Everything that a proof rests on (keys, foreign keys, NOT NULL, row security) comes from here
 //! and never from looking at rows.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sqlparser::ast::Query;
 
@@ -127,6 +127,7 @@ pub struct Catalog {
     /// What views show, parsed once because every statement that names one is resolved with it.
     views: HashMap<Oid, Result<Query, Reason>>,
     user_names: UserNames,
+    libraries: Libraries,
 }
 
 /// Names of objects outside `pg_catalog` that could be meant instead of a built-in one.
@@ -140,6 +141,16 @@ pub struct UserNames {
     pub nondeterministic_collations: HashSet<Oid>,
     /// Types of `typtype` 'e': equality is by identity, so they may be grouping keys.
     pub enum_types: HashSet<Oid>,
+}
+
+/// What the libraries say that the server is linked with or reads: what was computed with one version may come out otherwise with
+/// the next, without a word in the catalog.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Libraries {
+    /// By collation, the version of its rules: those that decide what comes first, and which letters are upper case.
+    pub orders: BTreeMap<Oid, String>,
+    /// By zone, in lower case, something that is another where its clocks differ. Only of zones that were asked for.
+    pub clocks: BTreeMap<String, String>,
 }
 
 impl Catalog {
@@ -165,7 +176,18 @@ impl Catalog {
             by_oid,
             views,
             user_names,
+            libraries: Libraries::default(),
         }
+    }
+
+    /// The same beside these versions of libraries.
+    pub fn with_libraries(self, libraries: Libraries) -> Self {
+        Catalog { libraries, ..self }
+    }
+
+    /// The libraries' versions.
+    pub fn libraries(&self) -> &Libraries {
+        &self.libraries
     }
 
     /// All relations, in no particular order.

@@ -48,6 +48,7 @@ mod implication;
 mod joins;
 mod left_fact;
 mod left_joins;
+mod libraries;
 mod linear;
 mod literal;
 mod mapping;
@@ -85,6 +86,7 @@ mod wrapped;
 mod zone;
 
 pub use approximate::Floats;
+pub use libraries::zones_named;
 pub use matching::Step;
 pub use parse::STATEMENT_BYTES_MAX;
 pub use premise::Premise;

@@ -13,7 +13,8 @@ use crate::zone::QUARTER_HOURS_SINCE;
 const RULES_SINCE: &str = "2040-01-01";
 
 /// A question to ask in a session of the statement's TimeZone, with pg_catalog alone in its search path: a
-/// SELECT of one boolean, which has to be TRUE. The answer stays the same while the server runs.
+/// SELECT of one boolean, which has to be TRUE. The answer stays the same until the server has another version of the tz
+/// database.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Premise(String);
 

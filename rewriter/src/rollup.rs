@@ -10,6 +10,7 @@ use crate::catalog::{AttNum, Catalog, ColumnType, Oid};
 use crate::equivalence::Equivalence;
 use crate::expr::{Aggregate, ColumnRef, ColumnTypes, OccurrenceId, Scalar};
 use crate::functions::Volatility;
+use crate::libraries;
 use crate::normalize::{has_rows, normalize};
 use crate::parse::parse_query;
 use crate::place::Names;
@@ -158,9 +159,10 @@ impl RollupDefinition {
             .map(|column| format!("{}:{}", column.ty.oid.0, column.ty.typmod))
             .collect();
         let fingerprint = format!(
-            "layout {LAYOUT_VERSION}; types {}; tables {}; {build_select}",
+            "layout {LAYOUT_VERSION}; types {}; tables {}{}; {build_select}",
             types.join(" "),
-            base_identity(&block, tables)
+            base_identity(&block, tables),
+            libraries::dependence(&block, &columns, tables, catalog.libraries())
         );
         Ok(RollupDefinition {
             name: name.to_owned(),

@@ -30,7 +30,7 @@ pub(crate) const NUMERIC: u32 = 1700;
 pub(crate) const UUID: u32 = 2950;
 
 /// The collation that text of no particular column has.
-const DEFAULT_COLLATION: Oid = Oid(100);
+pub(crate) const DEFAULT_COLLATION: Oid = Oid(100);
 
 /// The type without modifier, with the default collation where the type has one.
 pub(crate) fn plain(oid: u32) -> ColumnType {

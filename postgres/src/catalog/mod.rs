@@ -5,6 +5,7 @@
 
 mod fingerprint;
 mod foreign_keys;
+mod libraries;
 mod relations;
 mod user_names;
 
@@ -14,6 +15,7 @@ use pgstar_rewriter::catalog::{Catalog, Oid, Relation};
 use tokio_postgres::Client;
 
 pub use fingerprint::catalog_fingerprint;
+pub use libraries::clocks;
 
 use crate::connect::Error;
 
@@ -29,8 +31,13 @@ const BEGIN: &str =
 /// Left out: temporary relations, `information_schema`, TOAST tables, and what no query can name
 /// as a table (indexes, composite types) or what has no facts to offer (sequences).
 pub async fn load_catalog(client: &Client) -> Result<Catalog, Error> {
+    load_catalog_and_clocks(client, &[]).await
+}
+
+/// The same with the clocks of these zones, as far as they are zones.
+pub async fn load_catalog_and_clocks(client: &Client, zones: &[String]) -> Result<Catalog, Error> {
     client.batch_execute(BEGIN).await?;
-    let loaded = load_in_transaction(client).await;
+    let loaded = load_in_transaction(client, zones).await;
     // READ ONLY: there is nothing to keep, and the first error is the one worth reporting.
     let ended = client.batch_execute("ROLLBACK").await;
     let catalog = loaded?;
@@ -39,13 +46,18 @@ pub async fn load_catalog(client: &Client) -> Result<Catalog, Error> {
 }
 
 /// The catalog as the transaction's snapshot has it, under `search_path = pg_catalog`.
-pub(crate) async fn load_in_transaction(client: &Client) -> Result<Catalog, Error> {
+pub(crate) async fn load_in_transaction(
+    client: &Client,
+    zones: &[String],
+) -> Result<Catalog, Error> {
     let version = server_version(client).await?;
+    let libraries = libraries::load(client, version, zones).await?;
     let user_names = user_names::load(client).await?;
     let mut relations = by_oid(relations::load(client, version).await?);
     relations::add_unique_keys(client, &mut relations).await?;
     foreign_keys::add(client, version, &mut relations, &user_names).await?;
-    Ok(Catalog::new(relations.into_values().collect(), user_names))
+    let relations = relations.into_values().collect();
+    Ok(Catalog::new(relations, user_names).with_libraries(libraries))
 }
 
 fn by_oid(relations: Vec<Relation>) -> HashMap<Oid, Relation> {
@@ -60,6 +72,7 @@ fn by_oid(relations: Vec<Relation>) -> HashMap<Oid, Relation> {
 struct ServerVersion(i32);
 
 impl ServerVersion {
+    const V15: ServerVersion = ServerVersion(150_000);
     const V18: ServerVersion = ServerVersion(180_000);
 }
 

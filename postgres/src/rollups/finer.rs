@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::{Instant, SystemTime};
 
 use pgstar_rewriter::catalog::{Catalog, Oid};
-use pgstar_rewriter::{Context, Rollup, RollupDefinition, decide};
+use pgstar_rewriter::{Context, Rollup, RollupDefinition, decide, zones_named};
 use tokio_postgres::{Statement, Transaction};
 
 use super::{BuildPlan, RollupError, SCHEMA, shape, state};
@@ -73,7 +73,9 @@ pub(super) async fn filling(
     if sources.plans.is_empty() {
         return Ok(None);
     }
-    let catalog = catalog::load_in_transaction(transaction.client()).await?;
+    let plans = std::iter::once(plan).chain(&sources.plans);
+    let zones: Vec<String> = plans.flat_map(|plan| zones_named(&plan.select)).collect();
+    let catalog = catalog::load_in_transaction(transaction.client(), &zones).await?;
     if definition(plan, &catalog).is_none() {
         return Ok(None);
     }

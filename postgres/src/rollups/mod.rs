@@ -24,12 +24,13 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use pgstar_rewriter::catalog::Oid;
+use pgstar_rewriter::zones_named;
 use tokio_postgres::{Client, Config};
 
 pub use finer::Sources;
 pub use grants::Readers;
 
-use crate::catalog::load_catalog;
+use crate::catalog::load_catalog_and_clocks;
 use crate::connect::{Connection, Connector, Error};
 use crate::give_way;
 
@@ -240,7 +241,10 @@ impl RollupStore {
             return Ok((0..plans.len()).collect());
         }
         let connection = self.maintenance_connection().await?;
-        Ok(finer::finer_first(plans, &load_catalog(&connection).await?))
+        let zones = plans.iter().flat_map(|plan| zones_named(&plan.select));
+        let zones: Vec<String> = zones.collect();
+        let catalog = load_catalog_and_clocks(&connection, &zones).await?;
+        Ok(finer::finer_first(plans, &catalog))
     }
 
     /// From the base tables as they are now, unless somebody has built it after this instant.

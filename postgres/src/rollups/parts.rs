@@ -13,10 +13,11 @@ use std::time::SystemTime;
 
 use pgstar_rewriter::catalog::Oid;
 use pgstar_rewriter::fold::{FoldColumn, FoldPlan, Part, PartValues};
+use pgstar_rewriter::zones_named;
 use tokio_postgres::{Client, GenericClient, Row, Transaction};
 
 use super::{BuildPlan, RollupError, SCHEMA, finer, state};
-use crate::catalog::load_catalog;
+use crate::catalog::load_catalog_and_clocks;
 use crate::connect::Error;
 use crate::identifier::quote_qualified;
 
@@ -209,7 +210,7 @@ async fn in_parts(client: &Client, plan: &BuildPlan) -> Result<Option<InParts>, 
     if marked.is_empty() {
         return Ok(None);
     }
-    let catalog = load_catalog(client).await?;
+    let catalog = load_catalog_and_clocks(client, &zones_named(&plan.select)).await?;
     let Some(definition) = finer::definition(plan, &catalog) else {
         return Ok(None);
     };

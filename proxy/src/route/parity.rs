@@ -70,8 +70,8 @@ pub(super) struct Describer {
     warehouse: Arc<Warehouse>,
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
-    /// By premise and time zone: what PostgreSQL said of it.
-    clocks: Cache<(Premise, String), bool>,
+    /// By snapshot, premise and time zone: what PostgreSQL said of it.
+    clocks: Cache<(u64, Premise, String), bool>,
     /// Where the columns come from of statements that were found to have the same, by their shapes.
     alike: Cache<Key, Arc<[ColumnOrigin]>>,
     /// Shapes of which the planner need not be asked again what the base tables would cost.
@@ -170,7 +170,7 @@ impl Describer {
         binding: Option<&Binding>,
     ) -> Result<Parity, DescribeTrouble> {
         for premise in &found.premises {
-            if !self.holds(premise, &facts.time_zone).await? {
+            if !self.holds(snapshot, premise, &facts.time_zone).await? {
                 let detail = format!("the clocks of {} change near there", facts.time_zone);
                 return Ok(Err(Reason::new(Code::BucketUnaligned, detail)));
             }
@@ -346,9 +346,15 @@ impl Describer {
         }
     }
 
-    /// Whether the server's clocks are as the premise says.
-    async fn holds(&self, premise: &Premise, time_zone: &str) -> Result<bool, DescribeTrouble> {
-        let key = (premise.clone(), time_zone.to_owned());
+    /// Whether the server's clocks are as the premise says; should they be changed, there will be another snapshot.
+    async fn holds(
+        &self,
+        snapshot: &Snapshot,
+        premise: &Premise,
+        time_zone: &str,
+    ) -> Result<bool, DescribeTrouble> {
+        self.warehouse.watch_clocks(time_zone);
+        let key = (snapshot.version, premise.clone(), time_zone.to_owned());
         if let Some(known) = self.clocks.get(&key) {
             return Ok(known);
         }
