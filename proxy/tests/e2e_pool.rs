@@ -1058,11 +1058,12 @@ async fn where_nothing_was_committed_a_question_is_one_to_the_server() {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let mut session = dashboard_session(&lab).await;
-        let before = values(&admin.query(&asked).await);
         let answered = answers(&mut observer).await;
+        // Nothing else in between: the guard also asks every second.
+        let before = values(&admin.query(&asked).await);
         assert_eq!(rows(&session.query(SALES).await).len(), 3);
-        let was_answered = answers(&mut observer).await > answered;
         let was_asked = values(&admin.query(&asked).await) != before;
+        let was_answered = answers(&mut observer).await > answered;
         lab.leave(session).await;
         if was_answered && !was_asked && before != [""] {
             return;
@@ -1080,16 +1081,21 @@ async fn what_is_undone_at_once_never_happens() {
     let pid = session.backend_pid();
     let changed_at = format!("SELECT state_change::text FROM pg_stat_activity WHERE pid = {pid}");
     let mut admin = lab.admin().await;
+    // From PostgreSQL 18 on the server reports what it is set to.
+    let version = values(&admin.query("SHOW server_version_num").await);
+    let is_reported = version[0].parse::<u32>().unwrap() >= 180_000;
+    let told = if is_reported { "CSZ" } else { "CZ" };
     // On a machine that is held up in between, the transaction is sent after all: try again.
     let mut was_silent = false;
     for _ in 0..100 {
         let before = values(&admin.query(&changed_at).await);
-        for sql in ["BEGIN", "set search_path = \"nowhere\"", "ROLLBACK"] {
-            assert_eq!(tags(&session.query(sql).await), "CZ");
+        assert_eq!(tags(&session.query("BEGIN").await), "CZ");
+        for sql in ["set search_path = \"nowhere\"", "ROLLBACK"] {
+            assert_eq!(tags(&session.query(sql).await), told);
         }
         was_silent |= values(&admin.query(&changed_at).await) == before;
     }
-    assert!(was_silent);
+    assert!(was_silent != is_reported);
     assert_eq!(
         values(&session.query("SHOW search_path").await),
         ["\"$user\", public"]
@@ -1098,7 +1104,7 @@ async fn what_is_undone_at_once_never_happens() {
     ok(&mut session, "BEGIN").await;
     assert_eq!(
         tags(&session.query("set search_path = \"kept\"").await),
-        "CZ"
+        told
     );
     let shown = session
         .exchange(&frames::batch(
