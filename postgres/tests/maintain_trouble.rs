@@ -422,10 +422,15 @@ impl Standby {
             .unwrap()
             .get(0);
         let directory = server.socket_directory().join(name);
-        client
-            .batch_execute("SELECT pg_backup_start('standby', true)")
-            .await
-            .unwrap();
+        let (start, stop) = match server.version() < 15 {
+            true => (
+                "pg_start_backup('standby', true, false)",
+                "pg_stop_backup(false)",
+            ),
+            false => ("pg_backup_start('standby', true)", "pg_backup_stop(false)"),
+        };
+        let start = client.batch_execute(&format!("SELECT {start}")).await;
+        start.unwrap();
         let copied = Command::new("cp")
             .arg("-a")
             .args([&data])
@@ -433,7 +438,7 @@ impl Standby {
             .status();
         assert!(copied.unwrap().success());
         let label: String = client
-            .query_one("SELECT labelfile FROM pg_backup_stop(false)", &[])
+            .query_one(&format!("SELECT labelfile FROM {stop}"), &[])
             .await
             .unwrap()
             .get(0);
