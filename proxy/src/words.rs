@@ -71,29 +71,47 @@ struct Beginnings {
     /// The first two bytes, and the second two.
     firsts: Pairs,
     seconds: Pairs,
-    /// A word has not so many bytes.
-    anywhere: bool,
+    /// Whether that says where a word may begin.
+    hint: Hint,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+enum Hint {
+    /// There are no words.
+    #[default]
+    Nowhere,
+    AtPairs,
+    /// A word has less than three bytes.
+    Anywhere,
 }
 
 impl Beginnings {
     fn of(words: &[impl AsRef<[u8]>]) -> Self {
         let mut beginnings = Beginnings::default();
+        let mut is_short = false;
         for word in words {
             match *word.as_ref() {
                 [first, second, third, ..] => {
                     beginnings.firsts.add(first, second);
                     beginnings.seconds.add(second, third);
                 }
-                _ => beginnings.anywhere = true,
+                _ => is_short = true,
             }
         }
+        beginnings.hint = match words {
+            [] => Hint::Nowhere,
+            _ if is_short => Hint::Anywhere,
+            _ => Hint::AtPairs,
+        };
         beginnings
     }
 
     /// The first place from this one on where a word may begin.
     fn first_in(&self, text: &[u8], from: usize) -> Option<usize> {
-        if self.anywhere {
-            return Some(from);
+        match self.hint {
+            Hint::Nowhere => return None,
+            Hint::Anywhere => return Some(from),
+            Hint::AtPairs => {}
         }
         let may_begin = |bytes: &[u8]| {
             self.firsts.have(bytes[0], bytes[1]) && self.seconds.have(bytes[1], bytes[2])

@@ -24,12 +24,17 @@ pub(super) enum Look {
 }
 
 pub(super) fn look(sql: &[u8], snapshot: &Snapshot) -> Look {
-    let is_ours = || first_word_is(sql, &[b"explain", b"show"]) && OWN_NAME.are_in(sql);
+    let word = first_word(sql);
+    let is_ours = || is_one_of(word, &[b"explain", b"show"]) && OWN_NAME.are_in(sql);
     if is_ours() {
         return Look::Answerable;
     }
+    let may_hold_query = || {
+        let words: [&[u8]; 5] = [b"select", b"with", b"explain", b"declare", b"copy"];
+        is_one_of(word, &words) || skip_blank(sql).starts_with(b"(")
+    };
     let aggregates = || aggregation::may_be_in(sql) || snapshot.aggregating_views.are_in(sql);
-    if !may_hold_query(sql) || !aggregates() {
+    if !may_hold_query() || !aggregates() {
         return Look::No;
     }
     if snapshot.base_tables.are_in(sql) {
@@ -41,23 +46,16 @@ pub(super) fn look(sql: &[u8], snapshot: &Snapshot) -> Look {
     }
 }
 
-fn may_hold_query(sql: &[u8]) -> bool {
-    let words: [&[u8]; 5] = [b"select", b"with", b"explain", b"declare", b"copy"];
-    first_word_is(sql, &words) || skip_blank(sql).starts_with(b"(")
+/// The word that the text begins with after white space and comments; empty if it begins with something else.
+pub(super) fn first_word(sql: &[u8]) -> &[u8] {
+    let sql = skip_blank(sql);
+    let is_over = |byte: &u8| !byte.is_ascii_alphanumeric() && *byte != b'_';
+    &sql[..sql.iter().position(is_over).unwrap_or(sql.len())]
 }
 
-/// Whether the first word after white space and comments is one of these (in lower case).
-pub(super) fn first_word_is(sql: &[u8], words: &[&[u8]]) -> bool {
-    let sql = skip_blank(sql);
-    words.iter().any(|word| {
-        let starts = sql
-            .get(..word.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(word));
-        starts
-            && sql
-                .get(word.len())
-                .is_none_or(|next| !next.is_ascii_alphanumeric() && *next != b'_')
-    })
+/// Whether the word, in any case, is one of these (in lower case).
+pub(super) fn is_one_of(word: &[u8], words: &[&[u8]]) -> bool {
+    words.iter().any(|one| word.eq_ignore_ascii_case(one))
 }
 
 /// The text after leading white space and comments. A comment inside a comment ends the search early,

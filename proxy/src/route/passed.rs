@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::candidate::first_word_is;
+use memchr::memchr_iter;
+
+use super::candidate::{first_word, is_one_of};
 
 /// Words with which a statement begins that neither reads nor writes a user's rows. COMMIT ends what began
 /// with statements that counted.
@@ -48,14 +50,24 @@ impl Passing {
     /// A semicolon within a string or a comment makes pieces that begin with any word; a statement that
     /// writes is at the beginning of some piece in any case.
     pub fn of(sql: &[u8]) -> Self {
-        let pieces = sql.split(|byte| *byte == b';');
-        let passing = pieces.map(|piece| match piece.trim_ascii() {
-            // The most frequent one first.
-            piece if first_word_is(piece, READING) => Passing::Reads,
-            piece if piece.is_empty() || first_word_is(piece, HARMLESS) => Passing::Harmless,
-            _ => Passing::Writes,
+        let mut begin = 0;
+        let ends = memchr_iter(b';', sql).chain([sql.len()]);
+        let pieces = ends.map(|end| {
+            let piece = &sql[begin..end];
+            begin = end + 1;
+            Passing::of_one(piece)
         });
-        passing.max().unwrap_or(Passing::Harmless)
+        pieces.max().unwrap_or(Passing::Harmless)
+    }
+
+    fn of_one(sql: &[u8]) -> Self {
+        match first_word(sql) {
+            // The most frequent one first.
+            word if is_one_of(word, READING) => Passing::Reads,
+            word if is_one_of(word, HARMLESS) => Passing::Harmless,
+            _ if sql.trim_ascii().is_empty() => Passing::Harmless,
+            _ => Passing::Writes,
+        }
     }
 }
 

@@ -128,7 +128,8 @@ async fn run_session<R: Routing>(
     };
     session.shared.counters.sessions.add_one();
     let _counted_as_open = telemetry::session_opened();
-    let patience = Patience::new(logged_in_by, session.shared.limits.idle_max);
+    let idle_max = session.shared.limits.idle_max;
+    let patience = Patience::new(&session.shared.timers, logged_in_by, idle_max);
     let ended = session.live(patience, phase).await;
     debug!(%ended, "Session over.");
     let farewell_max = session.shared.limits.cancel_timeout;

@@ -5,6 +5,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Ended, Routing, Session};
@@ -27,8 +28,9 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// For a session that must be logged in by then, and may be idle for so long.
-    pub(super) fn new(logged_in_by: Instant, idle_max: Option<Duration>) -> Self {
+    /// For a session that must be logged in by then, and may be idle for so long. The timer is kept there.
+    pub(super) fn new(timers: &Handle, logged_in_by: Instant, idle_max: Option<Duration>) -> Self {
+        let _there = timers.enter();
         let first_look = idle_max.map_or(logged_in_by, |idle_max| {
             logged_in_by.min(Instant::now() + idle_max / LOOKS)
         });

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use super::upstream::Upstream;
 use crate::config::Certificates;
 use crate::pool::{CancelKeys, Pool};
@@ -25,9 +27,13 @@ pub struct Shared<R = Router> {
     pub cancels: Arc<CancelKeys>,
     /// Encrypts clients' connections; `None`: requests for that are declined.
     pub tls: Option<Arc<Acceptor>>,
+    /// Where timers are kept that last as long as a session does: a thread of sessions that keeps none looks at no clock
+    /// before and after each sleep.
+    pub(super) timers: Handle,
 }
 
 impl<R> Shared<R> {
+    /// Within a runtime, which keeps the timers of all sessions.
     pub fn new(upstream: Upstream, router: Arc<R>, limits: Limits) -> Self {
         Shared {
             upstream,
@@ -37,6 +43,7 @@ impl<R> Shared<R> {
             logins: RwLock::default(),
             cancels: Arc::default(),
             tls: None,
+            timers: Handle::current(),
         }
     }
 

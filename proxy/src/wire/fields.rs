@@ -2,6 +2,8 @@
 //!
 //! It must not know which frame it reads: that is for the modules beside it.
 
+use memchr::memchr;
+
 /// Bytes that are no frame of PostgreSQL's protocol, and where reading them stopped making sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
@@ -59,11 +61,7 @@ impl<'a> Fields<'a> {
 
     /// A string without its terminating zero.
     pub(super) fn string(&mut self) -> Result<&'a [u8], Malformed> {
-        let end = self
-            .rest
-            .iter()
-            .position(|byte| *byte == 0)
-            .ok_or(Malformed::Unterminated)?;
+        let end = memchr(0, self.rest).ok_or(Malformed::Unterminated)?;
         let text = self.bytes(end)?;
         self.byte()?;
         Ok(text)
