@@ -193,6 +193,41 @@ async fn another_process_proves_as_well_and_takes_over() {
     assert!(gone.elapsed() < Duration::from_secs(20));
 }
 
+/// On a server of its own, where nothing else moves the log either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_process_proves_where_nobody_writes() {
+    let server = start_server(&[("autovacuum", "off")]).await;
+    let config = server.config("postgres");
+    let client = connect(&config).await;
+    client.batch_execute(COUNTED).await.unwrap();
+    let leader = Maintained::start(config.clone(), COUNTS, MaintainOptions::default()).await;
+    leader.prove_all().await;
+    for round in 0..4 {
+        let follower = Maintained::follow(config.clone(), COUNTS, MaintainOptions::default());
+        // While the other begins the leader is asked all the time, and looks at everything as early as it can.
+        let asking = async {
+            loop {
+                leader.prove_all().await;
+            }
+        };
+        let following = async {
+            let follower = follower.await;
+            follower.prove_all().await;
+            let alter = format!("ALTER TABLE t SET (fillfactor = {})", 90 - round);
+            client.batch_execute(&alter).await.unwrap();
+            client
+                .batch_execute("CLUSTER t USING t_pkey")
+                .await
+                .unwrap();
+            follower.prove_all().await;
+        };
+        tokio::select! {
+            () = following => {}
+            () = asking => {}
+        }
+    }
+}
+
 /// Readers beside writers: what is proven has every row whose commit was acknowledged before.
 async fn stale_reads(weakness: Weakness) -> (u64, u64) {
     let database = Database::with(COUNTED).await;

@@ -285,9 +285,21 @@ impl Maintenance {
         let questions = Questions::prepare(&client).await?;
         self.states.is(Role::Follower);
         let mut looked = Instant::now();
+        let mut nudged = None;
         loop {
             self.read_states(&client, &questions, attached.shared)
                 .await?;
+            let validated = self
+                .states
+                .known()
+                .clock
+                .as_ref()
+                .map(|clock| clock.validated);
+            let is_too_old = |validated| !attached.shared.is_validated(validated);
+            if nudged != validated && validated.is_some_and(is_too_old) {
+                nudge_leader(&client).await?;
+                nudged = validated;
+            }
             if looked.elapsed() >= TAKE_OVER_INTERVAL {
                 looked = Instant::now();
                 if is_leaderless(&client).await? {
@@ -721,6 +733,15 @@ async fn try_lead(client: &Client) -> Result<bool, Error> {
     let sql = "SELECT pg_try_advisory_lock($1, $2)";
     let row = client.query_one(sql, &[&LOCK_CLASS, &LEADER_LOCK]).await?;
     Ok(row.try_get(0)?)
+}
+
+/// Makes the leader look at the shapes of the tables once more: it does so when a transaction has ended since it last did, and
+/// where nobody writes none would. This process looked after that, and so its proofs need a later look.
+async fn nudge_leader(client: &Client) -> Result<(), Error> {
+    client
+        .query_one("SELECT pg_current_xact_id()::text", &[])
+        .await?;
+    Ok(())
 }
 
 /// Whether nobody leads.
