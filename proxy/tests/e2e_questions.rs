@@ -45,33 +45,49 @@ async fn postgresql_is_asked_once_for_each_shape() {
     let database = Database::with(SCHEMA).await;
     let lab = Lab::start(&database, ANY, &ROLLUPS).await;
     let mut pair = lab.pair().await;
-    // Whenever a rollup has another table, everything is asked again.
     until_in_step(&mut pair.through).await;
-    let mut asked_by = async |sql: &str| {
+    let mut asked_by = async |sql: String| {
         let before = (asked("columns"), asked("cost"), asked("clocks"));
-        assert_eq!(pair.served(sql).await, Served::Rollup, "{sql}");
+        assert_eq!(pair.served(&sql).await, Served::Rollup, "{sql}");
         let after = (asked("columns"), asked("cost"), asked("clocks"));
         (after.0 - before.0, after.1 - before.1, after.2 - before.2)
     };
-
-    // The original's columns and the rewritten statement's; of a small rollup no costs.
-    let by_note = |note: usize| {
-        format!("SELECT sum(amount), count(*) FROM sale WHERE note IN ('note {note}', 'x')")
-    };
-    assert_eq!(asked_by(&by_note(0)).await, (2, 0, 0));
-    let before = reused();
-    for note in 1..7 {
-        assert_eq!(asked_by(&by_note(note)).await, (0, 0, 0));
+    // Another snapshot of the catalog has everything asked again, of new statements; so each attempt has columns of its own.
+    for attempt in 0.. {
+        let version = lab.proxy.warehouse().version();
+        let reused_before = reused();
+        let by_notes = |notes: &str| {
+            format!(
+                "SELECT sum(amount) AS sum_{attempt}, count(*) FROM sale WHERE note IN ({notes})"
+            )
+        };
+        let by_code = |code: usize| {
+            format!("SELECT max(amount) AS max_{attempt} FROM sale WHERE code < {code}")
+        };
+        let mut questions = vec![];
+        for note in 0..7 {
+            questions.push(asked_by(by_notes(&format!("'note {note}', 'x'"))).await);
+        }
+        let reused = reused() - reused_before;
+        questions.push(asked_by(by_notes("'note 1', 'x', 'y'")).await);
+        for code in [5_000, 5_001] {
+            questions.push(asked_by(by_code(code)).await);
+        }
+        if lab.proxy.warehouse().version() != version {
+            continue;
+        }
+        // The original's columns and the rewritten statement's, once for each shape; of a large rollup the planner is asked as
+        // well, for each statement: what it costs depends on the constants.
+        let first = vec![(2, 0, 0)];
+        let same_shape = vec![(0, 0, 0); 6];
+        let another_shape = vec![(2, 0, 0)];
+        let large = vec![(2, 1, 0), (0, 1, 0)];
+        assert_eq!(
+            questions,
+            [first, same_shape, another_shape, large].concat()
+        );
+        // The first two were proved by themselves, and with the second what holds for all of them.
+        assert_eq!(reused, 5);
+        return;
     }
-    // The first two were proved by themselves, and with the second what holds for all of them.
-    assert_eq!(reused() - before, 5);
-
-    // Another shape.
-    let three = "SELECT sum(amount), count(*) FROM sale WHERE note IN ('note 1', 'x', 'y')";
-    assert_eq!(asked_by(three).await, (2, 0, 0));
-
-    // Of a large rollup the planner is asked as well, for each statement: what it costs depends on the constants.
-    let by_code = |code: usize| format!("SELECT max(amount) FROM sale WHERE code < {code}");
-    assert_eq!(asked_by(&by_code(5_000)).await, (2, 1, 0));
-    assert_eq!(asked_by(&by_code(5_001)).await, (0, 1, 0));
 }
