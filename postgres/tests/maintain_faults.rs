@@ -118,6 +118,43 @@ async fn mistakes_that_lose_or_repeat_changes_are_noticed() {
     );
 }
 
+/// Whether a rollup is proven although a partition came or went of which the stream says nothing.
+async fn is_fooled_by_partitions(weakness: Weakness) -> bool {
+    let database = Database::with(
+        "CREATE TABLE public.p (id int PRIMARY KEY, k int) PARTITION BY RANGE (id);
+         CREATE TABLE public.p1 PARTITION OF public.p FOR VALUES FROM (0) TO (100);
+         CREATE TABLE public.p2 PARTITION OF public.p FOR VALUES FROM (100) TO (200);
+         INSERT INTO public.p SELECT n, n % 3 FROM generate_series(0, 199) n",
+    )
+    .await;
+    let config = database.config().await;
+    let options = MaintainOptions {
+        weakness,
+        ..MaintainOptions::default()
+    };
+    let counts = [("parts", "SELECT k, count(*) FROM p GROUP BY k")];
+    let rollups = Maintained::start(config.clone(), &counts, options).await;
+    rollups.prove_all().await;
+    let client = connect(&config).await;
+    let mut is_fooled = false;
+    for change in [
+        "ALTER TABLE p DETACH PARTITION p2",
+        "ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (100) TO (200)",
+        "DROP TABLE p1",
+    ] {
+        client.batch_execute(change).await.unwrap();
+        rollups.prove_all().await;
+        is_fooled |= !rollups.differences(&client).await.is_empty();
+    }
+    is_fooled
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_that_are_overlooked_are_noticed() {
+    assert!(!is_fooled_by_partitions(Weakness::None).await);
+    assert!(is_fooled_by_partitions(Weakness::IgnoresShapes).await);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_crashes_loses_and_repeats_nothing() {
     let server = start_server(&[]).await;

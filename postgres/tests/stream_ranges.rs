@@ -118,7 +118,19 @@ fn change(random: &mut Random) -> String {
           timestamptz '2024-01-01 00:00+00' + {day} * interval '1 day', {day}, {id}, 'word ' || {day})"
     );
     let insert = format!("INSERT INTO {table} {row} ON CONFLICT DO NOTHING");
-    match random.below(12) {
+    // A row that is in one of the ranges that are asked about.
+    let near = ([0, 9, 20][random.below(3) as usize] + random.below(3)) * 24 + random.below(24);
+    match random.below(18) {
+        12 | 13 => format!("DELETE FROM {table} WHERE id = {near}"),
+        14 | 15 => format!(
+            "INSERT INTO {table} SELECT n, date '2024-01-01' + n % 30, timestamp '2024-01-01' + n * interval '1 hour',
+                                        timestamptz '2024-01-01 00:00+00' + n * interval '1 hour', n % 30, n, 'word ' || n % 30
+               FROM generate_series({near}, {near}) n ON CONFLICT DO NOTHING"
+        ),
+        16 | 17 => format!(
+            "UPDATE {table} SET id = id + 10000, at = at - interval '5 days', instant = instant - interval '5 days', \
+             number = number + 5, word = 'word' WHERE id = {near}"
+        ),
         0..3 => insert,
         3 => format!("UPDATE {table} SET x = x + 1 WHERE id = {id}"),
         4 => format!(
@@ -271,7 +283,12 @@ async fn what_is_said_to_be_unchanged_in_a_range_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_weakness_is_noticed() {
-    for weakness in [Weakness::NewRowsOnly, Weakness::KnownRowsOnly] {
+    let all = [
+        Weakness::NewRowsOnly,
+        Weakness::KnownRowsOnly,
+        Weakness::BelievesNulls,
+    ];
+    for weakness in all {
         let mut runs = 0;
         while run(weakness, 2).await.wrong.is_empty() {
             runs += 1;

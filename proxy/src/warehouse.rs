@@ -15,7 +15,7 @@ use pgstar_postgres::maintain::MaintainPlan;
 use pgstar_postgres::rollups::{
     self, BuildPlan, BuildProgress, BuiltRollup, Readers, RollupError, RollupStore, Sources,
 };
-use pgstar_postgres::visible::Glimpse;
+use pgstar_postgres::visible::{Glimpse, SERVER};
 use pgstar_rewriter::catalog::{Catalog, Oid, Relation, RelationKind};
 use pgstar_rewriter::fold::FoldPlan;
 use pgstar_rewriter::{Match, Reason, Rollup, RollupConstants, RollupDefinition, zones_named};
@@ -149,6 +149,8 @@ pub struct Snapshot {
     pub version: u64,
     /// The database's name.
     pub database: String,
+    /// When the server began that was read, as the sessions' facts have it: another one may have other libraries.
+    pub server: String,
     /// The tables behind the declared rollups, and those that foreign keys of these refer to.
     pub wanted: BTreeSet<Oid>,
     /// What the guard saw before the catalog was read.
@@ -453,7 +455,11 @@ impl Warehouse {
         let client = self.connector.shared().await?;
         // Before the catalog is read: no rollup is younger than what is known of the tables behind it.
         let built = rollups::list(&client).await?;
-        let (database, search_path) = own_session(&client).await?;
+        let OwnSession {
+            database,
+            server,
+            search_path,
+        } = own_session(&client).await?;
         let declared = self.declared();
         let zones = zones_of(&declared);
         let (catalog, mark, definitions) = loop {
@@ -483,6 +489,7 @@ impl Warehouse {
         };
         let mut snapshot = Snapshot {
             database,
+            server,
             mark,
             catalog,
             version: self.snapshot().version + 1,
@@ -766,7 +773,8 @@ impl Warehouse {
         let declared = self.declared();
         let clocks = self.changes_of_clocks(&client, &declared).await?;
         let tables = tables.join(" ");
-        Ok(format!("{catalog} {tables} {declared:?} {clocks}"))
+        let server = own_session(&client).await?.server;
+        Ok(format!("{catalog} {tables} {declared:?} {clocks} {server}"))
     }
 
     /// There is another snapshot when clocks are changed in this zone.
@@ -1050,11 +1058,13 @@ fn read_definitions(
 
 /// The database, and the schemas in which names of the configuration are looked up: those that
 /// pgstar's role would search, not the short path that pgstar's own statements run under.
-async fn own_session(client: &Client) -> Result<(String, Vec<String>), WarehouseError> {
-    let question = "BEGIN; SET LOCAL search_path TO DEFAULT;
-        SELECT pg_catalog.current_database(), pg_catalog.array_to_json(pg_catalog.current_schemas(true)); COMMIT";
+async fn own_session(client: &Client) -> Result<OwnSession, WarehouseError> {
+    let question = format!(
+        "BEGIN; SET LOCAL search_path TO DEFAULT;
+         SELECT pg_catalog.current_database(), {SERVER}, pg_catalog.array_to_json(pg_catalog.current_schemas(true)); COMMIT"
+    );
     let replies = client
-        .simple_query(question)
+        .simple_query(&question)
         .await
         .map_err(ConnectError::from)?;
     let row = replies.iter().find_map(|reply| match reply {
@@ -1062,6 +1072,15 @@ async fn own_session(client: &Client) -> Result<(String, Vec<String>), Warehouse
         _ => None,
     });
     let column = |position| row.and_then(|row| row.get(position)).unwrap_or_default();
-    let search_path = serde_json::from_str(column(1)).unwrap_or_default();
-    Ok((column(0).to_owned(), search_path))
+    Ok(OwnSession {
+        database: column(0).to_owned(),
+        server: column(1).to_owned(),
+        search_path: serde_json::from_str(column(2)).unwrap_or_default(),
+    })
+}
+
+struct OwnSession {
+    database: String,
+    server: String,
+    search_path: Vec<String>,
 }

@@ -25,12 +25,15 @@ fn own_volatility(scalar: &Scalar, columns: &dyn ColumnTypes) -> Volatility {
                 matches!(*name, "date_trunc" | "date_part") && is_zoned_time(arguments, columns);
             let depends_on_settings = match *name {
                 "date_bin" => !is_plain_bin(arguments, columns),
-                "timezone" => !arguments.get(1).is_some_and(|operand| {
-                    matches!(
-                        type_of(operand),
-                        Some(types::TIMESTAMP | types::TIMESTAMPTZ)
-                    )
-                }),
+                "timezone" => {
+                    !is_one_zone(arguments.first())
+                        || !arguments.get(1).is_some_and(|operand| {
+                            matches!(
+                                type_of(operand),
+                                Some(types::TIMESTAMP | types::TIMESTAMPTZ)
+                            )
+                        })
+                }
                 _ => depends_on_zone,
             };
             let own = functions::lookup(name)
@@ -119,6 +122,15 @@ fn stable_if(condition: bool) -> Volatility {
         Volatility::Stable
     } else {
         Volatility::Immutable
+    }
+}
+
+/// A zone that is the same one under all settings. Abbreviations are not, and may be in any text.
+fn is_one_zone(zone: Option<&Scalar>) -> bool {
+    match zone {
+        Some(Scalar::Literal(Literal::String(name))) => !Zone::may_be_abbreviation(name),
+        Some(Scalar::Literal(Literal::Interval(_))) => true,
+        _ => false,
     }
 }
 

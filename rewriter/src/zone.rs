@@ -16,7 +16,25 @@ pub(crate) enum Zone {
 /// to begin were Pacific/Kiritimati's islands on the first of the month.
 pub(crate) const QUARTER_HOURS_SINCE: &str = "1979-10-02";
 
+/// Names of UTC, which as abbreviations mean the same.
+const ALWAYS_UTC: [&str; 4] = ["utc", "gmt", "uct", "zulu"];
+
+/// Places whose names are as short as abbreviations and none in any of the sets that PostgreSQL comes with.
+const SHORT_PLACES: [&str; 6] = ["cuba", "egypt", "eire", "iran", "japan", "libya"];
+
+/// All abbreviations in these sets are that short, but for those that end with `DST`.
+const ABBREVIATION_LETTERS_MAX: usize = 5;
+
 impl Zone {
+    /// Whether the name may be an abbreviation: then `timezone_abbreviations`, and from PostgreSQL 18 on the session's own zone,
+    /// decide what it means, before it is looked for among the zones.
+    pub(crate) fn may_be_abbreviation(name: &str) -> bool {
+        let name = name.to_ascii_lowercase();
+        let is_short = name.len() <= ABBREVIATION_LETTERS_MAX || name.ends_with("dst");
+        let is_known = ALWAYS_UTC.contains(&&*name) || SHORT_PLACES.contains(&&*name);
+        is_short && !is_known && name.bytes().all(|byte| byte.is_ascii_alphabetic())
+    }
+
     /// The zone that a setting or AT TIME ZONE names.
     pub(crate) fn named(name: &str) -> Zone {
         // A rule of the session's own has an offset in digits.
@@ -35,6 +53,25 @@ impl Zone {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn short_names_may_mean_something_else_in_another_session() {
+        for name in ["IST", "est", "CET", "MSK", "CETDST", "EASST", "Z", ""] {
+            assert!(Zone::may_be_abbreviation(name), "{name}");
+        }
+        for name in [
+            "UTC",
+            "Europe/Berlin",
+            "Japan",
+            "Singapore",
+            "GB-Eire",
+            "EST5EDT",
+            "<+01>-01",
+            "+3",
+        ] {
+            assert!(!Zone::may_be_abbreviation(name), "{name}");
+        }
+    }
 
     #[test]
     fn only_names_of_places_are_known() {

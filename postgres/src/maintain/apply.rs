@@ -515,9 +515,12 @@ impl Context<'_> {
         };
         let from = own.unwrap_or(&clock.contents);
         let bases = &plan.build.base_relations;
+        let is_weak = self.options.weakness == Weakness::IgnoresShapes;
         match &recorded.shape {
             None => return Err(Unfoldable::Unrecorded),
-            Some(shape) if !look.continues(shape, bases) => return Err(Unfoldable::Reshaped),
+            Some(shape) if !is_weak && !look.continues(shape, bases) => {
+                return Err(Unfoldable::Reshaped);
+            }
             Some(_) => {}
         }
         let refusals = self.shared.refusals();

@@ -189,6 +189,8 @@ pub enum Weakness {
     NewcomersAreInStep,
     /// Never computes a group anew.
     NeverRecomputes,
+    /// Brings rollups forward whose tables have other partitions.
+    IgnoresShapes,
 }
 
 /// Brings rollups up to date until it is dropped.
@@ -391,8 +393,7 @@ impl Maintainer {
         timeout: Duration,
     ) -> Result<Audit, MaintainError> {
         let following = self.following();
-        let is_leader = self.states.figures().role == Role::Leader;
-        let Some(following) = following.filter(|_| is_leader) else {
+        let Some(following) = following.filter(|_| self.leads()) else {
             return Ok(Audit::Inconclusive("another process leads".to_owned()));
         };
         let mut plans = following.plans.iter();
@@ -421,6 +422,23 @@ impl Maintainer {
         let standing = known.tables.get(table).map(|state| &state.standing);
         let is_unrecorded = standing == Some(&Standing::Aside(Unfoldable::Unrecorded));
         is_unrecorded || self.states.condemned(table).is_some()
+    }
+
+    /// Whether this rollup table contains what all others do that are in step.
+    pub fn is_in_step(&self, table: &str) -> bool {
+        let known = self.states.known();
+        let state = known.tables.get(table);
+        state.is_some_and(|state| state.standing == Standing::InStep)
+    }
+
+    /// Whether this process brings the rollups forward.
+    pub fn leads(&self) -> bool {
+        self.states.is_leader()
+    }
+
+    /// As [`ChangeStream::staleness`]: of what is known of base tables.
+    pub fn knowledge_age(&self) -> Option<Duration> {
+        self.stream().ok()?.staleness()
     }
 
     /// As [`ChangeStream::prove_current`].

@@ -192,6 +192,10 @@ impl States {
         self.figures_mut().clone()
     }
 
+    pub(super) fn is_leader(&self) -> bool {
+        self.figures_mut().role == Role::Leader
+    }
+
     pub(super) fn is(&self, role: Role) {
         let mut figures = self.figures_mut();
         figures.role = role;

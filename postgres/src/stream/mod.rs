@@ -227,6 +227,8 @@ pub enum Weakness {
     NewRowsOnly,
     /// Takes a row that is not known for none.
     KnownRowsOnly,
+    /// Takes what a partition leaves out of its old rows for NULL.
+    BelievesNulls,
 }
 
 impl Weakness {
@@ -237,7 +239,8 @@ impl Weakness {
             | Weakness::NoVisibilityGate
             | Weakness::NoStartWait
             | Weakness::NewRowsOnly
-            | Weakness::KnownRowsOnly => "pg_current_wal_insert_lsn",
+            | Weakness::KnownRowsOnly
+            | Weakness::BelievesNulls => "pg_current_wal_insert_lsn",
         }
     }
 }

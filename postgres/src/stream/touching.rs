@@ -163,7 +163,7 @@ impl Open {
             return Ok(());
         }
         let mut row = change.rows.read()?;
-        if is_partitioned {
+        if is_partitioned && weakness != Weakness::BelievesNulls {
             forget_nulls(&mut row.key);
             forget_nulls(&mut row.old);
         }

@@ -443,6 +443,29 @@ impl Follower {
         self.maintainer.is_condemned(table)
     }
 
+    /// Whether this rollup's table contains what all others do that are in step.
+    pub fn is_in_step(&self, table: &str) -> bool {
+        self.maintainer.is_in_step(table)
+    }
+
+    /// Whether there is no stream and will be none before somebody changes a setting.
+    pub fn is_impossible(&self) -> bool {
+        matches!(self.stage(), Stage::Unkept | Stage::Off(_))
+    }
+
+    /// Every commit acknowledged longer ago than this is known to [`is_unchanged`](Self::is_unchanged); costs no round trip.
+    pub fn knowledge_age(&self, side: Side) -> Option<Duration> {
+        match side {
+            Side::Rollups => self.maintainer.knowledge_age(),
+            Side::Others => self.others.knowledge_age(),
+        }
+    }
+
+    /// Whether this process brings the rollups forward itself, so that it knows every change that is in one.
+    pub fn leads(&self) -> bool {
+        self.maintainer.leads()
+    }
+
     /// Whether this rollup's table has to be built again.
     pub fn is_aside(&self, table: &str) -> bool {
         let tables = self.maintainer.tables();

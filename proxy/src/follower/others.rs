@@ -248,6 +248,11 @@ impl Others {
         }
     }
 
+    /// As [`ChangeStream::staleness`].
+    pub(super) fn knowledge_age(&self) -> Option<Duration> {
+        self.current()?.stream.staleness()
+    }
+
     /// As [`ChangeStream::unchanged_in`].
     pub(super) fn unchanged_in(
         &self,

@@ -76,13 +76,21 @@ impl<'a> Prover<'a> {
 
     /// Whether what the session has done or seen is in the rollups, as far as is known without asking.
     fn has_own_commits(&self, found: &Match) -> bool {
-        let Some(passed_at) = self.passed.passed_at() else {
-            return true;
-        };
         // In this order: the staleness is that of a later instant.
-        let since = passed_at.elapsed();
-        self.staleness(found)
-            .is_some_and(|staleness| staleness < since)
+        let since = self.passed.passed_at().map(|at| at.elapsed());
+        let has_what_passed = since.is_none_or(|since| {
+            let staleness = self.staleness(found);
+            staleness.is_some_and(|staleness| staleness < since)
+        });
+        has_what_passed && self.has_what_rollups_had(found)
+    }
+
+    /// Whether the rollups contain what those did that have answered the session before: rollups in step contain the same,
+    /// and more the later they are read.
+    fn has_what_rollups_had(&self, found: &Match) -> bool {
+        let follower = self.warehouse.follower();
+        let mut tables = self.tables_of(found).into_iter();
+        tables.all(|table| follower.is_in_step(table) || !self.passed.has_read_beside(table))
     }
 
     /// What the session has done or seen has to be in the answer, whatever else may be missing.
@@ -90,19 +98,24 @@ impl<'a> Prover<'a> {
         if self.warehouse.follower().state().is_ok() {
             return self.current(found).await;
         }
-        let Some(wrote_at) = self.passed.wrote_at() else {
+        // Where there can be a stream there will be one in a moment, and what others did has to be in the answer too.
+        let may_lack_reads = self.warehouse.follower().is_impossible();
+        let counts_from = match may_lack_reads {
+            true => self.passed.wrote_at(),
+            false => self.passed.passed_at(),
+        };
+        let Some(counts_from) = counts_from else {
             return self.without_stream(found);
         };
         let is_built_since = |rollup: &usize| {
             let ready = self.snapshot.ready.get(*rollup);
             let begun_at = ready.and_then(|ready| self.warehouse.begun_at(&ready.built));
-            begun_at.is_some_and(|begun_at| begun_at > wrote_at)
+            begun_at.is_some_and(|begun_at| begun_at > counts_from)
         };
         if found.rollups.iter().all(is_built_since) {
             return self.without_stream(found);
         }
-        let detail =
-            "the session has written since the rollup was built, and changes are not followed";
+        let detail = "the session may have written or seen what was committed since the rollup was built, and changes are not followed";
         Err(Reason::new(Code::RollupBehind, detail))
     }
 
@@ -177,12 +190,33 @@ impl<'a> Prover<'a> {
 
     /// What holds of an answer from the base tables that has not changed, as far as is known after this.
     pub(super) async fn of_kept(&mut self, reads: &[Read]) -> Result<Shown, Unknown> {
-        if self.requested.freshness == Freshness::Any && !self.passed.is_unproven() {
+        let is_any = self.requested.freshness == Freshness::Any;
+        if is_any && self.knows_what_was_seen(reads) {
             return Ok(Shown::AsBuilt);
         }
-        let proven = self.prove(reads).await?;
-        self.passed.prove();
-        Ok(Shown::Current(proven))
+        Ok(Shown::Current(self.prove(reads).await?))
+    }
+
+    /// Whether who follows these tables knows what changed them before the session saw or did anything, as far as is known
+    /// without asking.
+    pub(super) fn knows_what_was_seen(&self, reads: &[Read]) -> bool {
+        let Some(seen_at) = self.passed.seen_at() else {
+            return true;
+        };
+        let since = seen_at.elapsed();
+        let follower = self.warehouse.follower();
+        let mut staleness = reads.iter().map(|read| follower.knowledge_age(read.side));
+        staleness.all(|staleness| staleness.is_some_and(|staleness| staleness < since))
+    }
+
+    /// Whether an answer that was kept of rollups of which this was shown has what the session has done or seen, unless it is
+    /// known to have changed. Who brings the rollups forward knows what is in them; a table that nobody brings forward stays as it is.
+    pub(super) fn has_what_was_seen(&self, shown: Shown, reads: &[Read]) -> bool {
+        let follower = self.warehouse.follower();
+        matches!(shown, Shown::Current(_))
+            || follower.is_impossible()
+            || follower.leads()
+            || self.knows_what_was_seen(reads)
     }
 
     /// Every table that an answer from the match depends on.

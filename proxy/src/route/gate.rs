@@ -66,6 +66,11 @@ pub(super) fn session(
             format!("rollups are in database \"{}\"", snapshot.database),
         ));
     }
+    if facts.server != snapshot.server {
+        let detail =
+            "the server that the session is on was started since, and may have other libraries";
+        return refuse(Code::CatalogUnavailable, detail);
+    }
     if !facts.rewrite {
         return refuse(Code::RewriteOff, "SET pgstar.rewrite = on to allow it");
     }

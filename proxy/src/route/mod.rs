@@ -115,6 +115,8 @@ struct Answering {
     reads: Vec<Read>,
     /// The rollups' tables.
     rollups: Vec<String>,
+    /// Whether a kept answer that is not known to have changed has what the session has seen.
+    has_what_was_seen: bool,
 }
 
 impl Router {
@@ -173,7 +175,7 @@ impl Router {
         }
         let began = Instant::now();
         let verdict = self.judge(facts, sql, binding, glimpse).await;
-        let route = self.serve(verdict).await;
+        let route = self.serve(verdict, &facts.passed).await;
         telemetry::decided_in(began.elapsed());
         route
     }
@@ -387,20 +389,18 @@ impl Router {
             };
             match described {
                 Ok((shown, origins, key)) => {
+                    let reads = prospect::of_rollups(
+                        &decided.decision,
+                        &prover.tables(found, reads),
+                        &bound::ranges(&decided.sql, &decided.decision.parameter_ranges, binding),
+                    );
                     return Ok(Answering {
                         position,
                         origins,
                         key,
                         shown,
-                        reads: prospect::of_rollups(
-                            &decided.decision,
-                            &prover.tables(found, reads),
-                            &bound::ranges(
-                                &decided.sql,
-                                &decided.decision.parameter_ranges,
-                                binding,
-                            ),
-                        ),
+                        has_what_was_seen: prover.has_what_was_seen(shown, &reads),
+                        reads,
                         rollups: prover.rollups(found),
                     });
                 }
@@ -460,12 +460,19 @@ impl Router {
         })
     }
 
-    async fn serve(&self, verdict: Verdict) -> Route {
+    async fn serve(&self, verdict: Verdict, passed: &Passed) -> Route {
         match verdict.outcome {
-            Ok(answering) => self.serve_match(verdict.decided, answering).await,
+            Ok(answering) => {
+                passed.note_rollups(&answering.rollups);
+                self.serve_match(verdict.decided, answering).await
+            }
             Err(reasons) => {
-                self.serve_base(verdict.decided, reasons, verdict.base)
-                    .await
+                let route = self.serve_base(verdict.decided, reasons, verdict.base);
+                let route = route.await;
+                if matches!(route, Route::Cached(_)) {
+                    passed.note(Passing::Reads);
+                }
+                route
             }
         }
     }
@@ -621,10 +628,12 @@ impl Router {
     /// Whether an answer kept from the match may be used. Its key names its rollup's table, so that it may
     /// be where nothing is asked of the table.
     fn will_do(&self, tag: &Tag, answering: &Answering) -> bool {
-        match (answering.shown, tag) {
-            (Shown::AsBuilt, None) => true,
-            (_, tag) => kept::holds(self.warehouse.follower(), tag, &answering.reads),
-        }
+        let has_what_was_seen = answering.has_what_was_seen;
+        has_what_was_seen
+            && match (answering.shown, tag) {
+                (Shown::AsBuilt, None) => true,
+                (_, tag) => kept::holds(self.warehouse.follower(), tag, &answering.reads),
+            }
     }
 
     /// Everything that the answer's bytes depend on. The rewritten statement names one generation of

@@ -1,5 +1,4 @@
-//! What a session may have done or seen beside the answers of rollups and the cache, so that later answers
-//! do not lack it.
+//! What a session may have done or seen, so that later answers do not lack it.
 //!
 //! No SQL is understood here: a statement is judged by its first word, and in doubt it counts.
 
@@ -12,7 +11,7 @@ use memchr::memchr_iter;
 use super::candidate::{first_word, is_one_of};
 
 /// Words with which a statement begins that neither reads nor writes a user's rows. COMMIT ends what began
-/// with statements that counted.
+/// with statements that counted; COMMIT PREPARED what anybody may have begun, see [`ENDS_ANOTHERS`].
 const HARMLESS: &[&[u8]] = &[
     b"set",
     b"reset",
@@ -30,6 +29,9 @@ const HARMLESS: &[&[u8]] = &[
     b"listen",
     b"unlisten",
 ];
+
+/// In a COMMIT: another transaction becomes visible, and the session may have been told its result before.
+const ENDS_ANOTHERS: &[u8] = b"prepared";
 
 const READING: &[&[u8]] = &[b"select", b"table", b"values"];
 
@@ -64,6 +66,7 @@ impl Passing {
         match first_word(sql) {
             // The most frequent one first.
             word if is_one_of(word, READING) => Passing::Reads,
+            word if is_one_of(word, HARMLESS) && contains(sql, ENDS_ANOTHERS) => Passing::Writes,
             word if is_one_of(word, HARMLESS) => Passing::Harmless,
             _ if sql.trim_ascii().is_empty() => Passing::Harmless,
             _ => Passing::Writes,
@@ -71,13 +74,32 @@ impl Passing {
     }
 }
 
+/// Whether the word is anywhere in the text, in letters of any case.
+fn contains(text: &[u8], word: &[u8]) -> bool {
+    let mut pieces = text.windows(word.len());
+    pieces.any(|piece| piece.eq_ignore_ascii_case(word))
+}
+
 /// What has passed in one session.
 #[derive(Debug, Default)]
 pub struct Passed {
-    is_unproven: AtomicBool,
     has_ever_written: AtomicBool,
+    /// Whatever the session has got an answer to, or done.
+    seen: Dated,
+    /// What may have had more than a rollup has: statements that PostgreSQL ran as the client sent them, and their kept answers.
     passed: Dated,
     written: Dated,
+    rollups: Mutex<Answered>,
+}
+
+/// The rollups' tables that have answered.
+#[derive(Debug, Default)]
+enum Answered {
+    #[default]
+    None,
+    /// This one, and no other.
+    By(String),
+    Several,
 }
 
 /// Something that is noted before it happens, and dated when that is over.
@@ -115,7 +137,7 @@ impl Passed {
     /// A statement goes to PostgreSQL as the client sent it.
     pub fn note(&self, passing: Passing) {
         if passing != Passing::Harmless {
-            self.is_unproven.store(true, Ordering::Relaxed);
+            self.seen.note();
             self.passed.note();
         }
         if passing == Passing::Writes {
@@ -132,16 +154,35 @@ impl Passed {
         }
     }
 
-    /// Whether something has passed since it was last proven that every change is known that it may have made or seen.
-    pub(super) fn is_unproven(&self) -> bool {
-        self.is_unproven.load(Ordering::Relaxed)
+    /// Rollups' tables answer, or an answer that was kept of theirs.
+    pub(super) fn note_rollups(&self, tables: &[String]) {
+        self.seen.note();
+        let mut answered = self.rollups.lock().unwrap_or_else(PoisonError::into_inner);
+        for table in tables {
+            match &*answered {
+                Answered::None => *answered = Answered::By(table.clone()),
+                Answered::By(only) if only == table => {}
+                Answered::By(_) | Answered::Several => *answered = Answered::Several,
+            }
+        }
     }
 
-    pub(super) fn prove(&self) {
-        self.is_unproven.store(false, Ordering::Relaxed);
+    /// Whether a rollup's table other than this has answered.
+    pub(super) fn has_read_beside(&self, table: &str) -> bool {
+        let answered = self.rollups.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*answered {
+            Answered::None => false,
+            Answered::By(only) => only != table,
+            Answered::Several => true,
+        }
     }
 
-    /// An instant after the last statement that counts, asked when no statement is under way.
+    /// An instant after everything that the session has got an answer to, asked when no statement is under way.
+    pub(super) fn seen_at(&self) -> Option<Instant> {
+        self.seen.at()
+    }
+
+    /// The same of what may have had more than a rollup has.
     pub(super) fn passed_at(&self) -> Option<Instant> {
         self.passed.at()
     }
@@ -160,6 +201,7 @@ mod tests {
     fn only_statements_that_touch_no_rows_are_harmless() {
         for sql in [
             "BEGIN; SET a = 1",
+            "COMMIT AND CHAIN",
             " set a = 1; ",
             "/* x */ COMMIT;",
             ";",
@@ -180,25 +222,37 @@ mod tests {
             "EXPLAIN ANALYZE DELETE FROM t",
             "settle()",
             "EXECUTE p",
+            "COMMIT PREPARED 'x'",
+            "Commit/* */Prepared 'x'",
         ] {
             assert_eq!(Passing::of(sql.as_bytes()), Passing::Writes, "{sql}");
         }
     }
 
     #[test]
-    fn a_proof_ends_what_has_passed_and_a_write_is_dated_after_it() {
+    fn what_counts_is_dated_after_it_happened() {
         let passed = Passed::default();
-        assert!(!passed.is_unproven() && passed.wrote_at().is_none());
         passed.note(Passing::Harmless);
-        assert!(!passed.is_unproven() && passed.passed_at().is_none());
+        assert!(passed.passed_at().is_none() && passed.seen_at().is_none());
         passed.note(Passing::Reads);
         let read_at = passed.passed_at().unwrap();
-        assert!(passed.wrote_at().is_none());
+        assert!(passed.wrote_at().is_none() && passed.seen_at().is_some());
         let before = Instant::now();
         passed.note(Passing::Writes);
         assert!(passed.passed_at().unwrap() >= read_at);
-        assert!(passed.is_unproven() && passed.wrote_at().unwrap() >= before);
-        passed.prove();
-        assert!(!passed.is_unproven() && passed.wrote_at().is_some());
+        assert!(passed.wrote_at().unwrap() >= before);
+    }
+
+    #[test]
+    fn answers_of_rollups_are_seen_and_pass_nothing() {
+        let passed = Passed::default();
+        let note = |table: &str| passed.note_rollups(&[table.to_owned()]);
+        assert!(!passed.has_read_beside("a"));
+        note("a");
+        note("a");
+        assert!(passed.seen_at().is_some() && passed.passed_at().is_none());
+        assert!(!passed.has_read_beside("a") && passed.has_read_beside("b"));
+        note("b");
+        assert!(passed.has_read_beside("a") && passed.has_read_beside("b"));
     }
 }

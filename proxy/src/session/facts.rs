@@ -296,7 +296,11 @@ pub(crate) fn facts_of(values: &[Option<&str>]) -> Option<SessionFacts> {
         cache: !is_off(*cache),
         is_superuser: *is_superuser == Some("on"),
         passed: Arc::new(Passed::default()),
-        fingerprint: fingerprint(&[database, role, session_user], &search_path, printed),
+        fingerprint: fingerprint(
+            &[database, server, role, session_user],
+            &search_path,
+            printed,
+        ),
         search_path,
     })
 }
