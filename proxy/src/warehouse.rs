@@ -452,7 +452,9 @@ impl Warehouse {
     pub async fn refresh(&self) -> Result<Vec<Misfit>, WarehouseError> {
         let _turn = self.refreshing.lock().await;
         let asked_at = Instant::now();
-        let client = self.connector.shared().await?;
+        // The catalog is read in a transaction, which nobody else's statements may be in, and which is left half-way when
+        // whoever waits for this gives up.
+        let client = self.connector.connect().await?;
         // Before the catalog is read: no rollup is younger than what is known of the tables behind it.
         let built = rollups::list(&client).await?;
         let OwnSession {
@@ -572,7 +574,7 @@ impl Warehouse {
     ) -> Result<(Vec<(&'a RollupConfig, BuildPlan)>, SystemTime), WarehouseError> {
         let client = self.connector.shared().await?;
         let snapshot = self.snapshot();
-        let (_, search_path) = own_session(&client).await?;
+        let search_path = own_session(&client).await?.search_path;
         let fitting = read_definitions(declared, &snapshot.catalog, &search_path).fitting;
         let is_missing = |definition: &&RollupDefinition| !snapshot.has(definition);
         let planned = fitting.iter().filter(is_missing).filter_map(|definition| {
@@ -620,7 +622,7 @@ impl Warehouse {
         let name = rollup.name.to_string();
         let client = self.connector.shared().await?;
         let snapshot = self.snapshot();
-        let (_, search_path) = own_session(&client).await?;
+        let search_path = own_session(&client).await?.search_path;
         let Ok(definition) = read_definition(rollup, &snapshot.catalog, &search_path) else {
             return Ok(false);
         };
@@ -773,7 +775,10 @@ impl Warehouse {
         let declared = self.declared();
         let clocks = self.changes_of_clocks(&client, &declared).await?;
         let tables = tables.join(" ");
-        let server = own_session(&client).await?.server;
+        let server = client.query_one(&format!("SELECT {SERVER}"), &[]).await;
+        let server: String = server
+            .and_then(|row| row.try_get(0))
+            .map_err(ConnectError::from)?;
         Ok(format!("{catalog} {tables} {declared:?} {clocks} {server}"))
     }
 

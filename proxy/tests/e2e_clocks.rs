@@ -114,7 +114,11 @@ async fn clocks_change() {
     loop {
         let mut through = session(&lab).await;
         for freshness in ["any", "strict"] {
-            ok(&mut through, &format!("SET pgstar.freshness = {freshness}")).await;
+            ok(
+                &mut through,
+                &format!("SET pgstar.freshness = '{freshness}'"),
+            )
+            .await;
             for (sql, answer) in [DAYS, OWN_DAYS].into_iter().zip(&after) {
                 assert_eq!(
                     &rows(&ok(&mut through, sql).await),
