@@ -210,13 +210,15 @@ impl<'a> Prover<'a> {
     }
 
     /// Whether an answer that was kept of rollups of which this was shown has what the session has done or seen, unless it is
-    /// known to have changed. Who brings the rollups forward knows what is in them; a table that nobody brings forward stays as it is.
-    pub(super) fn has_what_was_seen(&self, shown: Shown, reads: &[Read]) -> bool {
+    /// known to have changed after this. Who brings the rollups forward knows what is in them; a table that nobody brings forward
+    /// stays as it is.
+    pub(super) async fn has_what_was_seen(&self, shown: Shown, reads: &[Read]) -> bool {
         let follower = self.warehouse.follower();
         matches!(shown, Shown::Current(_))
             || follower.is_impossible()
             || follower.leads()
             || self.knows_what_was_seen(reads)
+            || follower.prove(self.deadline).await.is_ok()
     }
 
     /// Every table that an answer from the match depends on.

@@ -399,7 +399,7 @@ impl Router {
                         origins,
                         key,
                         shown,
-                        has_what_was_seen: prover.has_what_was_seen(shown, &reads),
+                        has_what_was_seen: prover.has_what_was_seen(shown, &reads).await,
                         reads,
                         rollups: prover.rollups(found),
                     });
