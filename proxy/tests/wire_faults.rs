@@ -258,6 +258,29 @@ async fn a_cancelled_probe_is_the_statements_own_cancellation() {
     );
 }
 
+/// A client that waits for this may then send what is not to be cancelled.
+#[tokio::test]
+async fn a_cancel_request_is_closed_when_the_server_has_acted_on_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = Upstream::new("127.0.0.1", listener.local_addr().unwrap().port());
+    let script = Script::new([(ASKED, cached())]);
+    let proxy = Proxy::with_limits(upstream, script, Limits::default()).await;
+    let request = b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x01\0\0\0\x02";
+    let mut canceller = Client::raw(proxy.port).await;
+    canceller.send(request).await;
+    let (mut server, _) = listener.accept().await.unwrap();
+    let mut forwarded = [0; 16];
+    server.read_exact(&mut forwarded).await.unwrap();
+    assert_eq!(&forwarded, request);
+    // Asks the system itself, which knows of an end at once.
+    let socket = canceller.socket.into_std().unwrap();
+    let before = std::io::Read::read(&mut &socket, &mut [0]);
+    assert_eq!(before.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    drop(server);
+    let mut socket = TcpStream::from_std(socket).unwrap();
+    assert_eq!(socket.read(&mut [0]).await.unwrap(), 0);
+}
+
 #[tokio::test]
 async fn a_notification_that_is_due_comes_before_a_cached_answer() {
     let notification = frame('A', b"\0\0\0\x01here\0\0");

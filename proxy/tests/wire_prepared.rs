@@ -136,6 +136,21 @@ async fn a_named_statement_keeps_its_parameters() {
     );
 }
 
+/// PostgreSQL's error names the portal.
+#[tokio::test]
+async fn a_parameter_that_does_not_fit_is_an_error_of_the_clients_own_portal() {
+    let (_proxy, mut client) = playing_for("SELECT $1", rewrite_to("SELECT $1 + $1")).await;
+    let typed = frame('P', b"s\0SELECT $1\0\0\x01\0\0\0\x17");
+    client.exchange(&[typed, sync()].concat()).await;
+    let two_bytes_of_four = frame('B', b"\0s\0\0\x01\0\x01\0\x01\0\0\0\x02\0\x15\0\0");
+    let bytes = [two_bytes_of_four, execute("", 0), sync()].concat();
+    let replies = client.exchange(&bytes).await;
+    assert_eq!(tags(&replies), "EZ");
+    assert!(replies[0].contains("08P01"), "{replies:?}");
+    assert!(replies[0].contains("unnamed portal"), "{replies:?}");
+    assert_eq!(values(&client.query(NOTHING_LEFT).await), ["1"]);
+}
+
 #[tokio::test]
 async fn a_failed_rewritten_form_of_a_named_statement_leaves_no_trace() {
     let broken = [

@@ -68,7 +68,11 @@ pub(crate) async fn run<R: Routing>(
     arrival.is_over();
     match begun {
         Begun::Over => {}
-        Begun::Cancel(request) => forward_cancel(&shared, &request).await,
+        Begun::Cancel(request, client) => {
+            forward_cancel(&shared, &request).await;
+            // Not before PostgreSQL has acted: a client that waits for this may then send what is not to be cancelled.
+            drop(client);
+        }
         Begun::Session(startup, client) => {
             match seats.take(startup.parameter("user").unwrap_or_default()) {
                 Ok(_seat) => run_session(client, shared, startup, logged_in_by, &mut phase).await,

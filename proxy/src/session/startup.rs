@@ -27,7 +27,7 @@ const GREETING_FRAME_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) enum Begun {
     Session(Startup, Leg),
-    Cancel(Bytes),
+    Cancel(Bytes, Leg),
     /// It left, or said something that ends it.
     Over,
 }
@@ -69,7 +69,7 @@ async fn read_opening(
         };
         match opening {
             Opening::Startup(startup) => return admit(startup, client, tls).await,
-            Opening::Cancel(request) => return Some(Begun::Cancel(request)),
+            Opening::Cancel(request) => return Some(Begun::Cancel(request, client)),
             Opening::Ssl => {
                 let again = std::mem::replace(&mut asked.ssl, true);
                 match (tls, client.socket) {

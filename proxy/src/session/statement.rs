@@ -15,12 +15,16 @@ use crate::wire::{self, TransactionStatus, body, read, sqlstate};
 /// SQLSTATE classes that say nothing about the statement: connection, transaction rollback, resources,
 /// operator intervention. PostgreSQL would have said the same of the client's own statement.
 const CIRCUMSTANCES: [&str; 4] = ["08", "40", "53", "57"];
+/// What PostgreSQL says of a Bind whose parameters or formats do not fit, though its class is that of connections. Its
+/// context names the portal, so it has to be the client's own portal that fails.
+const PROTOCOL_VIOLATION: &str = "08P01";
 
 /// Whether this error came from the circumstances and would have met any statement.
 pub(super) fn is_circumstance(sqlstate: &str) -> bool {
-    CIRCUMSTANCES
+    let is_of_their_classes = CIRCUMSTANCES
         .iter()
-        .any(|class| sqlstate.starts_with(class))
+        .any(|class| sqlstate.starts_with(class));
+    is_of_their_classes && sqlstate != PROTOCOL_VIOLATION
 }
 
 impl<R: Routing> Session<R> {
