@@ -64,7 +64,7 @@ differential: ## random queries over random stars, rewritten and not, also in st
 fuzz: ## fuzz the decoders of the wire for a minute, on stable Rust (Linux, a C++ compiler)
 	scripts/fuzz.sh
 
-suites: ## the suites of psycopg, psycopg2, asyncpg, SQLAlchemy, JDBC and node-postgres, direct and through pgstar
+suites: ## the suites of psycopg, psycopg2, asyncpg, SQLAlchemy, JDBC, node-postgres and DBD::Pg, direct and through pgstar
 	scripts/suites.sh
 
 reparse: ## what pgstar reads and writes, compared with PostgreSQL's own parser (libclang, minutes to compile)

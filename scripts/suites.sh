@@ -8,8 +8,8 @@
 # have to differ are named in scripts/suites/expected, each with its reason.
 # The suites of psycopg2, asyncpg and SQLAlchemy come from PyPI's source distributions, that of psycopg 3 from
 # Debian's source package or from the checkout of its repository that SUITES_PSYCOPG names; JDBC (Debian's
-# libpostgresql-jdbc-java) and node-postgres (npm's pg) run the programs in scripts/suites. SUITES chooses among
-# them, SUITE_SIDES among "direct relay scram", SUITE_SECONDS_MAX bounds one run.
+# libpostgresql-jdbc-java) and node-postgres (npm's pg) run the programs in scripts/suites. Perl's DBD::Pg runs all of its own
+# tests, from Debian's source package or from the checkout that SUITES_DBDPG names. SUITES chooses among them, SUITE_SIDES among "direct relay scram", SUITE_SECONDS_MAX bounds one run.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -17,7 +17,7 @@ cd "$(dirname "$0")/.."
 . scripts/postgresql.sh
 . scripts/stand.sh
 
-SUITES=${SUITES:-psycopg psycopg2 asyncpg sqlalchemy jdbc node}
+SUITES=${SUITES:-psycopg psycopg2 asyncpg sqlalchemy jdbc node dbdpg}
 SIDES=${SUITE_SIDES:-direct relay scram}
 REPEATS=${SUITE_REPEATS:-3}
 SECONDS_MAX=${SUITE_SECONDS_MAX:-3600}
@@ -58,15 +58,21 @@ fetch_distribution() {
     mv "$work/$1.unpacked" "$kept/$1"
 }
 
+# The sources of a Debian package, in the directory "unpacked"; the second argument says what to do without them.
+fetch_debian() {
+    mkdir -p "$work/debian/$1"
+    (cd "$work/debian/$1" && quietly apt-get source --download-only "$1" && quietly dpkg-source --no-check -x ./*.dsc unpacked) ||
+        fail "the sources of $1 could not be fetched: $2"
+}
+
 fetch_psycopg() {
     if [ -d "$kept/psycopg" ]; then return; fi
     mkdir -p "$work/psycopg"
     if [ -n "${SUITES_PSYCOPG:-}" ]; then
         cp -R "$SUITES_PSYCOPG/tests" "$SUITES_PSYCOPG/pyproject.toml" "$work/psycopg/"
     else
-        (cd "$work" && quietly apt-get source --download-only psycopg3 && quietly dpkg-source --no-check -x ./*.dsc unpacked) ||
-            fail "the sources of psycopg 3 could not be fetched: set SUITES_PSYCOPG to a checkout of its repository, tag $(version_of psycopg)"
-        cp -R "$work/unpacked/tests" "$work/unpacked/pyproject.toml" "$work/psycopg/"
+        fetch_debian psycopg3 "set SUITES_PSYCOPG to a checkout of its repository, tag $(version_of psycopg)"
+        cp -R "$work/debian/psycopg3/unpacked/tests" "$work/debian/psycopg3/unpacked/pyproject.toml" "$work/psycopg/"
     fi
     mv "$work/psycopg" "$kept/psycopg"
 }
@@ -91,6 +97,19 @@ fetch_node() {
     fi
 }
 
+fetch_dbdpg() {
+    has prove && perl -MDBI -e 1 2>/dev/null && has pg_config || install_packages perl libdbi-perl libpq-dev gcc make ||
+        fail "Perl with DBI and libpq's headers were not found"
+    if [ -d "$kept/dbdpg" ]; then return; fi
+    say "building DBD::Pg"
+    [ -n "${SUITES_DBDPG:-}" ] || fetch_debian libdbd-pg-perl "set SUITES_DBDPG to a checkout of DBD::Pg's repository"
+    cp -R "${SUITES_DBDPG:-$work/debian/libdbd-pg-perl/unpacked}" "$work/dbdpg"
+    # Those of its packaging.
+    rm -f "$work"/dbdpg/t/00_*.t "$work"/dbdpg/t/99_*.t
+    (cd "$work/dbdpg" && quietly perl Makefile.PL && quietly make)
+    mv "$work/dbdpg" "$kept/dbdpg"
+}
+
 fetch() {
     case "$1" in
         psycopg) need_python && fetch_psycopg ;;
@@ -99,6 +118,7 @@ fetch() {
         sqlalchemy) need_python && fetch_distribution sqlalchemy SQLAlchemy ;;
         jdbc) fetch_jdbc ;;
         node) fetch_node ;;
+        dbdpg) fetch_dbdpg ;;
         *) fail "there is no suite $1" ;;
     esac
 }
@@ -129,6 +149,12 @@ run_suite() {
             ;;
         jdbc) java -cp "$kept/jdbc/postgresql.jar" "$programs/Smoke.java" 127.0.0.1 "$port" ;;
         node) cp "$programs/smoke.mjs" "$kept/node/" && cd "$kept/node" && node --no-deprecation smoke.mjs 127.0.0.1 "$port" ;;
+        dbdpg)
+            # Some of its tests go through hashes: in the same order each time.
+            export PERL_HASH_SEED=0 DBDPG_TEST_ALWAYS_ENV=1 DBI_USER=postgres DBI_PASS="$PGPASSWORD" \
+                DBI_DSN="dbi:Pg:dbname=suite;host=127.0.0.1;port=$port"
+            cd "$kept/dbdpg" && timeout "$SECONDS_MAX" prove --verbose --blib t/*.t
+            ;;
     esac
 }
 
@@ -136,6 +162,12 @@ run_suite() {
 verdicts_of() {
     case "$1" in
         jdbc | node) grep -E '^[a-z]+/' ;;
+        dbdpg)
+            awk '/^t\/.*\.t \.\./ { file = $1 }
+                 /^not ok .*# TODO/ { print file "::" $0, "XFAIL"; next }
+                 /^not ok / { sub(/^not ok /, ""); print file "::" $0, "FAILED" }
+                 /^ok / { sub(/^ok /, ""); print file "::" $0, "PASSED" }'
+            ;;
         *) sed -n -E 's/^(.*::.*) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)( .*)?$/\1 \2/p' ;;
     esac | sort
 }
@@ -202,7 +234,7 @@ compare() {
     diff "$results/$suite-direct" "$results/$suite-$side" | grep '^[<>]' | grep -v -F -f "$work/expected" >"$work/differing" || true
     if [ ! -s "$work/differing" ]; then return 0; fi
     cat "$work/differing"
-    case "$suite" in jdbc | node) return 1 ;; esac
+    case "$suite" in jdbc | node | dbdpg) return 1 ;; esac
     sed -n -E 's/^[<>] (.*) [A-Z]+$/\1/p' "$work/differing" | sort -u >"$work/again"
     for one in direct "$side"; do
         repeat "$suite" "$one" <"$work/again"
