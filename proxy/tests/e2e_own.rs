@@ -9,15 +9,12 @@ use std::process::Command;
 use std::time::Instant;
 
 use e2e_support::frames::{bind, execute, frame, parse, query, sync};
-use e2e_support::{
-    Client, Database, Lab, PATIENCE, Served, ok, rows, served, start_server_with, table,
-};
+use e2e_support::{Client, Database, Lab, PATIENCE, Served, ok, rows, served, start_server_with};
 use pgstar_postgres::server::Server;
 
 const SCHEMA: &str = "
     CREATE TABLE shop (id int PRIMARY KEY, town text NOT NULL);
     CREATE TABLE sale (id int PRIMARY KEY, shop_id int NOT NULL REFERENCES shop, amount int NOT NULL);
-    CREATE TABLE loose (shop_id int NOT NULL);
     CREATE TABLE beside (id int PRIMARY KEY, note text);
     INSERT INTO shop VALUES (1, 'Bath'), (2, 'York');
     INSERT INTO sale SELECT n, 1 + n % 2, n FROM generate_series(1, 100) n;
@@ -30,23 +27,13 @@ const SCHEMA: &str = "
     CREATE VIEW selling AS SELECT sell() AS id;
     CREATE PROCEDURE sell_twice() LANGUAGE plpgsql
            AS $$BEGIN PERFORM sell(); COMMIT; PERFORM sell(); COMMIT; END$$;";
-const ROLLUPS: [(&str, &str); 2] = [
-    (
-        "by_town",
-        "SELECT town, count(*), sum(amount) FROM sale JOIN shop ON shop_id = shop.id GROUP BY town",
-    ),
-    // Nobody can follow a table without a key.
-    (
-        "by_loose",
-        "SELECT sale.shop_id, count(*) FROM sale JOIN loose ON loose.shop_id = sale.shop_id GROUP BY 1",
-    ),
-];
+const ROLLUPS: [(&str, &str); 1] = [(
+    "by_town",
+    "SELECT town, count(*), sum(amount) FROM sale JOIN shop ON shop_id = shop.id GROUP BY town",
+)];
 
 /// Answered by the rollup.
 const COUNT: &str = "SELECT count(*) FROM sale JOIN shop ON shop.id = sale.shop_id";
-
-/// Answered by the other one.
-const LOOSE: &str = "SELECT count(*) FROM sale JOIN loose ON loose.shop_id = sale.shop_id";
 
 /// Answered by no rollup, and kept.
 const KEPT: &str = "SELECT shop_id, count(*) FROM sale GROUP BY shop_id ORDER BY 1";
@@ -310,24 +297,4 @@ async fn a_kept_answer_may_have_what_no_rollup_has_and_then_all_that_follow_have
         }
         assert!(began.elapsed() < PATIENCE, "{by:?} {first_by:?}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rollup_that_lags_behind_another_answers_nobody_who_has_read_that() {
-    let (_server, lab) = lab().await;
-    lab.database.run("INSERT INTO loose VALUES (1), (2)").await;
-    lab.database
-        .run("INSERT INTO sale VALUES (901, 1, 1)")
-        .await;
-    let mut session = lab.session().await;
-    let began = Instant::now();
-    while count(&mut session, COUNT).await != 101 {
-        assert!(began.elapsed() < PATIENCE);
-    }
-    let mut reader = until_stale(&lab, LOOSE, "0").await;
-    assert_eq!(count(&mut reader, LOOSE).await, 0);
-    assert_eq!(count(&mut reader, COUNT).await, 101);
-    assert_eq!(count(&mut reader, LOOSE).await, 101);
-    let shown = table(&ok(&mut session, "SHOW pgstar.rollups").await);
-    assert_eq!(shown.len(), 2, "{shown:?}");
 }
