@@ -1,6 +1,9 @@
 #!/bin/sh
 # Measures what pgstar adds to statements that it passes through, beside pgbouncer (session pooling).
 #
+# Both proxies hand backends on from one run to the next, as they do where many sessions come and go: a new backend spends
+# its first seconds on faults of pages that an older one has mapped.
+#
 # PostgreSQL alone, through pgstar and through pgbouncer take turns in one run, so that noise of the machine hits all
 # of them: read ratios, not absolute numbers. A ratio is the median over rounds of one side's transactions per second
 # divided by those of PostgreSQL alone in the same round; processor time is that of the proxy's process alone, and
@@ -18,6 +21,9 @@ SECONDS_EACH=${BENCH_SECONDS:-1}
 CLIENTS=${BENCH_CLIENTS:-1 8 32}
 WORKLOADS=${BENCH_WORKLOADS:-select tpcb pipeline}
 PROTOCOLS=${BENCH_PROTOCOLS:-simple extended prepared}
+# The server asks for a password, so that pgstar shares backends ([auth] method = "scram").
+server_password=relayed
+export PGPASSWORD=$server_password
 # Statements in one pipeline of the workload of that name.
 PIPELINE_LENGTH=10
 
@@ -33,7 +39,9 @@ set_up() {
     # With a rollup, so that statements are looked at as they are wherever pgstar is of use.
     start_pgstar "$(target_directory)/release/pgstar" "
         [upstream]
-        url = \"postgresql://postgres@127.0.0.1:$server_port/bench\"
+        url = \"postgresql://postgres:$server_password@127.0.0.1:$server_port/bench\"
+        [auth]
+        method = \"scram\"
         [[rollup]]
         name = \"balance_by_branch\"
         query = \"SELECT bid, sum(bbalance) FROM pgbench_branches GROUP BY bid\""

@@ -132,7 +132,7 @@ start_pgbouncer() {
 try_pgbouncer() {
     cat >"$work/pgbouncer.ini" <<INI
 [databases]
-* = host=127.0.0.1 port=$server_port user=postgres
+* = host=127.0.0.1 port=$server_port user=postgres ${server_password:+password=$server_password}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = $pgbouncer_port

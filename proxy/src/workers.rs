@@ -21,7 +21,7 @@ pub const THREAD_STACK_BYTES: usize = 16 * 1024 * 1024;
 /// First decisions that are made at a time for the sessions of one thread; more of them wait.
 const DECIDING_THREADS_MAX: usize = 8;
 
-/// A thread for every other processor. Dropping them ends whatever still runs there.
+/// A thread for each processor. Dropping them ends whatever still runs there.
 #[derive(Debug)]
 pub(crate) struct Workers {
     workers: Vec<Worker>,
@@ -37,14 +37,12 @@ struct Worker {
 }
 
 impl Workers {
-    /// One thread for every two processors: a thread with much to do finds more of it each time it looks, and sleeps less.
-    /// The other processors are for what does not relay: following changes, deciding, and PostgreSQL itself where it runs beside.
+    /// As many threads as there are processors.
     ///
     /// # Errors
     /// The system has no thread or no poller to give.
     pub(crate) fn start() -> io::Result<Self> {
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        let count = processors.div_ceil(2);
+        let count = thread::available_parallelism().map_or(1, usize::from);
         let workers = (0..count).map(start_worker).collect::<io::Result<_>>()?;
         Ok(Workers { workers })
     }

@@ -266,13 +266,15 @@ impl<'a> Build<'a> {
         let mut running = pin!(self.transaction.execute(sql, &[]));
         loop {
             tokio::select! {
-                rows = &mut running => return rows.map_err(|source| RollupError::Build {
-                    rollup: self.plan.name.clone(),
-                    source: Error::Query(source),
-                }),
+                // The first tick is at once, so that it is told of every build, however short.
+                biased;
                 _ = ticks.tick() => progress(BuildProgress::Scanning {
                     elapsed: started.elapsed(),
                     from: from.map(str::to_owned),
+                }),
+                rows = &mut running => return rows.map_err(|source| RollupError::Build {
+                    rollup: self.plan.name.clone(),
+                    source: Error::Query(source),
                 }),
             }
         }
