@@ -7,297 +7,420 @@
 
 use std::collections::HashSet;
 
+use memchr::memchr;
+
 /// Names of built-in functions that change nothing: PostgreSQL's own word, by their volatility.
-pub type Functions = HashSet<Box<str>>;
+pub type Functions = HashSet<Box<[u8]>>;
 
 /// Longer statements are not looked at.
 const STATEMENT_BYTES_MAX: usize = 64 * 1024;
 
+/// PostgreSQL cuts longer names off; none of the words and names below is as long.
+const NAME_BYTES_MAX: usize = 63;
+
 /// Words that may stand before a parenthesis and call no function.
-const CALL_NOTHING: [&str; 71] = [
-    "all",
-    "analyze",
-    "and",
-    "any",
-    "array",
-    "as",
-    "asc",
-    "between",
-    "bit",
-    "by",
-    "case",
-    "cast",
-    "char",
-    "character",
-    "costs",
-    "cube",
-    "dec",
-    "decimal",
-    "desc",
-    "distinct",
-    "else",
-    "except",
-    "exists",
-    "explain",
-    "fetch",
-    "filter",
-    "first",
-    "float",
-    "from",
-    "group",
-    "grouping",
-    "having",
-    "ilike",
-    "in",
-    "intersect",
-    "interval",
-    "is",
-    "isnull",
-    "join",
-    "lateral",
-    "like",
-    "limit",
-    "materialized",
-    "nchar",
-    "next",
-    "not",
-    "notnull",
-    "nullif",
-    "numeric",
-    "of",
-    "offset",
-    "on",
-    "only",
-    "or",
-    "over",
-    "partition",
-    "precision",
-    "rollup",
-    "row",
-    "select",
-    "sets",
-    "similar",
-    "some",
-    "then",
-    "time",
-    "timestamp",
-    "to",
-    "union",
-    "using",
-    "values",
-    "varchar",
-];
-/// More of them.
-const CALL_NOTHING_MORE: [&str; 10] = [
-    "when",
-    "where",
-    "within",
-    "with",
-    "window",
-    "coalesce",
-    "greatest",
-    "least",
-    "symmetric",
-    "tablesample",
+const CALL_NOTHING: &[&[u8]] = &[
+    b"all",
+    b"analyze",
+    b"and",
+    b"any",
+    b"array",
+    b"as",
+    b"asc",
+    b"between",
+    b"bit",
+    b"by",
+    b"case",
+    b"cast",
+    b"char",
+    b"character",
+    b"coalesce",
+    b"costs",
+    b"cube",
+    b"dec",
+    b"decimal",
+    b"desc",
+    b"distinct",
+    b"else",
+    b"except",
+    b"exists",
+    b"explain",
+    b"fetch",
+    b"filter",
+    b"first",
+    b"float",
+    b"from",
+    b"greatest",
+    b"group",
+    b"grouping",
+    b"having",
+    b"ilike",
+    b"in",
+    b"intersect",
+    b"interval",
+    b"is",
+    b"isnull",
+    b"join",
+    b"lateral",
+    b"least",
+    b"like",
+    b"limit",
+    b"materialized",
+    b"nchar",
+    b"next",
+    b"not",
+    b"notnull",
+    b"nullif",
+    b"numeric",
+    b"of",
+    b"offset",
+    b"on",
+    b"only",
+    b"or",
+    b"over",
+    b"partition",
+    b"precision",
+    b"rollup",
+    b"row",
+    b"select",
+    b"sets",
+    b"similar",
+    b"some",
+    b"symmetric",
+    b"tablesample",
+    b"then",
+    b"time",
+    b"timestamp",
+    b"to",
+    b"union",
+    b"using",
+    b"values",
+    b"varchar",
+    b"when",
+    b"where",
+    b"window",
+    b"with",
+    b"within",
 ];
 
 /// Words that make of a SELECT something else, or let it write.
-const NOT_IN_SELECT: [&str; 19] = [
-    "alter", "call", "copy", "create", "declare", "delete", "do", "drop", "execute", "for",
-    "grant", "insert", "into", "listen", "lock", "merge", "prepare", "truncate", "update",
+const NOT_IN_SELECT: &[&[u8]] = &[
+    b"alter",
+    b"call",
+    b"copy",
+    b"create",
+    b"declare",
+    b"delete",
+    b"do",
+    b"drop",
+    b"execute",
+    b"for",
+    b"grant",
+    b"insert",
+    b"into",
+    b"listen",
+    b"lock",
+    b"merge",
+    b"prepare",
+    b"truncate",
+    b"update",
 ];
 
 /// Functions that PostgreSQL calls volatile, and that leave nothing in a session all the same.
-const VOLATILE_BUT_HARMLESS: [&str; 5] = [
-    "clock_timestamp",
-    "gen_random_uuid",
-    "pg_sleep",
-    "random",
-    "timeofday",
+const VOLATILE_BUT_HARMLESS: [&[u8]; 5] = [
+    b"clock_timestamp",
+    b"gen_random_uuid",
+    b"pg_sleep",
+    b"random",
+    b"timeofday",
 ];
 
 /// A piece of a statement.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
-    /// A word, in lower case.
-    Word(String),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token<'a> {
+    /// A word, in letters of any case.
+    Word(&'a [u8]),
     /// A name in double quotes.
-    Quoted(String),
+    Quoted(&'a [u8]),
     Constant,
-    Mark(char),
+    Mark(u8),
 }
+
+/// This reader might read other than PostgreSQL does.
+struct Unreadable;
 
 /// Whether the statement is one whose every trace `DISCARD ALL` removes.
 pub fn is_harmless(sql: &str, functions: &Functions) -> bool {
-    if sql.len() > STATEMENT_BYTES_MAX {
-        return false;
-    }
-    let Some(mut tokens) = tokens(sql) else {
-        return false;
-    };
-    while tokens.last() == Some(&Token::Mark(';')) {
-        tokens.pop();
-    }
-    if tokens.contains(&Token::Mark(';')) {
-        return false;
-    }
-    match first_word(&tokens) {
-        None => tokens.is_empty(),
-        Some("begin" | "start" | "commit" | "end" | "rollback" | "abort") => {
-            // A prepared transaction outlives its session.
-            !has_word(&tokens, "prepared")
-        }
-        Some("savepoint" | "release" | "show") => true,
-        Some("set") => is_harmless_set(&tokens),
-        Some("select" | "with" | "values" | "table" | "explain") => {
-            is_harmless_select(&tokens, functions)
-        }
-        Some(_) => false,
-    }
+    sql.len() <= STATEMENT_BYTES_MAX && judge(sql, functions).unwrap_or(false)
 }
 
-/// The first word, behind parentheses that a SELECT may begin with.
-fn first_word(tokens: &[Token]) -> Option<&str> {
-    let first = tokens.iter().find(|token| **token != Token::Mark('('))?;
-    let begins_with_select = tokens.first() == Some(&Token::Mark('('));
+fn judge(sql: &str, functions: &Functions) -> Result<bool, Unreadable> {
+    let mut tokens = Tokens::of(sql);
+    let mut first = tokens.next()?;
+    let begins_with_parenthesis = first == Some(Token::Mark(b'('));
+    while first == Some(Token::Mark(b'(')) {
+        first = tokens.next()?;
+    }
     match first {
-        Token::Word(word) if !begins_with_select || word == "select" => Some(word),
-        _ => Some(""),
+        None => Ok(!begins_with_parenthesis),
+        Some(Token::Mark(b';')) => Ok(!begins_with_parenthesis && tokens.are_over()?),
+        Some(Token::Word(word)) => match Kind::of(word) {
+            Some(kind) if !begins_with_parenthesis || word.eq_ignore_ascii_case(b"select") => {
+                kind.is_harmless(first, tokens, functions)
+            }
+            _ => Ok(false),
+        },
+        Some(_) => Ok(false),
     }
 }
 
-fn has_word(tokens: &[Token], word: &str) -> bool {
-    tokens
-        .iter()
-        .any(|token| matches!(token, Token::Word(found) if found == word))
+/// What a statement is, by its first word.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Transaction,
+    Set,
+    Query,
+    /// Nothing that may follow its first word matters.
+    Any,
 }
+
+impl Kind {
+    /// `None` for a statement of another kind.
+    fn of(word: &[u8]) -> Option<Kind> {
+        let mut buffer = [0; NAME_BYTES_MAX];
+        Some(match lower_case(word, &mut buffer)? {
+            b"begin" | b"start" | b"commit" | b"end" | b"rollback" | b"abort" => Kind::Transaction,
+            b"set" => Kind::Set,
+            b"select" | b"with" | b"values" | b"table" | b"explain" => Kind::Query,
+            b"savepoint" | b"release" | b"show" => Kind::Any,
+            _ => return None,
+        })
+    }
+
+    /// Whether a statement of the kind, with these tokens behind its first, is harmless.
+    fn is_harmless(
+        self,
+        first: Option<Token<'_>>,
+        mut tokens: Tokens<'_>,
+        functions: &Functions,
+    ) -> Result<bool, Unreadable> {
+        let mut before = [None, None, first];
+        while let Some(token) = tokens.next()? {
+            let may_follow = match self {
+                _ if token == Token::Mark(b';') => return tokens.are_over(),
+                // A prepared transaction outlives its session.
+                Kind::Transaction => !token.is_one_of(&[b"prepared"]),
+                Kind::Set => may_be_set(before, token),
+                Kind::Query => may_be_asked(before, token, functions),
+                Kind::Any => true,
+            };
+            if !may_follow {
+                return Ok(false);
+            }
+            before = [before[1], before[2], Some(token)];
+        }
+        Ok(true)
+    }
+}
+
+/// The three tokens before one, the nearest last.
+type Before<'a> = [Option<Token<'a>>; 3];
 
 /// A setting without a dot in its name, and neither the role nor the session's user.
-fn is_harmless_set(tokens: &[Token]) -> bool {
-    let is_dotted = tokens.contains(&Token::Mark('.'));
-    let is_of_role = has_word(tokens, "role") || has_word(tokens, "authorization");
-    let name = tokens.get(1);
-    !is_dotted && !is_of_role && matches!(name, Some(Token::Word(_)))
+fn may_be_set(before: Before<'_>, token: Token<'_>) -> bool {
+    let is_name = before[1].is_none();
+    let is_of_role = token.is_one_of(&[b"authorization", b"role"]);
+    let is_plain = !is_name || matches!(token, Token::Word(_));
+    is_plain && !is_of_role && token != Token::Mark(b'.')
 }
 
-fn is_harmless_select(tokens: &[Token], functions: &Functions) -> bool {
-    if NOT_IN_SELECT.iter().any(|word| has_word(tokens, word)) {
-        return false;
-    }
-    tokens.iter().enumerate().all(|(at, token)| {
-        let is_called = tokens.get(at + 1) == Some(&Token::Mark('('));
-        match token {
-            Token::Word(name) | Token::Quoted(name) if is_called => {
-                is_harmless_call(&tokens[..at], token, name, functions)
-            }
-            _ => true,
+fn may_be_asked(before: Before<'_>, token: Token<'_>, functions: &Functions) -> bool {
+    match (token, before[2]) {
+        (Token::Mark(b'('), Some(called @ (Token::Word(_) | Token::Quoted(_)))) => {
+            is_harmless_call(before, called, functions)
         }
-    })
-}
-
-fn is_harmless_call(before: &[Token], token: &Token, name: &str, functions: &Functions) -> bool {
-    if let [.., qualifier, Token::Mark('.')] = before {
-        let is_built_in =
-            matches!(qualifier, Token::Word(it) | Token::Quoted(it) if it == "pg_catalog");
-        return is_built_in && is_known(name, functions);
+        _ => !token.is_one_of(NOT_IN_SELECT),
     }
-    let is_keyword = matches!(token, Token::Word(_))
-        && (CALL_NOTHING.contains(&name) || CALL_NOTHING_MORE.contains(&name));
-    is_keyword || is_known(name, functions)
 }
 
-fn is_known(name: &str, functions: &Functions) -> bool {
-    functions.contains(name) || VOLATILE_BUT_HARMLESS.contains(&name)
+/// Whether the last of these before a parenthesis is a keyword, or a function that leaves nothing.
+fn is_harmless_call(before: Before<'_>, called: Token<'_>, functions: &Functions) -> bool {
+    let is_known = || {
+        called.is_named(|name| functions.contains(name) || VOLATILE_BUT_HARMLESS.contains(&name))
+    };
+    if before[1] == Some(Token::Mark(b'.')) {
+        let is_built_in = |schema: Token<'_>| schema.is_named(|name| name == b"pg_catalog");
+        return before[0].is_some_and(is_built_in) && is_known();
+    }
+    called.is_one_of(CALL_NOTHING) || is_known()
 }
 
-/// The statement's tokens; `None` where this reader might read other than PostgreSQL does.
-fn tokens(sql: &str) -> Option<Vec<Token>> {
-    let mut tokens = vec![];
-    let mut rest = sql;
-    while let Some(first) = rest.chars().next() {
-        let (token, left) = match first {
-            ' ' | '\t' | '\n' | '\r' | '\x0c' => (None, &rest[1..]),
-            '-' if rest.starts_with("--") => (None, rest.split_once('\n').map_or("", |it| it.1)),
-            '/' if rest.starts_with("/*") => (None, after_comment(rest)?),
-            '\'' => (Some(Token::Constant), after_string(rest)?),
-            '"' => quoted(rest)?,
-            '0'..='9' => {
-                let end = rest
-                    .find(|it: char| !it.is_ascii_alphanumeric() && it != '.')
-                    .unwrap_or(rest.len());
-                (Some(Token::Constant), &rest[end..])
+impl Token<'_> {
+    /// Whether it is one of these words.
+    fn is_one_of(self, words: &[&[u8]]) -> bool {
+        match self {
+            Token::Word(word) => words.iter().any(|one| word.eq_ignore_ascii_case(one)),
+            _ => false,
+        }
+    }
+
+    /// Whether it is a name, of which this is true.
+    fn is_named(self, is_it: impl Fn(&[u8]) -> bool) -> bool {
+        let mut buffer = [0; NAME_BYTES_MAX];
+        match self {
+            Token::Word(word) => lower_case(word, &mut buffer).is_some_and(is_it),
+            Token::Quoted(name) => is_it(name),
+            Token::Constant | Token::Mark(_) => false,
+        }
+    }
+}
+
+/// The word in lower case; `None` if it is too long for a name.
+fn lower_case<'a>(word: &[u8], buffer: &'a mut [u8; NAME_BYTES_MAX]) -> Option<&'a [u8]> {
+    let lower = buffer.get_mut(..word.len())?;
+    lower.copy_from_slice(word);
+    lower.make_ascii_lowercase();
+    Some(lower)
+}
+
+/// The tokens of a statement that are still to be read.
+struct Tokens<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Tokens<'a> {
+    fn of(sql: &'a str) -> Self {
+        Tokens {
+            rest: sql.as_bytes(),
+        }
+    }
+
+    /// Whether nothing but semicolons follows.
+    fn are_over(&mut self) -> Result<bool, Unreadable> {
+        while let Some(token) = self.next()? {
+            if token != Token::Mark(b';') {
+                return Ok(false);
             }
-            'a'..='z' | 'A'..='Z' | '_' | '\u{80}'.. => word(rest)?,
-            '$' => (Some(Token::Constant), after_parameter(rest)?),
-            mark if mark.is_ascii_graphic() && mark != '\\' => {
-                (Some(Token::Mark(mark)), &rest[1..])
-            }
-            _ => return None,
+        }
+        Ok(true)
+    }
+
+    fn next(&mut self) -> Result<Option<Token<'a>>, Unreadable> {
+        self.skip_blank()?;
+        let Some(first) = self.rest.first() else {
+            return Ok(None);
         };
-        tokens.extend(token);
-        rest = left;
+        let token = match first {
+            b'\'' => self.string()?,
+            b'"' => self.quoted()?,
+            b'0'..=b'9' => self.number()?,
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => self.word()?,
+            b'$' => self.parameter()?,
+            mark if mark.is_ascii_graphic() && *mark != b'\\' => Token::Mark(self.take(1)[0]),
+            _ => return Err(Unreadable),
+        };
+        Ok(Some(token))
     }
-    Some(tokens)
-}
 
-fn word(rest: &str) -> Option<(Option<Token>, &str)> {
-    let is_inside =
-        |it: char| it.is_ascii_alphanumeric() || it == '_' || it == '$' || !it.is_ascii();
-    let end = rest.find(|it| !is_inside(it)).unwrap_or(rest.len());
-    let (word, left) = rest.split_at(end);
-    let word = word.to_ascii_lowercase();
-    // U&"…" and U&'…' have escapes of their own.
-    if word == "u" && left.starts_with('&') {
-        return None;
-    }
-    Some((Some(Token::Word(word)), left))
-}
-
-fn quoted(rest: &str) -> Option<(Option<Token>, &str)> {
-    let end = 1 + rest[1..].find('"')?;
-    let left = &rest[end + 1..];
-    // A doubled quotation mark inside a name.
-    if left.starts_with('"') {
-        return None;
-    }
-    Some((Some(Token::Quoted(rest[1..end].to_owned())), left))
-}
-
-/// What follows a parameter; a dollar-quoted string is none.
-fn after_parameter(rest: &str) -> Option<&str> {
-    let left = rest[1..].trim_start_matches(|it: char| it.is_ascii_digit());
-    (left.len() < rest.len() - 1).then_some(left)
-}
-
-/// What follows a string. A backslash means one thing or another, by a setting.
-fn after_string(rest: &str) -> Option<&str> {
-    let end = 1 + rest[1..].find('\'')?;
-    let inside = &rest[1..end];
-    (!inside.contains('\\')).then_some(&rest[end + 1..])
-}
-
-/// What follows a comment, in which others may be nested.
-fn after_comment(rest: &str) -> Option<&str> {
-    let mut depth = 0_usize;
-    let mut at = 0;
-    while at < rest.len() {
-        match rest.as_bytes().get(at..at + 2) {
-            Some(b"/*") => {
-                depth += 1;
-                at += 2;
-            }
-            Some(b"*/") => {
-                depth -= 1;
-                at += 2;
-                if depth == 0 {
-                    return rest.get(at..);
-                }
-            }
-            Some(_) => at += 1,
-            None => return None,
+    fn skip_blank(&mut self) -> Result<(), Unreadable> {
+        loop {
+            self.take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'\x0c'));
+            match self.rest {
+                [b'-', b'-', ..] => self.take_while(|byte| byte != b'\n'),
+                [b'/', b'*', ..] => self.skip_comment()?,
+                _ => return Ok(()),
+            };
         }
     }
-    None
+
+    /// A comment, in which others may be nested.
+    fn skip_comment(&mut self) -> Result<&'a [u8], Unreadable> {
+        let mut depth = 0_usize;
+        loop {
+            match self.rest {
+                [b'/', b'*', ..] => depth += 1,
+                [b'*', b'/', ..] => depth -= 1,
+                [_, _, ..] => {
+                    self.take(1);
+                    continue;
+                }
+                _ => return Err(Unreadable),
+            }
+            let ends = self.take(2);
+            if depth == 0 {
+                return Ok(ends);
+            }
+        }
+    }
+
+    fn word(&mut self) -> Result<Token<'a>, Unreadable> {
+        let is_inside =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..);
+        let word = self.take_while(is_inside);
+        // U&"…" and U&'…' have escapes of their own.
+        match word.eq_ignore_ascii_case(b"u") && self.rest.starts_with(b"&") {
+            true => Err(Unreadable),
+            false => Ok(Token::Word(word)),
+        }
+    }
+
+    fn quoted(&mut self) -> Result<Token<'a>, Unreadable> {
+        let name = self.enclosed()?;
+        // A doubled quotation mark inside a name.
+        match self.rest.starts_with(b"\"") {
+            true => Err(Unreadable),
+            false => Ok(Token::Quoted(name)),
+        }
+    }
+
+    /// A string. A backslash means one thing or another, by a setting.
+    fn string(&mut self) -> Result<Token<'a>, Unreadable> {
+        let inside = self.enclosed()?;
+        match inside.contains(&b'\\') {
+            true => Err(Unreadable),
+            false => Ok(Token::Constant),
+        }
+    }
+
+    /// A number. Before version 15 it may be followed by a word at once.
+    fn number(&mut self) -> Result<Token<'a>, Unreadable> {
+        let number = self.take_while(|byte| byte.is_ascii_alphanumeric() || byte == b'.');
+        let mut letters = number.iter().filter(|byte| byte.is_ascii_alphabetic());
+        match (letters.next(), letters.next()) {
+            (None | Some(b'e' | b'E'), None) => Ok(Token::Constant),
+            _ => Err(Unreadable),
+        }
+    }
+
+    /// A parameter; a dollar-quoted string is none.
+    fn parameter(&mut self) -> Result<Token<'a>, Unreadable> {
+        self.take(1);
+        match self.take_while(|byte| byte.is_ascii_digit()) {
+            [] => Err(Unreadable),
+            _ => Ok(Token::Constant),
+        }
+    }
+
+    /// What is between the next byte and the one that is the same.
+    fn enclosed(&mut self) -> Result<&'a [u8], Unreadable> {
+        let mark = self.take(1)[0];
+        let end = memchr(mark, self.rest).ok_or(Unreadable)?;
+        let inside = self.take(end);
+        self.take(1);
+        Ok(inside)
+    }
+
+    fn take_while(&mut self, is_inside: impl Fn(u8) -> bool) -> &'a [u8] {
+        let end = self.rest.iter().position(|byte| !is_inside(*byte));
+        self.take(end.unwrap_or(self.rest.len()))
+    }
+
+    /// The next so many bytes, which there are.
+    fn take(&mut self, count: usize) -> &'a [u8] {
+        let (taken, rest) = self.rest.split_at(count);
+        self.rest = rest;
+        taken
+    }
 }
 
 #[cfg(test)]
@@ -316,7 +439,7 @@ mod tests {
             "to_timestamp",
         ]
         .into_iter()
-        .map(Box::from)
+        .map(|name| Box::from(name.as_bytes()))
         .collect()
     }
 
@@ -343,6 +466,10 @@ mod tests {
             "VALUES (1), (2)",
             "SELECT $1 + $2",
             "TABLE t",
+            "((SELECT 1)) ;; -- over",
+            "SELECT 1e5, 1.5E-3, $1, PG_CATALOG.LOWER('a')",
+            "SAVEPOINT \"a b\"",
+            "END AND CHAIN",
         ] {
             assert!(is_harmless(sql, &functions()), "{sql}");
         }
@@ -365,6 +492,16 @@ mod tests {
             "SET SESSION AUTHORIZATION ann",
             "CREATE TEMP TABLE t (x int)",
             "SELECT 1 INTO t",
+            "SELECT 1into TEMP t",
+            "SELECT 0x1F",
+            "SELECT 1 INTO TEMP t;;",
+            "; SELECT 1",
+            "( ; )",
+            "((SET my.setting = 'x'))",
+            "SET \"search_path\" = x",
+            "SELECT 1 /* a /* b */ ; SET my.setting = 'x'",
+            "SELECT (pg_catalog) . set_config('my.setting', 'x', true)",
+            "SELECT mine . sum(1)",
             "WITH x AS (INSERT INTO t VALUES (1) RETURNING *) SELECT * FROM x",
             "SELECT * FROM t FOR UPDATE",
             "LISTEN x",

@@ -84,7 +84,10 @@ impl Traces {
         }
         let link = accounts.link().await?;
         let rows = link.connection.query(FUNCTIONS_SQL, &[]).await?;
-        let name = |row: &tokio_postgres::Row| row.try_get(0).map(|name: String| name.into());
+        let name = |row: &tokio_postgres::Row| {
+            let name: Result<String, _> = row.try_get(0);
+            name.map(|name| name.into_bytes().into())
+        };
         let functions: Functions = rows.iter().map(name).collect::<Result<_, _>>()?;
         let functions = Arc::new(functions);
         *self

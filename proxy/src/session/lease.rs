@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::Session;
 use super::held::Held;
 use super::pledge::Pledge;
-use super::preamble::effect;
+use super::preamble::{holds_nothing, leaves_settings};
 use crate::pool::{Functions, Greeting, Learnt, Pool, Registration, Stamp, is_harmless};
 use crate::wire::{HEADER_BYTES, Header, client_tag, header, read, server_tag};
 
@@ -68,10 +68,11 @@ impl Lease {
 
     /// A text that the backend will run; `None` for one that cannot be read, or may do anything.
     fn note_text(&mut self, sql: Option<&str>) {
-        self.is_tainted |= !sql.is_some_and(|sql| is_harmless(sql, &self.functions));
-        let effect = sql.map(effect).unwrap_or_default();
-        self.has_first_settings_only &= effect.leaves_settings;
-        self.holds_nothing &= effect.holds_nothing;
+        let is_harmless = |sql| is_harmless(sql, &self.functions);
+        self.is_tainted = self.is_tainted || !sql.is_some_and(is_harmless);
+        self.has_first_settings_only =
+            self.has_first_settings_only && sql.is_some_and(leaves_settings);
+        self.holds_nothing = self.holds_nothing && sql.is_some_and(holds_nothing);
     }
 
     /// Whether PostgreSQL tells the client of a changed search path, as it does from version 18 on.

@@ -64,47 +64,40 @@ pub(super) enum Prompt {
     Named(Bytes, Mark),
 }
 
-/// What a statement of the preamble does, by its text.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Effect {
-    /// It leaves every setting as it is.
-    pub(super) leaves_settings: bool,
-    /// It takes no lock that lasts.
-    pub(super) holds_nothing: bool,
+/// Whether a text that goes to PostgreSQL leaves every setting as it is.
+pub(super) fn leaves_settings(sql: &str) -> bool {
+    let mut known = LEAVES_SETTINGS
+        .iter()
+        .chain(&ASKED_OF_NEW)
+        .chain(&ASKED_ABOUT_NAMES);
+    known.any(|known| says(sql, known))
 }
 
-/// The effect of a text that goes to PostgreSQL.
-pub(super) fn effect(sql: &str) -> Effect {
-    let text = plain(sql);
-    let leaves_settings = text.as_deref().is_some_and(|text| {
-        LEAVES_SETTINGS.contains(&text)
-            || ASKED_OF_NEW.contains(&text)
-            || ASKED_ABOUT_NAMES.contains(&text)
-    });
-    Effect {
-        leaves_settings,
-        holds_nothing: text.as_deref() == Some(HOLDS_NOTHING),
+/// Whether a text that goes to PostgreSQL takes no lock that lasts.
+pub(super) fn holds_nothing(sql: &str) -> bool {
+    says(sql, HOLDS_NOTHING)
+}
+
+/// Whether a text is this one, which is in lower case with single spaces, but for case, white space and semicolons at the end.
+/// A constant has to be written as it is.
+fn says(sql: &str, known: &str) -> bool {
+    let sql = sql.trim_ascii().trim_end_matches(';').trim_ascii_end();
+    let mut words = sql.split_ascii_whitespace();
+    let mut known_words = known.split_ascii_whitespace();
+    loop {
+        match (words.next(), known_words.next()) {
+            (None, None) => return true,
+            (Some(word), Some(known)) if is_word(word, known) => {}
+            _ => return false,
+        }
     }
 }
 
-/// The text in lower case, with single spaces and no semicolon at its end; `None` for one that is too long for a preamble
-/// or has a comment, a name in quotation marks or a constant that is not written so, which mean more than their letters.
-fn plain(sql: &str) -> Option<String> {
-    let is_plain = sql.len() <= TEXT_BYTES_MAX
-        && !sql.contains(['"', '\\'])
-        && !sql.contains("--")
-        && !sql.contains("/*")
-        && sql.split('\'').skip(1).step_by(2).all(is_lower_word);
-    if !is_plain {
-        return None;
+fn is_word(word: &str, known: &str) -> bool {
+    match known.contains('\'') {
+        true => word == known,
+        false => word.eq_ignore_ascii_case(known),
     }
-    let sql = sql.trim_ascii().trim_end_matches(';');
-    let words: Vec<&str> = sql.split_ascii_whitespace().collect();
-    Some(words.join(" ").to_ascii_lowercase())
-}
-
-fn is_lower_word(constant: &str) -> bool {
-    constant.bytes().all(|byte| byte.is_ascii_lowercase())
 }
 
 /// Whether this sets the search path to a list of names: PostgreSQL takes any.
@@ -137,17 +130,16 @@ fn is_name(text: &str) -> bool {
 
 impl Lease {
     /// The answer to a question whose answer is known, or may be.
-    fn known(&self, text: &str) -> Option<Prompt> {
+    fn known(&self, sql: &str) -> Option<Prompt> {
         let has_set = || self.held.iter().any(|held| held.pledge.command == "SET");
         if !self.has_known_settings() || has_set() {
             return None;
         }
-        let known = self.greeting.answers.iter();
-        let mut known = known.filter(|(asked, _)| *asked == text);
-        if let Some((_, frames)) = known.next() {
+        let mut known = self.greeting.answers.iter();
+        if let Some((_, frames)) = known.find(|(asked, _)| says(sql, asked)) {
             return Some(Prompt::Known(frames.clone()));
         }
-        let (mark, frames) = self.learnt.answer(text)?;
+        let (mark, frames) = self.learnt.answer(|asked| says(sql, asked))?;
         Some(Prompt::Named(frames.clone(), mark))
     }
 }
@@ -167,16 +159,19 @@ impl<R: Routing> Session<R> {
             let may_set = status != TransactionStatus::Failed && !lease.reports_search_path();
             return may_set.then(|| hold("SET", status)).flatten();
         }
-        match (plain(sql)?.as_str(), status) {
-            ("begin", TransactionStatus::Idle) => hold("BEGIN", TransactionStatus::Open),
-            ("rollback", TransactionStatus::Open) if self.held_transaction().is_some() => {
-                Some(Prompt::Undone)
+        match status {
+            TransactionStatus::Failed => None,
+            TransactionStatus::Idle if says(sql, "begin") => hold("BEGIN", TransactionStatus::Open),
+            TransactionStatus::Open if says(sql, "rollback") => {
+                if self.held_transaction().is_some() {
+                    return Some(Prompt::Undone);
+                }
+                let may_hold = lease.holds_nothing;
+                may_hold
+                    .then(|| hold("ROLLBACK", TransactionStatus::Idle))
+                    .flatten()
             }
-            ("rollback", TransactionStatus::Open) if lease.holds_nothing => {
-                hold("ROLLBACK", TransactionStatus::Idle)
-            }
-            (_, TransactionStatus::Failed) => None,
-            (text, _) => lease.known(text),
+            _ => lease.known(sql),
         }
     }
 
@@ -243,18 +238,29 @@ mod tests {
 
     #[test]
     fn preambles_are_known_by_their_words() {
-        assert_eq!(plain(" BEGIN ;\n").as_deref(), Some("begin"));
-        assert_eq!(
-            plain("Show\n  Transaction Isolation\tLevel").as_deref(),
-            Some("show transaction isolation level")
-        );
-        assert_eq!(plain("BEGIN -- why"), None);
-        assert_eq!(plain("SELECT 1 WHERE typname = 'HSTORE'"), None);
-        assert_eq!(plain("SELECT 1 WHERE typname = 'h store'"), None);
-        assert!(effect("select current_schema()").holds_nothing);
+        assert!(says(" BEGIN ;\n", "begin"));
+        let isolation = "show transaction isolation level";
+        assert!(says("Show\n  Transaction Isolation\tLevel", isolation));
+        let constant = "select 1 where typname = 'hstore'";
+        assert!(says("SELECT 1  WHERE typname = 'hstore';;", constant));
+        for other in [
+            "BEGIN -- why",
+            "begin isolation level serializable",
+            "beg in",
+            "show transaction isolation",
+            "show \"transaction\" isolation level",
+            "SELECT 1 WHERE typname = 'HSTORE'",
+            "SELECT 1 WHERE typname = 'h store'",
+            "",
+        ] {
+            for known in ["begin", isolation, constant] {
+                assert!(!says(other, known), "{other}");
+            }
+        }
+        assert!(holds_nothing("select current_schema()"));
         let hstore = "SELECT t.oid, typarray\nFROM pg_type t JOIN pg_namespace ns\n    ON typnamespace = ns.oid\nWHERE typname = 'hstore';\n";
-        assert!(effect(hstore).leaves_settings && !effect(hstore).holds_nothing);
-        assert!(!effect("SELECT f()").leaves_settings);
+        assert!(leaves_settings(hstore) && !holds_nothing(hstore));
+        assert!(!leaves_settings("SELECT f()"));
     }
 
     #[test]
