@@ -13,6 +13,7 @@ pub mod explain;
 pub mod failure;
 pub mod follower;
 pub mod guard;
+mod linger;
 pub mod listener;
 pub mod misfit;
 pub mod pool;

@@ -15,6 +15,8 @@ use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::warn;
 
+use crate::linger::linger;
+
 /// Deciding recurses over a statement's tree, whose depth is bounded for a stack of this size.
 pub const THREAD_STACK_BYTES: usize = 16 * 1024 * 1024;
 
@@ -43,7 +45,9 @@ impl Workers {
     /// The system has no thread or no poller to give.
     pub(crate) fn start() -> io::Result<Self> {
         let count = thread::available_parallelism().map_or(1, usize::from);
-        let workers = (0..count).map(start_worker).collect::<io::Result<_>>()?;
+        let workers = (0..count)
+            .map(|number| start_worker(number, count > 1))
+            .collect::<io::Result<_>>()?;
         Ok(Workers { workers })
     }
 
@@ -72,13 +76,17 @@ impl Workers {
     }
 }
 
-fn start_worker(number: usize) -> io::Result<Worker> {
+/// A thread may linger where others have a processor meanwhile.
+fn start_worker(number: usize, may_linger: bool) -> io::Result<Worker> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .thread_stack_size(THREAD_STACK_BYTES)
         .max_blocking_threads(DECIDING_THREADS_MAX)
         .build()?;
     let handle = runtime.handle().clone();
+    if may_linger {
+        runtime.spawn(linger());
+    }
     let (running, stopped) = oneshot::channel::<()>();
     thread::Builder::new()
         .name(format!("sessions-{number}"))

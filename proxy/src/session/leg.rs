@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::buffer::Buffer;
 use super::socket::Socket;
+use crate::linger::{Client, beat};
 use crate::wire::{HEADER_BYTES, header};
 
 /// A peer as the relay sees it.
@@ -32,6 +33,8 @@ pub(super) struct Leg {
     pub(super) end_point: Option<Bytes>,
     /// The name in the peer's certificate, if it showed one.
     pub(super) common_name: Option<Box<str>>,
+    /// Which client this is; `None`: it is a server.
+    client: Option<Client>,
 }
 
 impl Leg {
@@ -45,6 +48,14 @@ impl Leg {
             is_drained: false,
             end_point: None,
             common_name: None,
+            client: None,
+        }
+    }
+
+    pub(super) fn of_client(socket: Socket) -> Self {
+        Leg {
+            client: Some(Client::new()),
+            ..Leg::new(socket)
         }
     }
 
@@ -68,6 +79,7 @@ impl Leg {
         let count = outcome.map_or(0, |()| target.filled().len());
         let was_all = target.remaining() > 0;
         self.ended = count == 0;
+        beat(self.client.as_mut());
         self.inbound.filled_by(count);
         self.is_drained = self.ended || was_all && self.socket.poll_more(cx).is_pending();
         Poll::Ready(count)

@@ -124,7 +124,7 @@ async fn run_session<R: Routing>(
     let login = timeout_at(logged_in_by, log_in(&mut client, &shared, &startup)).await;
     let mut session = match login.unwrap_or(Login::Over) {
         Login::Over => return,
-        Login::Done(logged_in) => Session::logged_in(shared, client, logged_in),
+        Login::Done(logged_in) => Session::logged_in(shared, client, *logged_in),
         Login::Relayed => match relay_login(client, shared, &startup).await {
             Some(session) => session,
             None => return,

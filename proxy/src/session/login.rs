@@ -44,7 +44,7 @@ pub(super) enum Login {
     /// It is not for pgstar to judge; nothing has been said yet.
     Relayed,
     /// The client has its greeting.
-    Done(LoggedIn),
+    Done(Box<LoggedIn>),
     /// The client was refused, or left.
     Over,
 }
@@ -107,7 +107,7 @@ pub(super) async fn log_in<R>(client: &mut Leg, shared: &Shared<R>, startup: &St
             if let Some(lease) = &mut logged_in.lease {
                 lease.begun = begun;
             }
-            Login::Done(logged_in)
+            Login::Done(Box::new(logged_in))
         }
         Err(refusal) => {
             refuse(client, refusal, user).await;

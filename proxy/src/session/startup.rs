@@ -60,7 +60,7 @@ async fn read_opening(
     }
     let mut client = match tls {
         Some(tls) if begins_handshake(&stream).await? => secure(stream, tls, true).await?,
-        _ => Leg::new(Socket::Tcp(stream)),
+        _ => Leg::of_client(Socket::Tcp(stream)),
     };
     let mut asked = Asked::default();
     loop {
@@ -125,7 +125,7 @@ async fn agree(mut stream: TcpStream, tls: &Acceptor) -> Option<Leg> {
 async fn secure(stream: TcpStream, tls: &Acceptor, is_unasked: bool) -> Option<Leg> {
     match tls.accept(stream, is_unasked).await {
         Ok(accepted) => {
-            let mut leg = Leg::new(Socket::Tls(Box::new((*accepted.stream).into())));
+            let mut leg = Leg::of_client(Socket::Tls(Box::new((*accepted.stream).into())));
             leg.end_point = accepted.end_point;
             leg.common_name = accepted.common_name;
             Some(leg)
