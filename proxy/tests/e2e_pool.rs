@@ -462,6 +462,20 @@ async fn where_a_user_s_code_may_run_unseen_no_backend_is_shared() {
             "SELECT CAST('1,2' AS point) <<<< 1",
             "DROP FUNCTION hidden CASCADE",
         ),
+        (
+            format!(
+                "CREATE TYPE pair AS (a int, b int); \
+                 CREATE FUNCTION shown(pair) RETURNS text LANGUAGE sql AS $f${hide}$f$"
+            ),
+            "SELECT (CAST('(1,2)' AS pair)).shown",
+            "DROP TYPE pair CASCADE",
+        ),
+        (
+            "CREATE DOMAIN noted AS text CHECK (set_config('my.own', VALUE, false) IS NOT NULL)"
+                .to_owned(),
+            "SELECT CAST('x' AS noted)",
+            "DROP DOMAIN noted",
+        ),
     ] {
         assert!(lab.is_shared_after(&["SELECT 1"]).await);
         lab.run(&made).await;

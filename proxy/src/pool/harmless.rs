@@ -226,12 +226,17 @@ impl Kind {
 /// The three tokens before one, the nearest last.
 type Before<'a> = [Option<Token<'a>>; 3];
 
-/// A setting without a dot in its name, and neither the role nor the session's user.
+/// A setting without a dot in its name, and neither the role nor the session's user. A name in quotes may be any of these,
+/// so only values have them.
 fn may_be_set(before: Before<'_>, token: Token<'_>) -> bool {
-    let is_name = before[1].is_none();
-    let is_of_role = token.is_one_of(&[b"authorization", b"role"]);
-    let is_plain = !is_name || matches!(token, Token::Word(_));
-    is_plain && !is_of_role && token != Token::Mark(b'.')
+    match token {
+        Token::Word(_) => !token.is_one_of(&[b"authorization", b"role"]),
+        Token::Quoted(_) => before[2].is_some_and(|last| {
+            matches!(last, Token::Mark(b'=' | b',')) || last.is_one_of(&[b"to"])
+        }),
+        Token::Constant => true,
+        Token::Mark(mark) => mark != b'.',
+    }
 }
 
 fn may_be_asked(before: Before<'_>, token: Token<'_>, functions: &Functions) -> bool {
@@ -454,6 +459,7 @@ mod tests {
             "SHOW transaction isolation level",
             "set search_path = \"ssb\"",
             "SET LOCAL TimeZone TO 'Europe/Berlin'",
+            "SET search_path TO \"a.b\", \"role\", public",
             "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
             "select pg_catalog.version()",
             "/* who: 'me' /* nested */ */ SELECT 1 -- why\n",
@@ -481,6 +487,8 @@ mod tests {
             "SET my.setting = 'x'",
             "SET \"my.setting\" = 'x'",
             "SET LOCAL my.setting = 'x'",
+            "SET LOCAL \"my.setting\" = 'x'",
+            "SET SESSION \"Role\" = 'ann'",
             "SELECT set_config('my.setting', 'x', true)",
             "SELECT pg_catalog.set_config('my.setting', 'x', true)",
             "SELECT \"set_config\"('my.setting', 'x', true)",

@@ -21,22 +21,29 @@ SELECT pg_catalog.concat_ws(' ',
   (SELECT pg_catalog.concat_ws('/', count(*), sum(xmin::text::bigint)) FROM pg_catalog.pg_rewrite WHERE oid >= 16384),
   (SELECT pg_catalog.concat_ws('/', count(*), sum(xmin::text::bigint)) FROM pg_catalog.pg_operator WHERE oid >= 16384),
   (SELECT pg_catalog.concat_ws('/', count(*), sum(xmin::text::bigint)) FROM pg_catalog.pg_cast WHERE oid >= 16384),
+  (SELECT pg_catalog.concat_ws('/', count(*), sum(xmin::text::bigint)) FROM pg_catalog.pg_constraint WHERE contypid > 0),
   (SELECT pg_catalog.concat_ws('/', count(*), sum(xmin::text::bigint)) FROM pg_catalog.pg_policy))";
 
 /// Whether no statement can run a user's code unseen: no function of a user (but for triggers, which a SELECT does not
-/// fire) has a built-in one's name or stands behind another object, and no view or policy calls a built-in one
-/// that changes settings or runs a text. Functions in C count only where they have a built-in one's name.
+/// fire) has a built-in one's name, stands behind another object or can be written like a column, as `row.function`; and no
+/// view, policy or domain calls a built-in one that changes settings or runs a text. Functions in C count only where they have
+/// a built-in one's name.
 const VERDICT_SQL: &str = "
 SELECT NOT EXISTS (
     SELECT FROM pg_catalog.pg_proc p
     WHERE p.oid >= 16384 AND p.prorettype NOT IN ('trigger'::pg_catalog.regtype, 'event_trigger'::pg_catalog.regtype)
       AND (EXISTS (SELECT FROM pg_catalog.pg_proc b WHERE b.proname = p.proname AND b.oid < 16384)
-           OR EXISTS (SELECT FROM pg_catalog.pg_depend d
-                      WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = p.oid
-                        AND p.prolang <> (SELECT l.oid FROM pg_catalog.pg_language l WHERE l.lanname = 'c'))))
+           OR p.prolang <> (SELECT l.oid FROM pg_catalog.pg_language l WHERE l.lanname = 'c')
+              AND (EXISTS (SELECT FROM pg_catalog.pg_depend d
+                           WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = p.oid)
+                   OR p.pronargs > 0 AND p.pronargs - p.pronargdefaults <= 1
+                      AND (p.provariadic <> 0
+                           OR EXISTS (SELECT FROM pg_catalog.pg_type t
+                                      WHERE t.oid = p.proargtypes[0] AND (t.typcategory = 'C' OR t.typtype = 'p'))))))
   AND NOT EXISTS (
     SELECT FROM (SELECT ev_action::text FROM pg_catalog.pg_rewrite WHERE oid >= 16384
-                 UNION ALL SELECT pg_catalog.concat(polqual, polwithcheck) FROM pg_catalog.pg_policy) AS stored(tree)
+                 UNION ALL SELECT pg_catalog.concat(polqual, polwithcheck) FROM pg_catalog.pg_policy
+                 UNION ALL SELECT conbin::text FROM pg_catalog.pg_constraint WHERE contypid > 0) AS stored(tree)
     WHERE tree ~ (SELECT ':funcid (' || pg_catalog.string_agg(oid::text, '|') || ') ' FROM pg_catalog.pg_proc
                   WHERE oid < 16384 AND proname IN ('set_config', 'query_to_xml', 'query_to_xmlschema',
                         'query_to_xml_and_xmlschema', 'cursor_to_xml', 'ts_stat', 'ts_rewrite')))";
