@@ -575,6 +575,36 @@ async fn a_migration_that_fails_half_way_leaves_right_answers() {
     server.stop().await.unwrap();
 }
 
+/// A publication of all tables has the rollups' as well, and PostgreSQL then changes no row that it could not name to a subscriber.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn somebody_s_publication_of_all_tables_costs_one_build() {
+    let (server, client) = with_table(&[]).await;
+    let rollups = maintained(&server).await;
+    let run = async |sql: &str| client.batch_execute(sql).await.unwrap();
+    let write = "INSERT INTO t SELECT max(id) + 1, 1, 1 FROM t";
+    run("INSERT INTO t VALUES (1, 1, 1)").await;
+    rollups.check(&client).await;
+    let generation = "SELECT max(generation) FROM pgstar.rollup_state";
+    let first = number(&client, generation).await;
+    run("CREATE PUBLICATION everything FOR ALL TABLES").await;
+    let deadline = Instant::now() + DEADLINE;
+    while number(&client, generation).await == first {
+        assert!(Instant::now() < deadline, "no rollup was built again");
+        run(write).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    rollups.prove_all().await;
+    let second = number(&client, generation).await;
+    for _ in 0..5 {
+        run(write).await;
+        rollups.prove_all().await;
+        rollups.check(&client).await;
+    }
+    assert_eq!(number(&client, generation).await, second);
+    drop(rollups);
+    server.stop().await.unwrap();
+}
+
 /// pgstar's own schema, if somebody was interrupted while it was made.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_schema_of_which_some_is_missing_is_completed() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pgstar_postgres::connect::Connector;
+use pgstar_postgres::connect::{Connection, Connector};
 use pgstar_postgres::stream::ChangeStream;
 use pgstar_rewriter::catalog::Oid;
 
@@ -55,6 +55,7 @@ async fn check_stream(config: &Config, snapshot: &Snapshot) -> Result<(), Failur
     warn_of_identities(config, &tables).await?;
     if problems.is_empty() && refusals.is_empty() {
         println!("  strict freshness: available");
+        warn_of_publications(config).await?;
         return warn_of_retained_log(config).await;
     }
     println!("  strict freshness: not available, and base tables answer strict statements:");
@@ -81,9 +82,7 @@ const WITHOUT_OLD_ROWS: &str = "
 async fn warn_of_identities(config: &Config, tables: &[Oid]) -> Result<(), Failure> {
     let asking = "ask which tables are changed";
     let failed = |error: &dyn std::fmt::Display| Failure::while_doing(asking, error.to_string());
-    let connector = Connector::new(config.upstream.connection().clone());
-    let connector = connector.map_err(|error| failed(&error))?;
-    let client = connector.shared().await.map_err(|error| failed(&error))?;
+    let client = shared_client(config, asking).await?;
     let tables: Vec<u32> = tables.iter().map(|table| table.0).collect();
     let rows = client.query(WITHOUT_OLD_ROWS, &[&tables]).await;
     for row in rows.map_err(|error| failed(&error))? {
@@ -100,15 +99,40 @@ async fn warn_of_identities(config: &Config, tables: &[Oid]) -> Result<(), Failu
     Ok(())
 }
 
+async fn shared_client(config: &Config, asking: &'static str) -> Result<Arc<Connection>, Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::while_doing(asking, error.to_string());
+    let connector = Connector::new(config.upstream.connection().clone());
+    let connector = connector.map_err(|error| failed(&error))?;
+    connector.shared().await.map_err(|error| failed(&error))
+}
+
+/// Publications that have pgstar's own tables, or will.
+const PUBLISH_ALL: &str = "
+  SELECT pubname::text FROM pg_publication WHERE puballtables
+   UNION SELECT pubname::text FROM pg_publication_tables WHERE schemaname = 'pgstar' ORDER BY 1";
+
+/// A subscriber stops at the first change of a table that it does not have.
+async fn warn_of_publications(config: &Config) -> Result<(), Failure> {
+    let asking = "ask who publishes all tables";
+    let client = shared_client(config, asking).await?;
+    let rows = client.query(PUBLISH_ALL, &[]).await;
+    for row in rows.map_err(|error| Failure::while_doing(asking, error))? {
+        let name: String = row
+            .try_get(0)
+            .map_err(|error| Failure::while_doing(asking, error))?;
+        println!(
+            "    publication \"{name}\" has the tables of the schema pgstar, too: PostgreSQL's own subscriptions stop unless \
+             they have these tables, and other subscribers see their changes; publish tables by name, or from \
+             PostgreSQL 15 on FOR TABLES IN SCHEMA"
+        );
+    }
+    Ok(())
+}
+
 /// The server keeps its log for pgstar's slot also while no pgstar is running.
 async fn warn_of_retained_log(config: &Config) -> Result<(), Failure> {
     let asking = "ask how much log may be retained";
-    let connector = Connector::new(config.upstream.connection().clone())
-        .map_err(|error| Failure::while_doing(asking, error))?;
-    let client = connector
-        .shared()
-        .await
-        .map_err(|error| Failure::while_doing(asking, error))?;
+    let client = shared_client(config, asking).await?;
     let sql = "SELECT current_setting('max_slot_wal_keep_size')";
     let row = client.query_one(sql, &[]).await;
     let limit: String = row

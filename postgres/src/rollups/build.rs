@@ -21,6 +21,10 @@ const INDEXED_ROWS_MIN: u64 = 10_000;
 /// Room for a group's next state beside the present one, so that no index has to be told.
 const FILLFACTOR: u8 = 80;
 
+/// Whether somebody publishes the table, as FOR ALL TABLES does.
+const IS_PUBLISHED: &str = "
+  SELECT EXISTS (SELECT FROM pg_publication_tables WHERE schemaname = $1 AND tablename = $2)";
+
 /// What this transaction has read: each table, view or the like, whether it is a part of one of these tables, and its name.
 /// As it is by now, of which its own snapshot would say nothing: SELECT finds tables by the names that they have by now.
 const WHAT_WAS_READ: &str = "
@@ -333,6 +337,15 @@ async fn prepare_for_upkeep(
     table: &str,
 ) -> Result<(), RollupError> {
     sweep::mark_as_generation(transaction, table, &plan.name).await?;
+    let published = transaction
+        .query_one(IS_PUBLISHED, &[&SCHEMA, &table])
+        .await?;
+    // PostgreSQL refuses to change rows of a published table that do not say which they were. Otherwise that is only more log.
+    if published.try_get(0)? {
+        let table = quote_qualified(SCHEMA, table);
+        let sql = format!("ALTER TABLE {table} REPLICA IDENTITY FULL");
+        transaction.batch_execute(&sql).await?;
+    }
     // Before ANALYZE, which counts the hash's values too: without that count PostgreSQL takes each for one of
     // 200, and reads the whole rollup for every batch.
     if !plan.key_columns.is_empty() {
