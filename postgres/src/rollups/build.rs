@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
 use pgstar_rewriter::catalog::Oid;
-use tokio::time::interval;
+use tokio::time::interval_at;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 use tracing::{debug, info, warn};
 
@@ -266,16 +266,19 @@ impl<'a> Build<'a> {
         progress: OnProgress<'_>,
     ) -> Result<u64, RollupError> {
         let started = Instant::now();
-        let mut ticks = interval(TICK);
+        let tell = || {
+            progress(BuildProgress::Scanning {
+                elapsed: started.elapsed(),
+                from: from.map(str::to_owned),
+            });
+        };
+        // Of every build, however short.
+        tell();
+        let mut ticks = interval_at((started + TICK).into(), TICK);
         let mut running = pin!(self.transaction.execute(sql, &[]));
         loop {
             tokio::select! {
-                // The first tick is at once, so that it is told of every build, however short.
-                biased;
-                _ = ticks.tick() => progress(BuildProgress::Scanning {
-                    elapsed: started.elapsed(),
-                    from: from.map(str::to_owned),
-                }),
+                _ = ticks.tick() => tell(),
                 rows = &mut running => return rows.map_err(|source| RollupError::Build {
                     rollup: self.plan.name.clone(),
                     source: Error::Query(source),
