@@ -48,6 +48,8 @@ enum Interruption {
 }
 
 /// Serves one accepted connection until it is over.
+///
+/// What a session does only now and then is boxed: an idle one keeps the room for all that is not.
 pub(crate) async fn run<R: Routing>(
     stream: TcpStream,
     shared: Arc<Shared<R>>,
@@ -60,7 +62,11 @@ pub(crate) async fn run<R: Routing>(
     let Ok(Ok(())) = timeout_at(logged_in_by, stream.readable()).await else {
         return;
     };
-    let beginning = begin(stream, shared.limits.proxy_header, shared.tls.as_deref());
+    let beginning = Box::pin(begin(
+        stream,
+        shared.limits.proxy_header,
+        shared.tls.as_deref(),
+    ));
     let begun = tokio::select! {
         begun = timeout_at(logged_in_by, beginning) => begun.unwrap_or(Begun::Over),
         _ = phase.wait_for(|phase| *phase != Phase::Running) => Begun::Over,
@@ -69,7 +75,7 @@ pub(crate) async fn run<R: Routing>(
     match begun {
         Begun::Over => {}
         Begun::Cancel(request, client) => {
-            forward_cancel(&shared, &request).await;
+            Box::pin(forward_cancel(&shared, &request)).await;
             // Not before PostgreSQL has acted: a client that waits for this may then send what is not to be cancelled.
             drop(client);
         }
@@ -121,11 +127,12 @@ async fn run_session<R: Routing>(
     logged_in_by: Instant,
     phase: &mut watch::Receiver<Phase>,
 ) {
-    let login = timeout_at(logged_in_by, log_in(&mut client, &shared, &startup)).await;
+    let login = Box::pin(log_in(&mut client, &shared, &startup));
+    let login = timeout_at(logged_in_by, login).await;
     let mut session = match login.unwrap_or(Login::Over) {
         Login::Over => return,
         Login::Done(logged_in) => Session::logged_in(shared, client, *logged_in),
-        Login::Relayed => match relay_login(client, shared, &startup).await {
+        Login::Relayed => match Box::pin(relay_login(client, shared, &startup)).await {
             Some(session) => session,
             None => return,
         },
@@ -137,15 +144,15 @@ async fn run_session<R: Routing>(
     let ended = session.live(patience, phase).await;
     debug!(%ended, "Session over.");
     let farewell_max = session.shared.limits.cancel_timeout;
-    if timeout(farewell_max, session.say_goodbye(ended))
+    if timeout(farewell_max, Box::pin(session.say_goodbye(ended)))
         .await
         .is_err()
     {
         debug!("The client did not take its last bytes.");
     }
     match session.leaves_good_backend(ended) {
-        true => session.give_back().await,
-        false => session.abandon_statement().await,
+        true => Box::pin(session.give_back()).await,
+        false => Box::pin(session.abandon_statement()).await,
     }
 }
 
@@ -230,7 +237,7 @@ impl<R: Routing> Session<R> {
             };
             let outcome = tokio::select! {
                 biased;
-                outcome = self.act_on(pause) => outcome,
+                outcome = Box::pin(self.act_on(pause)) => outcome,
                 _ = phase.wait_for(|phase| *phase == Phase::Expired) => Err(Ended::Drained),
             };
             if let Err(ended) = outcome {
