@@ -52,11 +52,12 @@ async fn check_stream(config: &Config, snapshot: &Snapshot) -> Result<(), Failur
     let checked = ChangeStream::check(config.upstream.connection().clone(), &tables).await;
     let (problems, refusals) =
         checked.map_err(|error| Failure::while_doing("look at the change stream", error))?;
-    warn_of_identities(config, &tables).await?;
+    let client = client(config).await?;
+    warn_of_identities(&client, &tables).await?;
     if problems.is_empty() && refusals.is_empty() {
         println!("  strict freshness: available");
-        warn_of_publications(config).await?;
-        return warn_of_retained_log(config).await;
+        warn_of_publications(&client).await?;
+        return warn_of_retained_log(&client).await;
     }
     println!("  strict freshness: not available, and base tables answer strict statements:");
     for problem in problems {
@@ -66,6 +67,13 @@ async fn check_stream(config: &Config, snapshot: &Snapshot) -> Result<(), Failur
         println!("    {}", refusal.reason);
     }
     Ok(())
+}
+
+/// A connection for the questions below.
+async fn client(config: &Config) -> Result<Arc<Connection>, Failure> {
+    let failed = |error| Failure::while_doing("connect to PostgreSQL", error);
+    let connector = Connector::new(config.upstream.connection().clone()).map_err(failed)?;
+    connector.shared().await.map_err(failed)
 }
 
 /// The old rows of changes are logged whole under REPLICA IDENTITY FULL only; partitions have their own.
@@ -79,10 +87,9 @@ const WITHOUT_OLD_ROWS: &str = "
    ORDER BY 1";
 
 /// Says which tables have rows changed or removed whose old values rollups and kept answers will lack.
-async fn warn_of_identities(config: &Config, tables: &[Oid]) -> Result<(), Failure> {
+async fn warn_of_identities(client: &Connection, tables: &[Oid]) -> Result<(), Failure> {
     let asking = "ask which tables are changed";
     let failed = |error: &dyn std::fmt::Display| Failure::while_doing(asking, error.to_string());
-    let client = shared_client(config, asking).await?;
     let tables: Vec<u32> = tables.iter().map(|table| table.0).collect();
     let rows = client.query(WITHOUT_OLD_ROWS, &[&tables]).await;
     for row in rows.map_err(|error| failed(&error))? {
@@ -99,22 +106,14 @@ async fn warn_of_identities(config: &Config, tables: &[Oid]) -> Result<(), Failu
     Ok(())
 }
 
-async fn shared_client(config: &Config, asking: &'static str) -> Result<Arc<Connection>, Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure::while_doing(asking, error.to_string());
-    let connector = Connector::new(config.upstream.connection().clone());
-    let connector = connector.map_err(|error| failed(&error))?;
-    connector.shared().await.map_err(|error| failed(&error))
-}
-
 /// Publications that have pgstar's own tables, or will.
 const PUBLISH_ALL: &str = "
   SELECT pubname::text FROM pg_publication WHERE puballtables
    UNION SELECT pubname::text FROM pg_publication_tables WHERE schemaname = 'pgstar' ORDER BY 1";
 
 /// A subscriber stops at the first change of a table that it does not have.
-async fn warn_of_publications(config: &Config) -> Result<(), Failure> {
+async fn warn_of_publications(client: &Connection) -> Result<(), Failure> {
     let asking = "ask who publishes all tables";
-    let client = shared_client(config, asking).await?;
     let rows = client.query(PUBLISH_ALL, &[]).await;
     for row in rows.map_err(|error| Failure::while_doing(asking, error))? {
         let name: String = row
@@ -130,9 +129,8 @@ async fn warn_of_publications(config: &Config) -> Result<(), Failure> {
 }
 
 /// The server keeps its log for pgstar's slot also while no pgstar is running.
-async fn warn_of_retained_log(config: &Config) -> Result<(), Failure> {
+async fn warn_of_retained_log(client: &Connection) -> Result<(), Failure> {
     let asking = "ask how much log may be retained";
-    let client = shared_client(config, asking).await?;
     let sql = "SELECT current_setting('max_slot_wal_keep_size')";
     let row = client.query_one(sql, &[]).await;
     let limit: String = row

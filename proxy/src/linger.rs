@@ -114,7 +114,7 @@ struct Pulse {
     beats: Cell<u64>,
     /// So many beats are not watched from now on.
     unwatched: Cell<u32>,
-    /// So many are not after the next time that nothing comes of watching.
+    /// So many were not after a beat was last watched.
     restraint: Cell<u32>,
     /// Who is waiting for a beat that is watched.
     lingerer: Cell<Option<Waker>>,

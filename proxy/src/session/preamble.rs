@@ -154,23 +154,22 @@ impl<R: Routing> Session<R> {
         let bytes = &self.client.inbound.filled()[text.clone()];
         let sql = std::str::from_utf8(bytes).ok()?;
         let status = self.told_status();
-        let hold = |command, status| Some(Prompt::Held(Pledge { command, status }));
+        let hold = |command, status| Prompt::Held(Pledge { command, status });
         if sets_search_path(sql) {
             let may_set = status != TransactionStatus::Failed && !lease.reports_search_path();
-            return may_set.then(|| hold("SET", status)).flatten();
+            return may_set.then(|| hold("SET", status));
         }
         match status {
             TransactionStatus::Failed => None,
-            TransactionStatus::Idle if says(sql, "begin") => hold("BEGIN", TransactionStatus::Open),
-            TransactionStatus::Open if says(sql, "rollback") => {
-                if self.held_transaction().is_some() {
-                    return Some(Prompt::Undone);
-                }
-                let may_hold = lease.holds_nothing;
-                may_hold
-                    .then(|| hold("ROLLBACK", TransactionStatus::Idle))
-                    .flatten()
+            TransactionStatus::Idle if says(sql, "begin") => {
+                Some(hold("BEGIN", TransactionStatus::Open))
             }
+            TransactionStatus::Open if says(sql, "rollback") => match self.held_transaction() {
+                Some(_) => Some(Prompt::Undone),
+                None => lease
+                    .holds_nothing
+                    .then(|| hold("ROLLBACK", TransactionStatus::Idle)),
+            },
             _ => lease.known(sql),
         }
     }
